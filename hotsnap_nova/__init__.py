@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Consistent hot snapshots of groups of running virtual machines."""

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The options of group ``[hotsnap]``.
+
+Only processes' entry points read them; everything below is handed values.
+"""
+
+from oslo_config import cfg
+
+GROUP = 'hotsnap'
+
+OPTIONS = (
+    cfg.IntOpt(
+        'max_pause_ms', default=100, min=1,
+        help='Longest time, in ms, a member may be suspended for its own cut. A member that '
+             'takes longer runs on; the snapshot fails. Raise it for guests with much memory.'),
+    cfg.IntOpt(
+        'max_hold_ms', default=150, min=1,
+        help='Longest time, in ms, a gate stays closed: a lease, after which it opens by itself '
+             'and the snapshot fails. Keep it below 200, the minimum retransmission time-out '
+             'of TCP, or connections between members slow down at each snapshot.'),
+    cfg.StrOpt(
+        'gate', default='auto', choices=('auto', 'hold', 'barrier'),
+        help='What keeps packets sent after a cut from members before theirs. auto: the best '
+             'that every member can do.'),
+    cfg.IntOpt(
+        'prepare_timeout_s', default=60, min=1,
+        help='Seconds in which every member must be prepared. Raise it where disks flush '
+             'slowly.'),
+    cfg.IntOpt(
+        'save_timeout_s', default=3600, min=1,
+        help='Seconds in which every member must be saved. Raise it for large members or a slow '
+             'store.'),
+    cfg.IntOpt(
+        'restore_keep_hours', default=24, min=0,
+        help='Hours for which the disks replaced by a restore are kept for an undo. 0: not at '
+             'all. Lower it where space is short.'),
+    cfg.IntOpt(
+        'lease_s', default=30, min=5,
+        help='Seconds a coordinator owns a snapshot without renewing; after that another takes '
+             'over. Raise it where the database or the hosts are often overloaded.'),
+    cfg.BoolOpt(
+        'compress', default=False,
+        help='Compress memory with zstd. Change it where the store is slower than the '
+             'processors.'),
+    cfg.StrOpt(
+        'store', default='local',
+        help='Entry point in hotsnap.store of the store that keeps snapshots.'),
+    cfg.StrOpt(
+        'store_path', default='/var/lib/hotsnap/store',
+        help='Folder of the local store. Put it on a file system with room for the memory and '
+             'disks of whole groups.'),
+    cfg.StrOpt(
+        'state_path', default='/var/lib/hotsnap',
+        help='Folder for journals and locks; it must survive a restart of the host.'),
+    cfg.StrOpt(
+        'database_connection', secret=True,
+        help='SQLAlchemy URL of the coordinator\'s database. Default: SQLite in state_path. '
+             'Several coordinators need a server they share.'),
+)
+
+
+def register(conf) -> None:
+    """Make ``conf.hotsnap`` answer; repeating it is harmless."""
+    conf.register_opts(OPTIONS, group=GROUP)
+
+
+def list_opts() -> list:
+    """The options for oslo-config-generator."""
+    return [(GROUP, list(OPTIONS))]

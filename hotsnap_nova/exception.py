@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every error a caller of this project can meet.
+
+The four branches say who acts::
+
+    HotsnapError
+    ├── Invalid      the user changes the request                (400)
+    ├── Conflict     the user tries again, perhaps later         (409)
+    ├── Unavailable  the operator repairs something              (503)
+    └── Bug          we do: report it with the request id        (500)
+
+``code`` is stable: programs may compare it, and it never changes its meaning.
+libvirt's, QEMU's and the operating system's errors are translated once, in
+their adapter, ``from exc``.
+"""
+
+
+class HotsnapError(Exception):
+    """An error with a stable code, an HTTP status and a one-line message.
+
+    ``kwargs`` are kept so that an error crosses RPC unchanged: oslo.messaging
+    rebuilds it at the far end from its message and its keyword arguments.
+
+    :param message: replaces the class's own; already formatted
+    :param kwargs: what the class's ``message_format`` names
+    """
+
+    code = 'error'
+    http_status = 500
+    message_format = 'An unknown error occurred.'
+
+    def __init__(self, message: str | None = None, **kwargs):
+        self.kwargs = kwargs
+        if message is None:
+            message = self.message_format % kwargs
+        super().__init__(message)
+
+    def to_dict(self) -> dict:
+        """What goes on the wire and into the database: code, message, details."""
+        return {
+            'code': self.code,
+            'message': str(self),
+            'details': {key: _plain(value) for key, value in self.kwargs.items()},
+        }
+
+
+def _plain(value):
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+class Invalid(HotsnapError):
+    """The request cannot be done as it stands; the user changes it."""
+
+    code = 'invalid'
+    http_status = 400
+    message_format = 'The request is not valid.'
+
+
+class Conflict(HotsnapError):
+    """Something else is going on, or went on meanwhile; trying again may work."""
+
+    code = 'conflict'
+    http_status = 409
+    message_format = 'The request conflicts with something in progress.'
+
+
+class Unavailable(HotsnapError):
+    """Something the request needs is broken, full or away; the operator acts."""
+
+    code = 'unavailable'
+    http_status = 503
+    message_format = 'A service or resource is not available.'
+
+
+class Bug(HotsnapError):
+    """We reached a state that we hold to be impossible."""
+
+    code = 'bug'
+    http_status = 500
+    message_format = 'Internal error: %(reason)s'
+
+
+# --- Invalid -----------------------------------------------------------------
+
+
+class InvalidValue(Invalid):
+    code = 'invalid_value'
+    message_format = '%(name)s: %(reason)s'
+
+
+class EmptyGroup(Invalid):
+    code = 'empty_group'
+    message_format = 'The group has no members.'
+
+
+class DuplicateMember(Invalid):
+    code = 'duplicate_member'
+    message_format = 'Member %(member)s is named more than once.'
+
+
+class MemberNotFound(Invalid):
+    code = 'member_not_found'
+    http_status = 404
+    message_format = 'There is no server or domain %(member)s.'
+
+
+class SnapshotNotFound(Invalid):
+    code = 'snapshot_not_found'
+    http_status = 404
+    message_format = 'There is no snapshot %(snapshot)s.'
+
+
+class NameNotUnique(Invalid):
+    code = 'name_not_unique'
+    http_status = 409
+    message_format = 'More than one snapshot is named %(name)s; use its id.'
+
+
+class NameTaken(Invalid):
+    code = 'name_taken'
+    http_status = 409
+    message_format = 'A snapshot named %(name)s exists already.'
+
+
+class GuestNotRunning(Invalid):
+    code = 'guest_not_running'
+    http_status = 409
+    message_format = 'Member %(member)s is not running (%(state)s).'
+
+
+class Refused(Invalid):
+    """The preflight found what rules a snapshot out; nothing was touched."""
+
+    code = 'refused'
+    message_format = '%(member)s, %(device)s: %(cause)s. Remedy: %(remedy)s.'
+
+
+class GateNotPossible(Invalid):
+    code = 'gate_not_possible'
+    message_format = 'Gate %(gate)s is not possible for %(member)s: %(cause)s.'
+
+
+# --- Conflict ----------------------------------------------------------------
+
+
+class GuestBusy(Conflict):
+    code = 'guest_busy'
+    message_format = 'Member %(member)s is busy: %(reason)s.'
+
+
+class GuestChanged(Conflict):
+    """The guest or its devices are no longer those that were prepared."""
+
+    code = 'guest_changed'
+    message_format = 'Member %(member)s changed after it was prepared: %(reason)s.'
+
+
+class SnapshotBusy(Conflict):
+    code = 'snapshot_busy'
+    message_format = 'Snapshot %(snapshot)s is %(status)s.'
+
+
+class StaleGeneration(Conflict):
+    """Another coordinator changed the row first; the loser stands down."""
+
+    code = 'stale_generation'
+    message_format = ('Snapshot %(snapshot)s is no longer at generation %(generation)d; '
+                      'another coordinator decided.')
+
+
+class LeaseHeld(Conflict):
+    code = 'lease_held'
+    message_format = 'Snapshot %(snapshot)s is in the hands of %(owner)s.'
+
+
+class CutExpired(Conflict):
+    """The deadline passed before the cut was whole; the guests run."""
+
+    code = 'cut_expired'
+    message_format = 'The deadline passed while %(phase)s.'
+
+
+class PauseTooLong(Conflict):
+    code = 'pause_too_long'
+    message_format = ('Member %(member)s was paused for %(pause_ms).1f ms; '
+                      'the limit is %(max_pause_ms)d ms.')
+
+
+class GateOpened(Conflict):
+    """A closed gate's lease ran out before the release."""
+
+    code = 'gate_opened'
+    message_format = 'The gate of %(member)s opened by itself after %(hold_ms).1f ms.'
+
+
+class CutNotClean(Conflict):
+    """The guest stopped or resumed more often than one cut accounts for."""
+
+    code = 'cut_not_clean'
+    message_format = ('Member %(member)s was stopped %(stops)d and resumed %(resumes)d times '
+                      'during its cut.')
+
+
+class Aborted(Conflict):
+    code = 'aborted'
+    message_format = 'The snapshot was aborted by %(who)s.'
+
+
+# --- Unavailable -------------------------------------------------------------
+
+
+class HostUnreachable(Unavailable):
+    code = 'host_unreachable'
+    message_format = 'Host %(host)s does not answer: %(reason)s.'
+
+
+class HypervisorError(Unavailable):
+    """libvirt or QEMU refused or failed; the guest runs."""
+
+    code = 'hypervisor_error'
+    message_format = 'Member %(member)s: %(reason)s.'
+
+
+class TargetFailed(Unavailable):
+    """Where the snapshot is written is full, broken or hangs; the guest does not notice."""
+
+    code = 'target_failed'
+    message_format = 'Member %(member)s, %(device)s: the snapshot could not be written: %(reason)s.'
+
+
+class NotEnoughSpace(Unavailable):
+    code = 'not_enough_space'
+    message_format = '%(place)s has %(free_bytes)d bytes free; %(needed_bytes)d are needed.'
+
+
+class StoreUnavailable(Unavailable):
+    code = 'store_unavailable'
+    message_format = 'Store %(store)s: %(reason)s.'
+
+
+class SnapshotDamaged(Unavailable):
+    """What the store holds is not what was put there."""
+
+    code = 'snapshot_damaged'
+    message_format = 'Snapshot %(snapshot)s, member %(member)s, file %(file)s: %(reason)s.'
+
+
+class ManifestDamaged(Unavailable):
+    code = 'manifest_damaged'
+    message_format = 'Snapshot %(snapshot)s: its manifest cannot be used: %(reason)s.'
+
+
+class ManifestTooNew(Unavailable):
+    code = 'manifest_too_new'
+    message_format = ('Snapshot %(snapshot)s has format version %(found)s; this software reads up '
+                      'to %(known)d: upgrade it.')
