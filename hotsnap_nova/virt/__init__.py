@@ -1,0 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine: hot snapshots of running guests through libvirt and QEMU.
+
+``host.Engine`` is the way in; ``member.Member`` is one guest's part.
+"""

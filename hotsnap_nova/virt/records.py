@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What goes into the engine and what comes out of it.
+
+Plain, frozen and made of plain values, so that ``dataclasses.asdict`` gives
+what travels on the wire and into the manifest. Times that end in ``_ns`` are
+of the host's CLOCK_MONOTONIC unless they say ``wall``; they mean nothing on
+another host.
+"""
+
+import dataclasses
+
+GATES = ('hold', 'barrier')
+#: The control of our own tests: nothing keeps post-cut packets back. Never
+#: chosen by ``auto``, and a snapshot taken so says so.
+NO_GATE = 'none'
+
+
+@dataclasses.dataclass(frozen=True)
+class MemberSpec:
+    """One guest: ``id`` is libvirt's UUID, ``name`` what people call it."""
+
+    id: str
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """One host's part of a snapshot.
+
+    :ivar folder: where the files go: ``<folder>/<member id>/memory.save`` …
+    :ivar record_delays_s: sleeps before each member's record, for tests that
+        widen the skew between members on purpose; empty in production
+    """
+
+    snapshot_id: str
+    epoch: int
+    members: tuple[MemberSpec, ...]
+    gate: str
+    folder: str
+    max_pause_ms: int = 100
+    max_hold_ms: int = 150
+    compress: bool = False
+    record_delays_s: tuple[float, ...] = ()
+
+    def member_folder(self, member: MemberSpec) -> str:
+        return f'{self.folder}/{member.id}'
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One thing the preflight has to say about one device of one member.
+
+    :ivar gates: the gates it rules out; empty: it rules out the snapshot
+    """
+
+    member: str
+    device: str
+    cause: str
+    remedy: str
+    gates: tuple[str, ...] = ()
+
+    @property
+    def refuses(self) -> bool:
+        return not self.gates
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What a group's preflight says: the gates all can do, and why not others."""
+
+    gates: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def possible(self) -> bool:
+        return bool(self.gates) and not any(f.refuses for f in self.findings)
+
+
+@dataclasses.dataclass(frozen=True)
+class MemberFacts:
+    """What a restore must find again, and what ``show`` tells."""
+
+    member: str
+    name: str
+    machine: str
+    cpu: str
+    qemu_version: str
+    libvirt_version: str
+    memory_bytes: int
+    vcpus: int
+    disks: tuple[dict, ...]
+    media: tuple[dict, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class CutRecord:
+    """One member's transient snapshot.
+
+    :ivar cut_ns: when the guest had stopped
+    :ivar gate_closed_ns: taken before the gate began to close: the lease runs
+        from here
+    :ivar stops: STOP events since the preparation; ``resumes`` likewise
+    :ivar pause_ms: STOP to RESUME by QEMU's own clock; with ``barrier``, STOP
+        to the end of our own work (the wait for the others is not in it)
+    :ivar parts_ms: where the pause went, by step
+    """
+
+    member: str
+    epoch: int
+    cut_ns: int
+    cut_wall_ns: int
+    gate_closed_ns: int
+    pause_ms: float
+    stops: int
+    resumes: int
+    parts_ms: dict = dataclasses.field(default_factory=dict, hash=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class ReleaseRecord:
+    """How a member's gate opened.
+
+    :ivar hold_ms: from before the gate began to close until it was open
+    :ivar wait_ms: with ``barrier``, suspended only for the others; else 0
+    :ivar opened_by_itself: the lease ended or the guardian acted: the cut
+        cannot be trusted
+    """
+
+    member: str
+    hold_ms: float
+    wait_ms: float
+    opened_by_itself: bool
+    stops: int
+    resumes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedFile:
+    """A file of a member: its name in the member's folder, size and digest."""
+
+    name: str
+    size_bytes: int
+    digest: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedMember:
+    """One member's full snapshot; ``files`` lie in its folder."""
+
+    member: str
+    files: tuple[SavedFile, ...]
+    memory_bytes: int
+    disk_bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """How far a save is; ``total_bytes`` is an upper bound for memory."""
+
+    member: str
+    done_bytes: int
+    total_bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Leftover:
+    """What a guest still carries of a snapshot, as QEMU itself tells."""
+
+    member: str
+    name: str
+    snapshot_tag: str
+    what: tuple[str, ...]
