@@ -225,7 +225,8 @@ class TargetFailed(Unavailable):
     """Where the snapshot is written is full, broken or hangs; the guest does not notice."""
 
     code = 'target_failed'
-    message_format = 'Member %(member)s, %(device)s: the snapshot could not be written: %(reason)s.'
+    message_format = ('Member %(member)s, %(device)s: the snapshot could not be written: '
+                      '%(reason)s.')
 
 
 class NotEnoughSpace(Unavailable):

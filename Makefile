@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# `make help` says what there is. Each target makes ready what it needs by itself.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+CORE := .venv/core/bin/python
+LAB := .venv/lab/bin/python
+BIN := .venv/core/base/bin
+
+CORE_TESTS := tests/unit tests/protocol tests/property tests/explore
+# A skipped test proves nothing, and here everything a test may want is installed first.
+PYTEST_OPTIONS := -q --no-skips
+# ARGS="…" is handed on to demo, soak and bench, TESTS="…" narrows a test target.
+ARGS ?=
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: lab-ready ## three guests: hot snapshot, kill -9, restore, verdict; then without the protocol
+	$(LAB) -m tests.demo $(ARGS)
+
+.PHONY: test
+test: ## everything: lint, test-core, test-mutants, test-functional
+	$(MAKE) lint
+	$(MAKE) test-core
+	$(MAKE) test-mutants
+	$(MAKE) test-functional
+
+.PHONY: test-core
+test-core: core-ready ## what needs neither root nor QEMU: units, protocol, explorer, properties
+	$(CORE) -m pytest $(PYTEST_OPTIONS) -n 2 $(or $(TESTS),$(CORE_TESTS))
+
+.PHONY: test-mutants
+test-mutants: core-ready ## each rule of the protocol broken on purpose, and caught
+	$(CORE) -m pytest $(PYTEST_OPTIONS) -n 2 $(or $(TESTS),tests/mutants)
+
+.PHONY: test-functional
+test-functional: lab-ready ## real guests on real QEMU; as root
+	$(LAB) -m pytest $(PYTEST_OPTIONS) $(or $(TESTS),tests/functional)
+
+.PHONY: soak
+soak: lab-ready ## long runs under load with each gate and the control; as root
+	$(LAB) -m tests.soak $(ARGS)
+
+.PHONY: bench
+bench: lab-ready ## pause, hold and their parts over memory sizes; as root
+	$(LAB) -m tests.bench $(ARGS)
+
+.PHONY: lint
+lint: core-ready ## ruff, hacking, shellcheck, release notes, and which layer imports which
+	$(BIN)/ruff check --quiet .
+	$(CORE) -m flake8 hotsnap_nova tests setup.py
+	$(BIN)/shellcheck $$(git ls-files | xargs -r grep -lE '^#!/bin/(ba)?sh' --)
+	$(BIN)/reno -q lint
+	$(CORE) -m pytest -q --no-header tests/unit/test_layers.py
+
+.PHONY: docs
+docs: core-ready ## release notes as one page, RELEASENOTES.rst
+	$(BIN)/reno -q report --output RELEASENOTES.rst .
+
+.PHONY: clean
+clean: ## remove what was built and run here; the shared cache stays
+	rm -rf .venv build dist *.egg-info .hypothesis .ruff_cache .pytest_cache results \
+	    AUTHORS ChangeLog RELEASENOTES.rst
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: core-ready
+core-ready:
+	@tools/setup core
+
+.PHONY: lab-ready
+lab-ready:
+	@tools/setup lab

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Imports point down, and the protocol stays pure. Reads the source, runs none of it."""
+
+import ast
+import pathlib
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2] / 'hotsnap_nova'
+
+#: Anyone may import these; they import only each other.
+GROUND = {'exception', 'conf', '__init__'}
+
+#: What each part may import besides itself, GROUND and other people's packages.
+MAY_IMPORT = {
+    'protocol': set(),
+    'virt': set(),
+    'storage': set(),
+    'db': set(),
+    'runner': {'protocol'},
+    'compute': {'runner', 'protocol', 'virt', 'storage'},
+    'conductor': {'runner', 'protocol', 'db', 'compute.rpcapi'},
+    'api': {'conductor.rpcapi'},
+    'client': set(),
+    'osc': {'client'},
+    'horizon': {'client'},
+    'heat': {'client'},
+    'cmd': {'conductor', 'compute', 'client', 'runner', 'db'},
+}
+
+#: What pure code may import: a result depends on arguments alone.
+PURE = {'__future__', 'abc', 'bisect', 'collections', 'copy', 'dataclasses', 'enum', 'functools',
+        'heapq', 'itertools', 'math', 'operator', 'string', 'types', 'typing'}
+
+#: Who alone may touch an adapter's library.
+OWNERS = {
+    'libvirt': {'virt'}, 'libvirt_qemu': {'virt'}, 'qemu': {'virt'}, 'lxml': {'virt'},
+    'sqlalchemy': {'db'}, 'alembic': {'db'}, 'oslo_db': {'db'},
+    'oslo_messaging': {'conductor', 'compute', 'runner', 'cmd'},
+    'cliff': {'cmd', 'osc'},
+}
+
+
+def imports(tree, module):
+    """Every dotted name imported by ``module``'s source, functions' own imports included."""
+    package = module.rpartition('.')[0]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ''
+            if node.level:
+                parts = package.split('.')
+                base = '.'.join(parts[:len(parts) - node.level + 1] + ([base] if base else []))
+            if base == 'hotsnap_nova' or base.startswith('hotsnap_nova.'):
+                yield from (f'{base}.{alias.name}' for alias in node.names)
+            else:
+                yield base
+
+
+def within(name, allowed):
+    return any(name == one or name.startswith(one + '.') for one in allowed)
+
+
+def violations(module, source):
+    """Why this module's imports break the picture; empty where they do not."""
+    part = (module.removeprefix('hotsnap_nova').lstrip('.').split('.')[0]) or '__init__'
+    if part not in MAY_IMPORT and part not in GROUND:
+        return [f'{module}: {part} has no place in the layers; give it one']
+    found = []
+    for name in imports(ast.parse(source), module):
+        top = name.split('.')[0]
+        if top == 'hotsnap_nova':
+            target = name.removeprefix('hotsnap_nova').lstrip('.')
+            allowed = MAY_IMPORT.get(part, set()) | GROUND | {part}
+            if not within(target or '__init__', allowed):
+                found.append(f'{module} imports {name}: up or across')
+            elif part == 'protocol' and not within(target, {'protocol'}):
+                found.append(f'{module} imports {name}: the protocol stands alone')
+        elif part == 'protocol' and top not in PURE:
+            found.append(f'{module} imports {name}: not pure')
+        elif part in GROUND and top not in sys.stdlib_module_names and top != 'oslo_config':
+            found.append(f'{module} imports {name}: the ground stays light')
+        elif part not in OWNERS.get(top, {part}):
+            found.append(f'{module} imports {name}: only {sorted(OWNERS[top])} may')
+    return found
+
+
+def modules():
+    for path in sorted(ROOT.rglob('*.py')):
+        parts = path.relative_to(ROOT.parent).with_suffix('').parts
+        # Of a package, `.__init__` stays: relative imports count from the package.
+        yield '.'.join(parts), path
+
+
+@pytest.mark.parametrize(('module', 'path'), list(modules()), ids=lambda value: str(value)[-60:])
+def test_imports_point_down(module, path):
+    assert violations(module, path.read_text()) == []
+
+
+@pytest.mark.parametrize(('module', 'source'), [
+    ('hotsnap_nova.protocol.cut', 'import time'),
+    ('hotsnap_nova.protocol.cut', 'def f():\n    from os import path'),
+    ('hotsnap_nova.protocol.cut', 'import logging.handlers'),
+    ('hotsnap_nova.protocol.cut', 'from hotsnap_nova import exception'),
+    ('hotsnap_nova.virt.guest', 'from hotsnap_nova.storage import manifest'),
+    ('hotsnap_nova.virt.guest', 'from ..storage import manifest'),
+    ('hotsnap_nova.storage.__init__', 'from .. import virt'),
+    ('hotsnap_nova.storage.local', 'import hotsnap_nova.db.api'),
+    ('hotsnap_nova.compute.manager', 'from hotsnap_nova.conductor import rpcapi'),
+    ('hotsnap_nova.compute.manager', 'from hotsnap_nova.db import api'),
+    ('hotsnap_nova.compute.manager', 'import libvirt'),
+    ('hotsnap_nova.conductor.manager', 'from hotsnap_nova.compute import manager'),
+    ('hotsnap_nova.conductor.manager', 'from hotsnap_nova import storage'),
+    ('hotsnap_nova.conductor.manager', 'from sqlalchemy import orm'),
+    ('hotsnap_nova.osc.v1', 'from hotsnap_nova.conductor import rpcapi'),
+    ('hotsnap_nova.runner', 'from hotsnap_nova.virt import host'),
+    ('hotsnap_nova.exception', 'import oslo_db'),
+    ('hotsnap_nova.cmd.shell', 'from hotsnap_nova import virt'),
+    ('hotsnap_nova.misc', ''),
+])
+def test_an_arrow_up_or_across_is_found(module, source):
+    assert violations(module, source)
+
+
+@pytest.mark.parametrize(('module', 'source'), [
+    ('hotsnap_nova.protocol.cut', 'import dataclasses\nfrom . import messages'),
+    ('hotsnap_nova.compute.manager', 'from hotsnap_nova.virt import host\nimport time'),
+    ('hotsnap_nova.conductor.manager', 'from hotsnap_nova.compute import rpcapi'),
+    ('hotsnap_nova.conductor.manager', 'from hotsnap_nova.db import api'),
+    ('hotsnap_nova.virt.guest', 'import libvirt\nfrom hotsnap_nova import exception'),
+    ('hotsnap_nova.storage.local', 'from hotsnap_nova.exception import Invalid'),
+])
+def test_an_arrow_down_is_allowed(module, source):
+    assert violations(module, source) == []
