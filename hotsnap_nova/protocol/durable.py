@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What outlives a process: the coordinator's row in the database, the participant's journal."""
+
+import dataclasses
+import enum
+
+from hotsnap_nova.protocol.messages import Answer, Cause, Member, Refused, Work
+
+_frozen = dataclasses.dataclass(frozen=True, slots=True)
+
+
+class Decision(enum.StrEnum):
+    """What the database says has been decided; the only truth after a restart."""
+
+    NONE = "none"  # nothing yet: whoever finds this after a restart decides DISCARD
+    RELEASE = "release"  # all recorded: gates may be opened
+    FINISH = "finish"  # all saved: the snapshot is available, for ever
+    DISCARD = "discard"  # it never was; only its row remains, with the cause
+
+
+@_frozen
+class Limits:
+    """How long the coordinator waits. Guests' own limits are in `Work`, and kept by the hosts."""
+
+    prepare_timeout_ms: int = 60_000
+    record_timeout_ms: int = 1_000  # from the first Record; again for Release
+    save_timeout_ms: int = 3_600_000
+    repeat_ms: int = 1_000  # a request is repeated after this long without an answer
+    urgent_repeat_ms: int = 50  # the same while gates are closed
+
+
+@_frozen
+class Snapshot:
+    """The row of a group snapshot. ``hosts`` says what each host does; fixed at creation."""
+
+    snapshot: str
+    epoch: int
+    hosts: tuple[tuple[str, Work], ...]
+    limits: Limits = Limits()
+    generation: int = 0
+    decision: Decision = Decision.NONE
+    closed: bool = False
+    cause: Cause | None = None
+    answers: tuple[Answer, ...] = ()
+
+
+class Phase(enum.StrEnum):
+    """Where a host is with one snapshot.
+
+    The five ``-ING`` phases last while the engine works; they end with its outcome, and where it
+    fails, in SPOILED.
+    """
+
+    PREPARING = "preparing"  # Prepare came; ends in PREPARED
+    PREPARED = "prepared"  # locks held, intent journalled: from here a stop may be ours
+    RECORDING = "recording"  # Record came; ends in RECORDED
+    RECORDED = "recorded"  # all cut, gates closed: a lease runs
+    RELEASING = "releasing"  # Release came in time; ends in RELEASED
+    RELEASED = "released"  # gates open, the transient snapshot is kept
+    SAVING = "saving"  # Save came; the engine works in the background; ends in SAVED
+    SAVED = "saved"  # durable and complete: waits for the decision as long as it takes
+    FINISHING = "finishing"  # Finish came; ends with the part forgotten
+    SPOILED = "spoiled"  # failed, disowned for ever (rule 9); cleaned up; waits for Discard
+    DISCARDING = "discarding"  # Discard came; ends with the part forgotten
+
+
+@_frozen
+class Part:
+    """A host's part in one snapshot; ``answers`` are repeated as they were given."""
+
+    snapshot: str
+    epoch: int
+    phase: Phase
+    work: Work
+    answers: tuple[Answer, ...] = ()
+    refusal: Refused | None = None  # set in SPOILED, and where cleaning up for it
+
+
+@_frozen
+class Decided:
+    """The newest epoch of a group that was decided for a member (rule 6); outlives snapshots."""
+
+    group: str
+    member: Member
+    epoch: int
+    snapshot: str
+    decision: Decision
