@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One lab guest and a group of them."""
+
+import collections.abc
+import json
+import os
+import pathlib
+import re
+import signal
+import time
+
+import libvirt
+
+from tests.lab import counters, enclosure, specification
+
+
+class LabError(Exception):
+    """A guest did not do what the lab expects of it; the message says where to look."""
+
+
+class Guest:
+    """One defined domain of the lab, running or not.
+
+    It stays usable over kill, restore and restart: everything is looked up by
+    name when asked.
+    """
+
+    def __init__(self, home: enclosure.Enclosure, connection: libvirt.virConnect, name: str,
+                 number: int, spec: specification.GuestSpec, folder: pathlib.Path):
+        self.domain_name = name
+        self.number = number
+        self.spec = spec
+        self.folder = folder
+        self.console = folder / 'console.log'
+        self._home = home
+        self._connection = connection
+
+    @property
+    def domain(self) -> libvirt.virDomain:
+        return self._connection.lookupByName(self.domain_name)
+
+    @property
+    def uuid(self) -> str:
+        return self.domain.UUIDString()
+
+    @property
+    def pid(self) -> int:
+        """QEMU's process, by its number outside the lab.
+
+        :raises LabError: the guest does not run
+        """
+        pid_file = self._home.folder / f'run/libvirt/qemu/{self.domain_name}.pid'
+        try:
+            pid = self._home.outside_pid(int(pid_file.read_text()))
+        except FileNotFoundError:
+            pid = None
+        if pid is None:
+            raise LabError(f'{self.domain_name} does not run')
+        return pid
+
+    def kill9(self) -> None:
+        """Kill QEMU outright and wait until libvirt has noticed."""
+        pid = self.pid
+        began = enclosure.start_time(pid)
+        os.kill(pid, signal.SIGKILL)
+        _wait_for(lambda: enclosure.start_time(pid) != began and not self.domain.isActive(),
+                  10, f'{self.domain_name} to be gone')
+
+    def counters(self) -> counters.Counters:
+        """The workload's counters, from the guest's memory; exact while it is paused.
+
+        :raises LabError: no table, or the guest does not run
+        """
+        domain = self.domain
+        # Most recent first: a restored guest may be of an earlier boot.
+        for address in reversed(re.findall(r'LAB table (0x[0-9a-f]+)', self._console_text())):
+            base = int(address, 16)
+            try:
+                return counters.read(lambda offset, length, base=base: domain.memoryPeek(
+                    base + offset, length, libvirt.VIR_MEMORY_PHYSICAL) if length else b'')
+            except counters.NoTable:
+                continue
+        raise LabError(f'{self.domain_name} shows no counters; see {self.console}')
+
+    def statuses(self) -> list[dict]:
+        """The workload's own lines on the console, one a second, oldest first."""
+        return [json.loads(line) for line
+                in re.findall(r'LAB status (\{[^\n]*\})', self._console_text())]
+
+    def troubles(self) -> list[str]:
+        """What the guest complained of on its console."""
+        return [line for line in self._console_text().splitlines()
+                if re.search(r'LAB fatal|I/O error|Kernel panic|Oops|BUG:|hung task', line)]
+
+    def is_ready(self) -> bool:
+        """Whether every link was up and heard from, once.
+
+        :raises LabError: the guest has failed and never will be
+        """
+        if self.troubles():
+            raise LabError(f'{self.domain_name}: {self.troubles()[0]}; see {self.console}')
+        return 'LAB ready' in self._console_text()
+
+    def _console_text(self) -> str:
+        try:
+            return self.console.read_text(errors='replace')
+        except FileNotFoundError:
+            return ''
+
+
+class Group(collections.abc.Sequence):
+    """Guests that talk to one another; indexed by their number."""
+
+    def __init__(self, guests: list[Guest]):
+        self.guests = tuple(guests)
+
+    def __getitem__(self, index):
+        return self.guests[index]
+
+    def __len__(self) -> int:
+        return len(self.guests)
+
+    @property
+    def names(self) -> list[str]:
+        return [guest.domain_name for guest in self.guests]
+
+    def wait_ready(self, timeout_s: float = 120) -> None:
+        """Return once all guests talk to all.
+
+        :raises LabError: one failed, or the time is over
+        """
+        _wait_for(lambda: all([guest.is_ready() for guest in self.guests]), timeout_s,
+                  f'{", ".join(self.names)} to talk to one another')
+
+    def counters(self) -> list[counters.Counters]:
+        """Each guest's counters, one after the other."""
+        return [guest.counters() for guest in self.guests]
+
+
+def _wait_for(condition, timeout_s: float, what: str) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise LabError(f'waited {timeout_s} s in vain for {what}')
+        time.sleep(0.1)

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A lab: a private libvirtd and the guests started in it."""
+
+import atexit
+import contextlib
+import dataclasses
+import pathlib
+import subprocess
+import sys
+
+import libvirt
+
+from tests.lab import enclosure, image, specification
+from tests.lab.guest import Group, Guest, LabError
+
+
+class Lab:
+    """Starts, watches and reaps guests; a context manager.
+
+    Everything in it ends with it, and with this process however that ends. On
+    an error inside ``with`` its logs are kept and their place printed.
+    """
+
+    def __init__(self):
+        self._boot = image.image()
+        self._home = enclosure.Enclosure()
+        atexit.register(self.close)
+        self.uri = self._home.uri
+        self.id = self._home.id
+        self.folder = self._home.folder
+        self.connection = libvirt.open(self.uri)
+        self.groups: list[Group] = []
+
+    def __enter__(self) -> 'Lab':
+        return self
+
+    def __exit__(self, kind, _exc, _traceback) -> None:
+        self.close(keep_files=kind is not None and not issubclass(kind, KeyboardInterrupt))
+
+    def start(self, members: int | list[specification.GuestSpec], *, wait: bool = False,
+              **changes) -> Group:
+        """A group of guests that boot now, on a network of their own.
+
+        :param members: how many, or what each is made of
+        :param wait: return only when all talk to all
+        :param changes: fields of GuestSpec to set for every member
+        """
+        if isinstance(members, int):
+            members = [specification.GuestSpec()] * members
+        specs = [dataclasses.replace(spec, **changes) for spec in members]
+        bridge = f'br{len(self.groups)}'
+        self._home.run_inside('ip', 'link', 'add', bridge, 'type', 'bridge')
+        self._home.run_inside('ip', 'link', 'set', bridge, 'up')
+        group = Group([self._define(number, spec, len(specs), bridge)
+                       for number, spec in enumerate(specs)])
+        self.groups.append(group)
+        for guest in group:
+            guest.domain.create()
+        if wait:
+            group.wait_ready()
+        return group
+
+    def run_inside(self, *command: str) -> str:
+        """The output of a command run where the guests' network and processes are."""
+        return self._home.run_inside(*command)
+
+    def close(self, keep_files: bool = False) -> None:
+        """End everything; safe to repeat.
+
+        :param keep_files: leave the logs and print where
+        """
+        atexit.unregister(self.close)
+        with contextlib.suppress(libvirt.libvirtError):
+            self.connection.close()
+        self._home.close(keep_files)
+        if keep_files:
+            print(f'lab logs kept in {self.folder}', file=sys.stderr)
+
+    def _define(self, number: int, spec: specification.GuestSpec, count: int,
+                bridge: str) -> Guest:
+        name = f'{self.id}-{len(self.groups)}-{number}'
+        folder = self.folder / 'guests' / name
+        folder.mkdir()
+        paths = [_make_disk(folder, index, disk) for index, disk in enumerate(spec.disks)]
+        guest = Guest(self._home, self.connection, name, number, spec, folder)
+        self.connection.defineXML(specification.domain_xml(
+            name, spec, self._boot, specification.kernel_arguments(spec, number, count), paths,
+            guest.console, bridge, f'52:54:00:{len(self.groups):02x}:{number:02x}'))
+        return guest
+
+
+def _make_disk(folder: pathlib.Path, index: int, disk: specification.Disk) -> pathlib.Path:
+    path = folder / f'disk{index}.{disk.format}'
+    command = ['qemu-img', 'create', '-q', '-f', disk.format]
+    if disk.backing:
+        base = folder / f'base{index}.{disk.backing}'
+        subprocess.run(['qemu-img', 'create', '-q', '-f', disk.backing, base,
+                        f'{disk.size_mb}M'], check=True)
+        command += ['-b', base, '-F', disk.backing]
+    subprocess.run([*command, path, f'{disk.size_mb}M'], check=True)
+    return path
+
+
+__all__ = ['Lab', 'LabError']
