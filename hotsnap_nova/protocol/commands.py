@@ -2,8 +2,8 @@
 """What the machines tell their runners to do, and how it ended.
 
 A machine answers each message with a list of commands. The runner carries them out in that order
-and stops at the first that fails, which it reports by `CommandFailed`; outcomes of commands are
-handed back to the machine at once.
+and stops at the first that fails, which it reports by `CommandFailed`. The outcome of a command is
+handed back to the machine at once, and what the machine then commands comes before the rest.
 
 ==============================  ==================================================================
 coordinator                     `Send` `Persist` `Announce`
@@ -12,6 +12,7 @@ participant                     `Reply` `Journal` `PrepareMembers` `RecordMember
                                 `ReleaseMembers` `SaveMembers` `FinishMembers` `DiscardMembers`
 their outcomes                  `MembersPrepared` `MembersRecorded` `MembersReleased`
                                 `SaveProgress` `MembersSaved` `MembersFinished` `MembersDiscarded`
+                                `Journaled`
 either                          `CommandFailed`
 ==============================  ==================================================================
 """
@@ -81,10 +82,11 @@ class Reply:
 
 @_frozen
 class Journal:
-    """Make durable what this host knows of a snapshot; no outcome unless it fails.
+    """Make durable what this host knows of a snapshot. Outcome: `Journaled`.
 
     ``part`` replaces what was known, None removes it; ``decided`` rows replace rows of the same
-    group and member, and are written no later than the removal.
+    group and member, and are written no later than the removal. Never asked for between the stop
+    of a guest and its `Recorded` (rule 1).
     """
 
     snapshot: str
@@ -94,10 +96,7 @@ class Journal:
 
 @_frozen
 class EngineCommand:
-    """Work for the engine, on all of a snapshot's members here.
-
-    One at a time for a snapshot, always the last of a list, with the exceptions of `SaveMembers`.
-    """
+    """Work for the engine, on all of a snapshot's members here; one at a time for a snapshot."""
 
     snapshot: str
     epoch: int
@@ -138,13 +137,12 @@ class FinishMembers(EngineCommand):
 class DiscardMembers:
     """Leave nothing anywhere, guests running, gates open. Outcome: `MembersDiscarded`.
 
-    Asked for in any state, also of snapshots whose work is not known (None). Repeatable.
+    Asked for in any state, also of snapshots this host knows nothing about. Repeatable.
     """
 
     snapshot: str
     epoch: int
     members: tuple[Member, ...]
-    work: Work | None = None
 
 
 CoordinatorCommand = Send | Persist | Announce
@@ -174,6 +172,13 @@ class CommandFailed:
 
     command: CoordinatorCommand | ParticipantCommand
     cause: Cause
+
+
+@_frozen
+class Journaled:
+    """What the command wrote is durable: the machine may now act and answer as if it were so."""
+
+    command: Journal
 
 
 @_frozen

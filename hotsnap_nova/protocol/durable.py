@@ -4,7 +4,14 @@
 import dataclasses
 import enum
 
-from hotsnap_nova.protocol.messages import Answer, Cause, Member, Refused, Work
+from hotsnap_nova.protocol.messages import (
+    Answer,
+    Cause,
+    Member,
+    MemberProgress,
+    Refused,
+    Work,
+)
 
 _frozen = dataclasses.dataclass(frozen=True, slots=True)
 
@@ -47,8 +54,8 @@ class Snapshot:
 class Phase(enum.StrEnum):
     """Where a host is with one snapshot.
 
-    The five ``-ING`` phases last while the engine works; they end with its outcome, and where it
-    fails, in SPOILED.
+    The ``-ING`` phases last while the engine works and end with its outcome. Where that is a
+    failure the part is cleaned up at once, without waiting for anybody: the guest comes first.
     """
 
     PREPARING = "preparing"  # Prepare came; ends in PREPARED
@@ -60,8 +67,10 @@ class Phase(enum.StrEnum):
     SAVING = "saving"  # Save came; the engine works in the background; ends in SAVED
     SAVED = "saved"  # durable and complete: waits for the decision as long as it takes
     FINISHING = "finishing"  # Finish came; ends with the part forgotten
-    SPOILED = "spoiled"  # failed, disowned for ever (rule 9); cleaned up; waits for Discard
+    SPOILING = "spoiling"  # failed: being cleaned up; ends in SPOILED
+    SPOILED = "spoiled"  # clean, disowned for ever (rule 9); waits for Discard to forget it
     DISCARDING = "discarding"  # Discard came; ends with the part forgotten
+    STUCK = "stuck"  # cleaning up failed; each Discard tries again
 
 
 @_frozen
@@ -73,7 +82,9 @@ class Part:
     phase: Phase
     work: Work
     answers: tuple[Answer, ...] = ()
-    refusal: Refused | None = None  # set in SPOILED, and where cleaning up for it
+    refusal: Refused | None = None  # why it was spoiled
+    discard: bool = False  # Discard came while the engine worked: obeyed when it has ended
+    progress: tuple[MemberProgress, ...] = ()
 
 
 @_frozen
@@ -85,3 +96,12 @@ class Decided:
     epoch: int
     snapshot: str
     decision: Decision
+
+
+@_frozen
+class Residue:
+    """What QEMU itself still shows of a snapshot, after the process that made it died."""
+
+    snapshot: str
+    epoch: int
+    members: tuple[Member, ...]

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one member goes through at its cut, and which packets may pass it meanwhile.
+
+The steps of a cut and the verdicts on what was measured are used in production. `DataPath` is the
+model of a member's network: what each gate promises, told as code. The simulations of the tests
+run it, and whoever writes a gate, in QEMU or elsewhere, has to behave the same.
+"""
+
+import dataclasses
+import enum
+
+from hotsnap_nova.protocol.messages import Cause, Gate, MemberCut, MemberRelease, Work
+
+_frozen = dataclasses.dataclass(frozen=True, slots=True)
+
+NS_PER_MS = 1_000_000
+
+
+class Step(enum.StrEnum):
+    SUSPEND = "suspend"
+    CLOSE = "close"
+    FREEZE = "freeze"  # memory and disks are of this instant
+    RESUME = "resume"
+    OPEN = "open"
+
+
+def record_steps(gate: Gate) -> tuple[Step, ...]:
+    """What `RecordMembers` does to each member, in this order.
+
+    The gate closes while the guest cannot send (rule 2). With a barrier staying suspended *is*
+    the closed gate.
+    """
+    if gate is Gate.BARRIER:
+        return (Step.SUSPEND, Step.CLOSE, Step.FREEZE)
+    return (Step.SUSPEND, Step.CLOSE, Step.FREEZE, Step.RESUME)
+
+
+def release_steps(gate: Gate) -> tuple[Step, ...]:
+    """What `ReleaseMembers` does to each member, in this order."""
+    return (Step.OPEN, Step.RESUME) if gate is Gate.BARRIER else (Step.OPEN,)
+
+
+def fault_of_cuts(work: Work, cuts: tuple[MemberCut, ...]) -> Cause | None:
+    """Why these cuts cannot stand, or None. Every member must have been cut exactly once."""
+    if fault := _fault_of_set(work, tuple(cut.member for cut in cuts)):
+        return fault
+    resumes = 0 if work.gate is Gate.BARRIER else 1
+    for cut in cuts:
+        if (cut.stops, cut.resumes) != (1, resumes):
+            # stock QEMU may stop a guest again after `cont`: memory is then later than disk
+            text = f"stopped {cut.stops} and resumed {cut.resumes} times"
+            return Cause("stopped_twice", text, member=cut.member)
+        if cut.pause_ms > work.max_pause_ms:
+            text = f"paused for {cut.pause_ms:.1f} of at most {work.max_pause_ms} ms"
+            return Cause("pause_too_long", text, member=cut.member)
+        if work.gate is not Gate.NONE and not cut.gate_closed_ns:
+            return Cause("gate_not_closed", member=cut.member)
+    return None
+
+
+def fault_of_releases(work: Work, releases: tuple[MemberRelease, ...]) -> Cause | None:
+    """Why these gates were not closed from cut to release, or None (rule 3)."""
+    if fault := _fault_of_set(work, tuple(release.member for release in releases)):
+        return fault
+    if work.gate is Gate.NONE:
+        return None
+    for release in releases:
+        if release.opened_by_itself or release.hold_ms >= work.max_hold_ms:
+            text = f"held for {release.hold_ms:.1f} of at most {work.max_hold_ms} ms"
+            return Cause("gate_opened", text, member=release.member)
+    return None
+
+
+def _fault_of_set(work, members):
+    if sorted(members) != sorted(member.id for member in work.members):
+        return Cause("members_differ", "the engine reports on other members than were asked for")
+    return None
+
+
+def lease_end_ns(work: Work, cuts: tuple[MemberCut, ...]) -> int | None:
+    """When the first of these gates counts as opened, whatever it looks like (rule 3)."""
+    if work.gate is Gate.NONE:
+        return None
+    return min(cut.gate_closed_ns for cut in cuts) + work.max_hold_ms * NS_PER_MS
+
+
+# -- packets --------------------------------------------------------------------------------------
+@_frozen
+class Packet:
+    """``epoch`` is the sender's mark; ``markable`` is false for what cannot carry one."""
+
+    source: str
+    target: str
+    number: int
+    markable: bool = True
+    epoch: int = 0
+
+
+@_frozen
+class Emit:
+    """The packet leaves the host."""
+
+    packet: Packet
+
+
+@_frozen
+class Deliver:
+    """The guest has the packet."""
+
+    packet: Packet
+
+
+@_frozen
+class TakeCut:
+    """Cut this member at once: record steps, then `DataPath.freeze` or `DataPath.fail`."""
+
+    epoch: int
+
+
+@_frozen
+class DataPath:
+    """One member's network as its gate makes it; each method gives the next one and the effects.
+
+    ``epoch`` is the newest the member has been cut at or decided for; ``armed`` the one it is
+    prepared for, or 0. ``poisoned`` epochs are disowned for ever (rule 9).
+    """
+
+    member: str
+    epoch: int = 0
+    armed: int = 0
+    gate: Gate = Gate.NONE
+    suspended: bool = False
+    closed: bool = False
+    held: tuple[Packet, ...] = ()  # egress behind the closed gate
+    queued: tuple[Packet, ...] = ()  # ingress while suspended, or waiting for a cut
+    poisoned: frozenset[int] = frozenset()
+
+    def arm(self, epoch, gate):
+        return self._with(armed=epoch, gate=gate), ()
+
+    def suspend(self):
+        return self._with(suspended=True), ()
+
+    def close(self):
+        return self._with(closed=True), ()
+
+    def freeze(self):
+        """The cut itself: what is sent from here on is of the armed epoch."""
+        return self._with(epoch=max(self.epoch, self.armed)), ()
+
+    def resume(self):
+        return self._with(suspended=False, queued=()), tuple(map(Deliver, self.queued))
+
+    def open(self):
+        return self._with(closed=False, held=()), tuple(map(Emit, self.held))
+
+    def lapse(self):
+        """The lease ends: held packets pass, and the gate may look closed again (rule 3)."""
+        return self._with(held=()), tuple(map(Emit, self.held))
+
+    def fail(self):
+        """The cut failed: the packet that asked for it is delivered, the epoch poisoned."""
+        poisoned = self.poisoned | {self.armed} if self.armed else self.poisoned
+        return self._with(poisoned=poisoned, armed=0)._pass_queued()
+
+    def decide(self, epoch):
+        """A decision: gate open, nothing armed, and never pre-cut of that epoch again (rule 6)."""
+        armed = 0 if self.armed <= epoch else self.armed
+        path, emitted = self._with(epoch=max(self.epoch, epoch), armed=armed).open()
+        path, delivered = path._pass_queued()
+        return path, emitted + delivered
+
+    def send(self, packet):
+        """The guest sends; nothing comes of it where the guest is suspended."""
+        if self.suspended:
+            return self, ()
+        packet = dataclasses.replace(packet, epoch=self.epoch if packet.markable else 0)
+        passes = self.gate is Gate.NONE or (self.gate is Gate.MARKER and packet.markable)
+        if self.closed and not passes:
+            return self._with(held=(*self.held, packet)), ()
+        return self, (Emit(packet),)
+
+    def arrive(self, packet):
+        """A packet has come: for the guest, or asking for a cut first."""
+        newer = self.gate is Gate.MARKER and packet.epoch > self.epoch
+        if newer and packet.epoch == self.armed:
+            return self._with(queued=(*self.queued, packet)), (TakeCut(packet.epoch),)
+        path = self._with(poisoned=self.poisoned | {packet.epoch}) if newer else self
+        if self.suspended or self.queued:  # behind those that came before it
+            return path._with(queued=(*path.queued, packet)), ()
+        return path, (Deliver(packet),)
+
+    def _pass_queued(self):
+        return (self, ()) if self.suspended else self.resume()
+
+    def _with(self, **changes):
+        return dataclasses.replace(self, **changes)

@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A host's side of the protocol: one machine a host, with a `Part` for each snapshot.
+
+The machine decides nothing about a snapshot; it says what happened, once, and says it again as
+often as it is asked. What it may do on its own is give up: until it has said `Saved`, a failure,
+a restart or a lease that ended spoils its part, it cleans up without waiting for anybody, and
+from then on answers `Refused` until the coordinator has decided.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+
+from hotsnap_nova.protocol import commands as do
+from hotsnap_nova.protocol import cut
+from hotsnap_nova.protocol.durable import Decided, Decision, Part, Phase, Residue
+from hotsnap_nova.protocol.hoststate import HostState
+from hotsnap_nova.protocol.messages import (
+    Cause,
+    Discard,
+    Discarded,
+    Finish,
+    Finished,
+    Gate,
+    Prepare,
+    Prepared,
+    Record,
+    Recorded,
+    Refused,
+    Release,
+    Released,
+    Request,
+    Save,
+    Saved,
+    Work,
+    Working,
+)
+
+BUSY = frozenset(phase for phase in Phase if phase.endswith("ing"))
+"""Phases in which the engine works for a part."""
+
+RESTARTED = Cause("participant_restarted", "the service on this host was restarted meanwhile")
+
+_replace = dataclasses.replace
+
+# request → (the phase that may take it, the phase it leads to, the engine's command, its answer)
+_STEPS = {
+    Record: (Phase.PREPARED, Phase.RECORDING, do.RecordMembers, Recorded),
+    Release: (Phase.RECORDED, Phase.RELEASING, do.ReleaseMembers, Released),
+    Save: (Phase.RELEASED, Phase.SAVING, do.SaveMembers, Saved),
+    Finish: (Phase.SAVED, Phase.FINISHING, do.FinishMembers, Finished),
+    Prepare: (None, Phase.PREPARING, do.PrepareMembers, Prepared),
+}
+
+
+class Participant:
+    """The machine of one host; not thread-safe, and quick enough to be called under a lock."""
+
+    def __init__(self, state: HostState):
+        self.state = state
+
+    @classmethod
+    def recover(
+        cls,
+        host: str,
+        residues: Iterable[Residue],
+        parts: Iterable[Part],
+        decided: Iterable[Decided],
+    ) -> tuple["Participant", list[do.ParticipantCommand]]:
+        """The machine of a fresh process, and what it must clean up first.
+
+        ``residues`` is what QEMU shows, ``parts`` and ``decided`` what the journal says; QEMU is
+        believed first (rule 7). Only a part that is saved survives a restart: nobody can prove
+        of the others that their gate stayed closed (rule 9).
+        """
+        machine = cls(HostState(host, (), tuple(decided)))
+        known = {part.snapshot: part for part in parts}
+        for left in residues:
+            nothing = Work("", left.members, Gate.NONE, 0, 0)
+            known.setdefault(
+                left.snapshot, Part(left.snapshot, left.epoch, Phase.SPOILING, nothing)
+            )
+        todo = []
+        for part in known.values():
+            decided_already = machine.state.any_decided(part.epoch, part.work)
+            if part.phase is Phase.SAVED and not decided_already:
+                machine._put(part)
+            else:
+                todo += machine._spoil(_replace(part, discard=decided_already), RESTARTED)
+        return machine, todo
+
+    def wakeup(self) -> int | None:
+        """When `tick` has to be called at the latest, if nothing else happens."""
+        return min((end for part in self.state.parts if (end := _lease_end(part))), default=None)
+
+    def tick(self, now: int) -> list[do.ParticipantCommand]:
+        """Give up what has been held too long."""
+        return [command for part in self.state.parts for command in self._expire(part, now)]
+
+    def receive(self, message, now: int) -> list[do.ParticipantCommand]:
+        """The commands that a request, or the outcome of an earlier command, leads to."""
+        match message:
+            case do.CommandFailed():
+                return self._failed(message.command, message.cause)
+            case do.Journaled():
+                return self._journaled(message.command)
+            case do.Outcome():
+                part = self.state.part(message.snapshot)
+                if part is None or part.epoch != message.epoch:
+                    return []
+                return self._ended(part, message, now)
+        if message.host != self.state.host:
+            return []
+        part = self.state.part(message.snapshot)
+        if part is None:
+            return self._serve_unknown(message)
+        if part.epoch != message.epoch:
+            return [self._refuse(message, Cause("other_epoch"))]
+        if isinstance(message, Discard):
+            return self._serve_discard(part, message)
+        return self._expire(part, now) or self._serve(part, message)
+
+    # -- requests ---------------------------------------------------------------------------------
+    def _serve_unknown(self, request: Request):
+        match request:
+            case Prepare(work=work):
+                if self.state.any_decided(request.epoch, work):
+                    return [self._refuse(request, Cause("epoch_decided"))]
+                part = Part(request.snapshot, request.epoch, Phase.PREPARING, work)
+                if busy := self.state.busy_member(work):
+                    # kept, so that repeats are refused too when the member is free again
+                    cause = Cause("member_busy", "in another snapshot", member=busy.id)
+                    refused = self._refuse(request, cause)
+                    self._put(_replace(part, phase=Phase.SPOILED, refusal=refused.answer))
+                    return [refused]
+                self._put(part)
+                return [do.Journal(part.snapshot, part), self._command(do.PrepareMembers, part)]
+            case Discard():
+                if self.state.is_finished(request.snapshot):
+                    return [self._refuse(request, Cause("already_finished"))]
+                work = Work(request.group, request.members, Gate.NONE, 0, 0)
+                if self.state.all_decided(request.epoch, work):
+                    return [do.Reply(_address(Discarded, request))]
+                return self._discard(
+                    Part(request.snapshot, request.epoch, Phase.DISCARDING, work)
+                )
+            case Finish() if self.state.is_finished(request.snapshot):
+                return [do.Reply(_address(Finished, request))]
+        return [self._refuse(request, Cause("unknown_snapshot", "nothing is known of it here"))]
+
+    def _serve(self, part: Part, request: Request):
+        if part.refusal and not part.discard and part.phase not in BUSY:
+            return [do.Reply(part.refusal)]
+        if part.phase in BUSY or part.phase is Phase.STUCK:
+            return [self._working(part)]
+        needs, leads_to, command, answer = _STEPS[type(request)]
+        for given in part.answers:
+            if isinstance(given, answer):
+                return [do.Reply(given)]
+        if part.phase is not needs:
+            return self._spoil(part, Cause("out_of_order", f"asked to go on from {part.phase}"))
+        part = self._put(_replace(part, phase=leads_to))
+        if isinstance(request, Finish):
+            return [self._command(command, part, request.answers)]
+        if isinstance(request, Save):
+            return [self._command(command, part), self._working(part)]
+        return [self._command(command, part)]
+
+    def _serve_discard(self, part, request):
+        if part.phase is Phase.FINISHING:
+            return [self._refuse(request, Cause("already_finished"))]
+        if part.phase in BUSY - {Phase.SAVING}:
+            part = self._put(_replace(part, discard=True))
+            return [self._working(part)]
+        return self._discard(part)
+
+    # -- outcomes ---------------------------------------------------------------------------------
+    def _ended(self, part, outcome, now):
+        match outcome, part.phase:
+            case do.MembersDiscarded(), Phase.SPOILING | Phase.DISCARDING:
+                return self._cleaned(part)
+            case do.SaveProgress(progress=progress), Phase.SAVING:
+                self._put(_replace(part, progress=progress))
+                return []
+            case do.MembersFinished(), Phase.FINISHING:
+                return [self._forget(part, Decision.FINISH)]
+            case do.MembersPrepared(detail=detail), Phase.PREPARING:
+                answer = self._answer(Prepared, part, detail)
+                after = Phase.PREPARED
+            case do.MembersRecorded(cuts=cuts), Phase.RECORDING:
+                if fault := cut.fault_of_cuts(part.work, cuts):
+                    return self._spoil(part, fault)
+                answer = self._answer(Recorded, part, cuts)
+                after = Phase.RECORDED
+            case do.MembersReleased(releases=releases), Phase.RELEASING:
+                if fault := cut.fault_of_releases(part.work, releases):
+                    return self._spoil(part, fault)
+                answer = self._answer(Released, part, releases)
+                after = Phase.RELEASED
+            case do.MembersSaved(detail=detail), Phase.SAVING:
+                answer = self._answer(Saved, part, detail)
+                after = Phase.SAVED
+            case _:
+                return []  # of work that was given up meanwhile
+        if part.discard:
+            return self._discard(part)
+        done = _replace(part, phase=after, answers=(*part.answers, answer), progress=())
+        if after in (Phase.PREPARED, Phase.SAVED):
+            return [do.Journal(part.snapshot, done)]  # in force when `Journaled` comes
+        self._put(done)
+        return self._expire(done, now) or [do.Reply(answer)]
+
+    def _journaled(self, command):
+        part = self.state.part(command.snapshot)
+        if command.part is None:
+            if part is None or part.phase not in (Phase.FINISHING, Phase.DISCARDING):
+                return []
+            kind = Finished if part.phase is Phase.FINISHING else Discarded
+            self.state = self.state.with_decision(part.snapshot, command.decided)
+            return [do.Reply(self._answer(kind, part))]
+        written = command.part
+        if part is None or (written.phase, part.phase) not in (
+            (Phase.PREPARED, Phase.PREPARING),
+            (Phase.SAVED, Phase.SAVING),
+        ):
+            return []
+        if part.discard:
+            return self._discard(part)
+        self._put(written)
+        return [do.Reply(written.answers[-1])]
+
+    def _failed(self, command, cause):
+        part = self.state.part(command.snapshot) if hasattr(command, "snapshot") else None
+        if part is None or part.phase not in BUSY:
+            return []
+        match command, part.phase:
+            case do.DiscardMembers(), Phase.SPOILING | Phase.DISCARDING:
+                return [self._working(self._put(_replace(part, phase=Phase.STUCK)))]
+            case do.Journal(part=None), Phase.DISCARDING:
+                return [self._working(self._put(_replace(part, phase=Phase.STUCK)))]
+            case (do.Journal(part=None) | do.FinishMembers()), Phase.FINISHING:
+                return [self._working(self._put(_replace(part, phase=Phase.SAVED)))]
+            case do.Journal(), Phase.PREPARING | Phase.SAVING:
+                return self._spoil(part, cause)
+            case do.EngineCommand(), _ if isinstance(command, _engine_command_of(part.phase)):
+                return self._spoil(part, cause)
+        return []
+
+    # -- giving up --------------------------------------------------------------------------------
+    def _expire(self, part, now):
+        end = _lease_end(part)
+        if end is None or now < end:
+            return []
+        return self._spoil(part, Cause("gate_opened", "its lease ended before the release"))
+
+    def _spoil(self, part, cause):
+        if part.discard:
+            return self._discard(part)
+        refusal = self._answer(Refused, part, _replace(cause, host=self.state.host))
+        return self._clean(_replace(part, phase=Phase.SPOILING, refusal=refusal))
+
+    def _discard(self, part):
+        return self._clean(_replace(part, phase=Phase.DISCARDING, discard=True))
+
+    def _clean(self, part):
+        self._put(part)
+        return [do.DiscardMembers(part.snapshot, part.epoch, part.work.members)]
+
+    def _cleaned(self, part):
+        if part.discard:
+            part = self._put(_replace(part, phase=Phase.DISCARDING))
+            return [self._forget(part, Decision.DISCARD)]
+        part = self._put(_replace(part, phase=Phase.SPOILED))
+        return [do.Reply(part.refusal)]
+
+    def _forget(self, part, decision):
+        return do.Journal(part.snapshot, None, self.state.rows_of(part, decision))
+
+    # -- small words ------------------------------------------------------------------------------
+    def _put(self, part):
+        self.state = self.state.with_part(part)
+        return part
+
+    def _command(self, kind, part, *more):
+        return kind(part.snapshot, part.epoch, part.work, *more)
+
+    def _answer(self, kind, part, *more):
+        return kind(part.snapshot, part.epoch, self.state.host, *more)
+
+    def _working(self, part):
+        return do.Reply(self._answer(Working, part, part.phase, part.progress))
+
+    def _refuse(self, request, cause):
+        return do.Reply(_address(Refused, request, _replace(cause, host=request.host)))
+
+
+def _address(kind, request, *more):
+    return kind(request.snapshot, request.epoch, request.host, *more)
+
+
+def _engine_command_of(phase):
+    return next((step[2] for step in _STEPS.values() if step[1] is phase), ())
+
+
+def _lease_end(part):
+    """When the part's gates count as opened; only what was recorded and not released has one."""
+    if part.phase is not Phase.RECORDED:
+        return None
+    return cut.lease_end_ns(part.work, part.answers[-1].cuts)
