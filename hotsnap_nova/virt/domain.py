@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A domain's XML as the engine reads it: disks, NICs, memory, machine."""
+
+import dataclasses
+import xml.etree.ElementTree as ET
+
+
+@dataclasses.dataclass(frozen=True)
+class DiskXml:
+    """One ``<disk>``; ``path`` is empty where its source is not a file or device."""
+
+    target: str
+    alias: str
+    device: str
+    kind: str
+    form: str
+    path: str
+    readonly: bool
+    shareable: bool
+    transient: bool
+    encrypted: bool
+
+    @property
+    def writable(self) -> bool:
+        return self.device in ('disk', 'lun') and not self.readonly
+
+    @property
+    def medium(self) -> bool:
+        """Read-only and backed by a file: accepted, and digested instead of copied."""
+        return not self.writable and self.kind == 'file' and bool(self.path)
+
+
+@dataclasses.dataclass(frozen=True)
+class NicXml:
+    """One ``<interface>``."""
+
+    target: str
+    alias: str
+    kind: str
+    model: str
+    driver: str
+    queues: int
+    mac: str
+
+    @property
+    def netdev(self) -> str:
+        """The id libvirt gives QEMU's back end."""
+        return f'host{self.alias}'
+
+
+class DomainXml:
+    """Parsed domain XML of a running guest (with aliases) or a definition."""
+
+    def __init__(self, text: str):
+        self.root = ET.fromstring(text)  # noqa: S314 - libvirt's own words
+
+    def _text(self, path: str) -> str:
+        element = self.root.find(path)
+        return (element.text or '').strip() if element is not None else ''
+
+    @property
+    def virt_type(self) -> str:
+        return self.root.get('type', '')
+
+    @property
+    def emulator(self) -> str:
+        return self._text('./devices/emulator')
+
+    @property
+    def machine(self) -> str:
+        element = self.root.find('./os/type')
+        return element.get('machine', '') if element is not None else ''
+
+    @property
+    def arch(self) -> str:
+        element = self.root.find('./os/type')
+        return element.get('arch', '') if element is not None else ''
+
+    @property
+    def cpu(self) -> ET.Element | None:
+        return self.root.find('./cpu')
+
+    @property
+    def cpu_name(self) -> str:
+        cpu = self.cpu
+        if cpu is None:
+            return 'default'
+        model = cpu.find('model')
+        return (model.text if model is not None and model.text else cpu.get('mode', 'default'))
+
+    @property
+    def memory_bytes(self) -> int:
+        element = self.root.find('./memory')
+        unit = {'b': 1, 'bytes': 1, 'KB': 1000, 'KiB': 1024, 'k': 1024, 'MiB': 1 << 20,
+                'M': 1 << 20, 'GiB': 1 << 30, 'G': 1 << 30}[element.get('unit', 'KiB')]
+        return int(element.text) * unit
+
+    @property
+    def vcpus(self) -> int:
+        return int(self._text('./vcpu') or 1)
+
+    def find_all(self, path: str) -> list[ET.Element]:
+        return self.root.findall(path)
+
+    @property
+    def disks(self) -> tuple[DiskXml, ...]:
+        return tuple(_disk(element) for element in self.root.iterfind('./devices/disk'))
+
+    @property
+    def nics(self) -> tuple[NicXml, ...]:
+        return tuple(_nic(element) for element in self.root.iterfind('./devices/interface'))
+
+
+def _child(element: ET.Element, path: str, attribute: str) -> str:
+    child = element.find(path)
+    return child.get(attribute, '') if child is not None else ''
+
+
+def _disk(element: ET.Element) -> DiskXml:
+    source = element.find('source')
+    path = ''
+    if source is not None:
+        path = source.get('file') or source.get('dev') or ''
+    return DiskXml(
+        target=_child(element, 'target', 'dev'),
+        alias=_child(element, 'alias', 'name'),
+        device=element.get('device', 'disk'),
+        kind=element.get('type', ''),
+        form=_child(element, 'driver', 'type') or 'raw',
+        path=path,
+        readonly=element.find('readonly') is not None,
+        shareable=element.find('shareable') is not None,
+        transient=element.find('transient') is not None,
+        encrypted=(element.find('encryption') is not None
+                   or element.find('./source/encryption') is not None))
+
+
+def _nic(element: ET.Element) -> NicXml:
+    return NicXml(
+        target=_child(element, 'target', 'dev'),
+        alias=_child(element, 'alias', 'name'),
+        kind=element.get('type', ''),
+        model=_child(element, 'model', 'type'),
+        driver=_child(element, 'driver', 'name'),
+        queues=int(_child(element, 'driver', 'queues') or 1),
+        mac=_child(element, 'mac', 'address'))

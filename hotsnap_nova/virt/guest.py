@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One running guest: the only caller of libvirt's domain functions."""
+
+import contextlib
+import dataclasses
+import threading
+
+import libvirt
+import libvirt_qemu
+from oslo_log import log
+
+from hotsnap_nova import exception
+from hotsnap_nova.virt import monitor, records
+
+LOG = log.getLogger(__name__)
+
+_loop_lock = threading.Lock()
+_loop_started = False
+
+_STATES = {
+    libvirt.VIR_DOMAIN_RUNNING: 'running',
+    libvirt.VIR_DOMAIN_BLOCKED: 'running',
+    libvirt.VIR_DOMAIN_PAUSED: 'paused',
+    libvirt.VIR_DOMAIN_SHUTDOWN: 'shutting down',
+    libvirt.VIR_DOMAIN_SHUTOFF: 'shut off',
+    libvirt.VIR_DOMAIN_CRASHED: 'crashed',
+    libvirt.VIR_DOMAIN_PMSUSPENDED: 'asleep',
+}
+
+#: Why libvirt holds a guest paused, where it was not a bare QMP ``stop`` like
+#: ours: such a pause is somebody's, and we never end it.
+_NOT_OURS = frozenset({
+    libvirt.VIR_DOMAIN_PAUSED_USER, libvirt.VIR_DOMAIN_PAUSED_IOERROR,
+    libvirt.VIR_DOMAIN_PAUSED_MIGRATION, libvirt.VIR_DOMAIN_PAUSED_SAVE,
+    libvirt.VIR_DOMAIN_PAUSED_DUMP, libvirt.VIR_DOMAIN_PAUSED_WATCHDOG,
+    libvirt.VIR_DOMAIN_PAUSED_CRASHED, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY,
+    libvirt.VIR_DOMAIN_PAUSED_POSTCOPY_FAILED, libvirt.VIR_DOMAIN_PAUSED_API_ERROR,
+})
+
+
+def connect(uri: str):
+    """A libvirt connection with events delivered by one thread of this process.
+
+    Nova runs such a loop already; registering the same one again is harmless.
+    """
+    global _loop_started
+    with _loop_lock:
+        if not _loop_started:
+            libvirt.virEventRegisterDefaultImpl()
+            libvirt.registerErrorHandler(lambda _ctx, _err: None, None)
+            threading.Thread(target=_run_loop, name='libvirt-events', daemon=True).start()
+            _loop_started = True
+    try:
+        connection = libvirt.open(uri)
+        connection.setKeepAlive(5, 3)
+    except libvirt.libvirtError as exc:
+        raise exception.HostUnreachable(host=uri, reason=str(exc)) from exc
+    return connection
+
+
+def _run_loop() -> None:
+    while True:
+        try:
+            libvirt.virEventRunDefaultImpl()
+        except libvirt.libvirtError:
+            LOG.exception('libvirt event loop')
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """``name`` as people say it; ``ours``: a pause that a bare ``stop`` explains."""
+
+    name: str
+    ours: bool = False
+
+    @property
+    def running(self) -> bool:
+        return self.name == 'running'
+
+
+class StopWatch:
+    """STOP and RESUME events of one guest, with QEMU's own times."""
+
+    def __init__(self):
+        self._changed = threading.Condition()
+        self._events: list[tuple[str, float]] = []
+
+    def note(self, event: str, time_s: float) -> None:
+        with self._changed:
+            self._events.append((event, time_s))
+            self._changed.notify_all()
+
+    def count(self, event: str) -> int:
+        with self._changed:
+            return sum(1 for name, _ in self._events if name == event)
+
+    def wait(self, event: str, count: int, timeout_s: float) -> bool:
+        """Whether ``event`` has come ``count`` times, within ``timeout_s``."""
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: sum(1 for name, _ in self._events if name == event) >= count, timeout_s)
+
+    def last(self, event: str) -> float | None:
+        """QEMU's wall clock, in seconds, at the last such event."""
+        with self._changed:
+            return next((time_s for name, time_s in reversed(self._events) if name == event),
+                        None)
+
+
+class Guest:
+    """A domain that exists, by UUID or name.
+
+    :raises exception.MemberNotFound: it does not
+    """
+
+    def __init__(self, connection, uuid_or_name: str):
+        self._connection = connection
+        try:
+            try:
+                self._domain = connection.lookupByUUIDString(uuid_or_name)
+            except libvirt.libvirtError:
+                self._domain = connection.lookupByName(uuid_or_name)
+        except libvirt.libvirtError as exc:
+            if exc.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                raise exception.HostUnreachable(
+                    host=connection.getURI(), reason=str(exc)) from exc
+            raise exception.MemberNotFound(member=uuid_or_name) from exc
+        self.uuid = self._domain.UUIDString()
+        self.name = self._domain.name()
+        self.monitor = monitor.Monitor(self._domain, self.name)
+
+    @property
+    def spec(self) -> records.MemberSpec:
+        return records.MemberSpec(id=self.uuid, name=self.name)
+
+    @contextlib.contextmanager
+    def _translated(self, doing: str):
+        try:
+            yield
+        except libvirt.libvirtError as exc:
+            raise exception.HypervisorError(
+                member=self.name, reason=f'{doing}: {exc}') from exc
+
+    def state(self) -> State:
+        with self._translated('state'):
+            state, reason = self._domain.state()
+        name = _STATES.get(state, 'in an unknown state')
+        return State(name, ours=name == 'paused' and reason not in _NOT_OURS)
+
+    def require_running(self) -> None:
+        """:raises exception.GuestNotRunning:"""
+        state = self.state()
+        if not state.running:
+            raise exception.GuestNotRunning(member=self.name, state=state.name)
+
+    def xml(self, *, live: bool = True) -> str:
+        """The domain XML: of the running guest, or as it would next be started."""
+        flags = libvirt.VIR_DOMAIN_XML_SECURE | libvirt.VIR_DOMAIN_XML_MIGRATABLE
+        if not live:
+            flags |= libvirt.VIR_DOMAIN_XML_INACTIVE
+        with self._translated('XML'):
+            return self._domain.XMLDesc(flags)
+
+    def full_xml(self) -> str:
+        """The running guest's XML with aliases and backing chains."""
+        with self._translated('XML'):
+            return self._domain.XMLDesc(0)
+
+    def persistent(self) -> bool:
+        with self._translated('persistence'):
+            return bool(self._domain.isPersistent())
+
+    def libvirt_job(self) -> bool:
+        """Whether libvirt itself runs a job (a migration, a save) on the guest."""
+        with self._translated('job'):
+            return self._domain.jobInfo()[0] != libvirt.VIR_DOMAIN_JOB_NONE
+
+    @contextlib.contextmanager
+    def watched(self):
+        """A :class:`StopWatch` that hears this guest for the block."""
+        watch, handle = self.watch()
+        try:
+            yield watch
+        finally:
+            self.unwatch(handle)
+
+    def watch(self) -> tuple[StopWatch, int]:
+        """A :class:`StopWatch` and the handle to give to :meth:`unwatch`."""
+        watch = StopWatch()
+
+        def heard(_connection, _domain, event, seconds, micros, _details, _opaque):
+            watch.note(event, seconds + micros / 1e6)
+
+        with self._translated('event registration'):
+            handle = libvirt_qemu.qemuMonitorEventRegister(
+                self._connection, self._domain, '^(STOP|RESUME)$', heard, None,
+                libvirt_qemu.VIR_CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_REGEX)
+        return watch, handle
+
+    def unwatch(self, handle: int) -> None:
+        with contextlib.suppress(libvirt.libvirtError):
+            libvirt_qemu.qemuMonitorEventDeregister(self._connection, handle)
+
+    def destroy(self) -> None:
+        """Stop the guest at once; one that is not running is left so."""
+        try:
+            self._domain.destroy()
+        except libvirt.libvirtError as exc:
+            if exc.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:
+                raise exception.HypervisorError(
+                    member=self.name, reason=f'destroy: {exc}') from exc
+
+    def resume(self) -> None:
+        with self._translated('resume'):
+            self._domain.resume()
+
+    def set_clock(self, seconds: int) -> bool:
+        """Whether the guest's agent set its clock."""
+        try:
+            self._domain.setTime({'seconds': seconds, 'nseconds': 0})
+        except libvirt.libvirtError:
+            return False
+        return True
+
+    def libvirt_version(self) -> str:
+        number = self._connection.getLibVersion()
+        return f'{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}'
+
+    def memory(self, address: int, length: int) -> bytes:
+        """Guest-physical memory, at most 64 KiB; the guest may be paused."""
+        with self._translated('memory'):
+            return self._domain.memoryPeek(address, length, libvirt.VIR_MEMORY_PHYSICAL)

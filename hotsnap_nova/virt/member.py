@@ -1,0 +1,353 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One member of a snapshot: its transient snapshot (the cut) and its full one.
+
+What this object holds (pipe, links, daemon, events) dies with the process; what
+it puts into QEMU is named after the snapshot, so that :mod:`sweep` removes it
+from what QEMU itself shows. Both ends, ``finish`` and ``discard``, cut what is
+held here first and then sweep: a fresh process does just the second half.
+"""
+
+import contextlib
+import itertools
+import os
+import time
+
+from oslo_log import log
+
+from hotsnap_nova import exception
+from hotsnap_nova.virt import disks as disks_module
+from hotsnap_nova.virt import domain, gate, guest, memory, records, saveimage, sweep, targets
+
+LOG = log.getLogger(__name__)
+
+#: How long QEMU may take to fix the memory's instant. (The pause has its own,
+#: shorter limit; this one only ends a wait that would never end.)
+_PROTECT_TIMEOUT_S = 20.0
+_EVENT_TIMEOUT_S = 5.0
+_SAVE_POLL_S = 0.05
+#: A disk copy that makes no progress for so long counts as hung.
+_COPY_STALL_S = 15.0
+
+
+class Member:
+    """One guest's part in one snapshot; used by one thread at a time, but that
+    :meth:`discard` may interrupt :meth:`save` from another.
+
+    :param work: the snapshot
+    :param running: the guest
+    """
+
+    def __init__(self, work: records.Work, running: guest.Guest):
+        self.work = work
+        self.guest = running
+        self.tag = disks_module.tag_of(work.snapshot_id)
+        self.folder = work.member_folder(running.spec)
+        self.gate_closed_ns = 0
+        self._qemu = running.monitor
+        self._sink: memory.MemorySink | None = None
+        self._daemon: targets.StorageDaemon | None = None
+        self._relay: targets.Relay | None = None
+        self._watch = None
+        self._watch_handle = None
+        self._gate = None
+        self._disks: disks_module.FrozenDisks | None = None
+        self._memory: memory.BackgroundSnapshot | None = None
+        self._devices: frozenset[str] = frozenset()
+        self._bandwidth = None
+        self._suspended_since: int | None = None
+        self._stop_issued = False
+        self._ending = False
+        self._files: tuple[records.SavedFile, ...] = ()
+
+    # --- prepare: nothing a guest can feel ---
+
+    def prepare(self) -> records.MemberFacts:
+        """Add everything that can be added while the guest runs.
+
+        :raises exception.HotsnapError: call :meth:`discard`
+        """
+        self.guest.require_running()
+        self._watch, self._watch_handle = self.guest.watch()
+        os.makedirs(self.folder, mode=0o700, exist_ok=True)
+        parsed = domain.DomainXml(self.guest.full_xml())
+        archive_xml = saveimage.archived(self.guest.xml(), self.work.snapshot_id)
+        with open(os.open(f'{self.folder}/domain.xml',
+                          os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 'w') as file:
+            file.write(archive_xml)
+        self._bandwidth = self._qemu.bandwidth()
+
+        frozen = self._find_disks(parsed)
+        if frozen:
+            self._relay = targets.Relay()
+            self._daemon = targets.StorageDaemon({
+                disk.target: (f'{self.folder}/{disk.target}.qcow2', disk.size_bytes)
+                for disk in frozen})
+        self._disks = disks_module.FrozenDisks(self._qemu, self.guest.name, self.tag, frozen)
+        self._disks.prepare(
+            lambda disk: self._relay.add(disk.target, self._daemon.connect()))
+
+        suffix = '.zst' if self.work.compress else ''
+        self._sink = memory.MemorySink(f'{self.folder}/memory.save{suffix}', archive_xml,
+                                       compress=self.work.compress)
+        self._memory = memory.BackgroundSnapshot(
+            self._qemu, self.guest.name, sweep.memory_fd(self.tag))
+        self._memory.prepare(self._sink)
+
+        self._gate = gate.make(self.work.gate, self._qemu, self.tag,
+                               tuple(nic.netdev for nic in parsed.nics), self.work.max_hold_ms)
+        self._gate.prepare()
+        self._devices = self._qemu.devices()
+        self._disks.flush()
+        return self._facts(parsed, frozen)
+
+    @property
+    def filters(self) -> tuple[str, ...]:
+        """Names of the gate's filters in QEMU, for the guardian."""
+        return self._gate.filters if self._gate else ()
+
+    def _find_disks(self, parsed: domain.DomainXml) -> tuple[disks_module.Disk, ...]:
+        wanted = {disk.alias: disk for disk in parsed.disks if disk.writable}
+        rows = disks_module.running_disks(
+            self._qemu.block_devices(), {alias: disk.target for alias, disk in wanted.items()})
+        found = []
+        for disk in wanted.values():
+            row = rows.get(disk.target)
+            if row is None:
+                raise exception.Refused(
+                    member=self.guest.name, device=disk.target,
+                    cause='QEMU shows no such disk', remedy='restart the guest')
+            node = row['inserted']['node-name']
+            if len(node) > disks_module.MAX_NODE_NAME:
+                raise exception.Refused(
+                    member=self.guest.name, device=disk.target,
+                    cause=f'its block node {node} has too long a name', remedy='report it')
+            found.append(disks_module.Disk(
+                target=disk.target, qdev=row['qdev'], node=node, path=disk.path,
+                size_bytes=row['inserted']['image']['virtual-size']))
+        return tuple(found)
+
+    def _facts(self, parsed: domain.DomainXml, frozen) -> records.MemberFacts:
+        forms = {disk.target: disk for disk in parsed.disks}
+        return records.MemberFacts(
+            member=self.guest.uuid, name=self.guest.name, machine=parsed.machine,
+            cpu=parsed.cpu_name, qemu_version=self._qemu.version(),
+            libvirt_version=self.guest.libvirt_version(), memory_bytes=parsed.memory_bytes,
+            vcpus=parsed.vcpus,
+            disks=tuple({'target': disk.target, 'file': f'{disk.target}.qcow2',
+                         'format': forms[disk.target].form, 'size_bytes': disk.size_bytes}
+                        for disk in frozen),
+            media=tuple({'target': disk.target, 'path': disk.path}
+                        for disk in parsed.disks if disk.medium))
+
+    # --- record: the pause ---
+
+    def record(self) -> records.CutRecord:
+        """Freeze the guest's state at this instant.
+
+        Whatever fails, the guest runs again when this returns or raises, but
+        for ``barrier``, whose guests run again with the release.
+
+        :raises exception.HotsnapError: there is no cut; call :meth:`discard`
+        """
+        stops, resumes = self._watch.count('STOP'), self._watch.count('RESUME')
+        keeps = self._gate.keeps_suspended
+        marks = [('', time.monotonic_ns())]
+
+        def mark(step: str) -> None:
+            marks.append((step, time.monotonic_ns()))
+
+        try:
+            self.gate_closed_ns = time.monotonic_ns()
+            self._stop_issued = True
+            self._qemu.stop()
+            mark('stop')
+            cut_ns, cut_wall_ns = time.monotonic_ns(), time.time_ns()
+            # QEMU touches and protects all memory in a thread of its own; what
+            # follows is done meanwhile. The guest stands: the order is free.
+            self._memory.start()
+            mark('migrate')
+            self._gate.close()
+            mark('gate')
+            self._disks.freeze()
+            mark('disks')
+            if (now := self._qemu.devices()) != self._devices:
+                raise exception.GuestChanged(
+                    member=self.guest.name,
+                    reason=f'devices {", ".join(sorted(now ^ self._devices))} came or went')
+            mark('devices')
+            self._memory.wait_protected(_PROTECT_TIMEOUT_S)
+            mark('memory')
+        except BaseException:
+            self._resume()
+            raise
+        if keeps:
+            self._suspended_since = time.monotonic_ns()
+        else:
+            self._resume()
+        mark('resume')
+        self._sink.pace(memory.Pace.HELD if keeps else memory.Pace.GENTLE)
+        done_ns = time.monotonic_ns()
+        self._await_events(stops + 1, resumes + (0 if keeps else 1))
+        pause_ms = (done_ns - marks[0][1]) / 1e6
+        if not keeps:
+            pause_ms = (self._watch.last('RESUME') - self._watch.last('STOP')) * 1e3
+        return records.CutRecord(
+            member=self.guest.uuid, epoch=self.work.epoch, cut_ns=cut_ns,
+            cut_wall_ns=cut_wall_ns, gate_closed_ns=self.gate_closed_ns, pause_ms=pause_ms,
+            stops=self._watch.count('STOP'), resumes=self._watch.count('RESUME'),
+            parts_ms={name: round((at - before) / 1e6, 3)
+                      for (_, before), (name, at) in itertools.pairwise(marks)})
+
+    def _resume(self) -> None:
+        """Let the guest run, unless somebody else meanwhile wants it to stand."""
+        if self.guest.state().ours:
+            self._qemu.cont()
+        self._suspended_since = None
+
+    def _await_events(self, stops: int, resumes: int) -> None:
+        for event, count in (('STOP', stops), ('RESUME', resumes)):
+            if count and not self._watch.wait(event, count, _EVENT_TIMEOUT_S):
+                raise exception.CutNotClean(
+                    member=self.guest.name, stops=self._watch.count('STOP'),
+                    resumes=self._watch.count('RESUME'))
+
+    # --- release ---
+
+    def release(self, *, fired: bool) -> records.ReleaseRecord:
+        """Open the gate.
+
+        :param fired: the guardian opened it before we came
+        """
+        wait_ms = 0.0
+        resumes = self._watch.count('RESUME')
+        if self._suspended_since is not None:
+            suspended_since = self._suspended_since
+            self._resume()
+            wait_ms = (time.monotonic_ns() - suspended_since) / 1e6
+            if not fired:
+                self._watch.wait('RESUME', resumes + 1, _EVENT_TIMEOUT_S)
+        self._gate.open()
+        hold_ms = (time.monotonic_ns() - self.gate_closed_ns) / 1e6
+        gated = self.work.gate != records.NO_GATE
+        return records.ReleaseRecord(
+            member=self.guest.uuid, hold_ms=hold_ms if gated else 0.0, wait_ms=wait_ms,
+            opened_by_itself=gated and (fired or hold_ms >= self.work.max_hold_ms),
+            stops=self._watch.count('STOP'), resumes=self._watch.count('RESUME'))
+
+    # --- save ---
+
+    def save(self, on_progress) -> records.SavedMember:
+        """Bring memory and disks to the folder; the guest runs.
+
+        :param on_progress: called with :class:`records.Progress`
+        :raises exception.TargetFailed: nothing of use is in the folder
+        """
+        self._sink.pace(memory.Pace.FULL)
+        self._disks.start_copy()
+        total_memory = domain.DomainXml(self.guest.xml()).memory_bytes
+        stalled_at, last = time.monotonic(), -1
+        while True:
+            if self._ending:
+                raise exception.Aborted(who='a discard')
+            memory_done = self._memory_done()
+            disks_done, disks_total, copied = self._disks_progress()
+            on_progress(records.Progress(
+                self.guest.uuid, min(self._sink.received_bytes, total_memory) + disks_done,
+                total_memory + disks_total))
+            if memory_done and copied:
+                break
+            moved = self._sink.received_bytes + disks_done
+            if moved != last:
+                stalled_at, last = time.monotonic(), moved
+            elif time.monotonic() - stalled_at > _COPY_STALL_S:
+                raise exception.TargetFailed(
+                    member=self.guest.name, device='disks' if memory_done else 'memory',
+                    reason=f'no progress for {_COPY_STALL_S:g} s')
+            time.sleep(_SAVE_POLL_S)
+        return self._close_files()
+
+    def _memory_done(self) -> bool:
+        status, error = self._memory.state()
+        if self._sink.failure:
+            raise exception.TargetFailed(
+                member=self.guest.name, device='memory', reason=self._sink.failure)
+        if status in ('failed', 'cancelled', 'none'):
+            raise exception.TargetFailed(
+                member=self.guest.name, device='memory', reason=error or status)
+        return status == 'completed'
+
+    def _disks_progress(self) -> tuple[int, int, bool]:
+        for disk in self._disks.disks:
+            if reason := self._relay.failure(disk.target):
+                raise exception.TargetFailed(
+                    member=self.guest.name, device=disk.target, reason=reason)
+        return self._disks.progress()
+
+    def _close_files(self) -> records.SavedMember:
+        """Everything has been handed over: end the writers and look at the files."""
+        try:
+            memory_size, digest = self._sink.finish()
+        except OSError as exc:
+            raise exception.TargetFailed(
+                member=self.guest.name, device='memory', reason=str(exc)) from exc
+        # The filters first: they hold the targets, and the daemon closes what
+        # nobody writes to any more.
+        sweep.disks(self._qemu, self.guest.name, self.tag)
+        if self._relay:
+            self._relay.close()
+        if self._daemon and not self._daemon.close():
+            raise exception.TargetFailed(
+                member=self.guest.name, device='disks',
+                reason='the storage daemon could not close the images')
+        files = [records.SavedFile(os.path.basename(self._sink.path), memory_size, digest)]
+        disk_bytes = 0
+        for disk in self._disks.disks:
+            status = os.stat(f'{self.folder}/{disk.target}.qcow2')
+            disk_bytes += status.st_blocks * 512
+            files.append(records.SavedFile(f'{disk.target}.qcow2', status.st_size))
+        files.append(records.SavedFile(
+            'domain.xml', os.stat(f'{self.folder}/domain.xml').st_size))
+        return records.SavedMember(
+            member=self.guest.uuid, files=tuple(files), memory_bytes=memory_size,
+            disk_bytes=disk_bytes)
+
+    # --- the ends ---
+
+    def finish(self) -> None:
+        """Leave nothing of ours in QEMU; the files stay. Repeatable."""
+        self._end()
+
+    def discard(self) -> None:
+        """Leave nothing of ours anywhere but the files; the guest runs if it ran."""
+        self._end()
+
+    def _end(self) -> None:
+        self._ending = True
+        # Gate and guest first: whatever else fails, the guest runs and is heard.
+        if self._gate:
+            gate.open_all(self._qemu, self._gate.filters)
+        if self._stop_issued:
+            self._resume()
+        # Then our own ends: QEMU's writes to us fail at once instead of waiting.
+        if self._sink:
+            self._sink.close()
+        if self._relay:
+            self._relay.close()
+        try:
+            sweep.member(self.guest, self.tag, bandwidth=self._bandwidth)
+        finally:
+            if self._daemon:
+                self._daemon.close()
+            if self._watch_handle is not None:
+                self.guest.unwatch(self._watch_handle)
+                self._watch_handle = None
+
+    @property
+    def daemon_pid(self) -> int | None:
+        return self._daemon.pid if self._daemon else None
+
+
+def make_folder(path: str) -> None:
+    """A folder for members' files, 0700; one that exists is kept."""
+    with contextlib.suppress(FileExistsError):
+        os.makedirs(path, mode=0o700)

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A guest's memory, saved copy-on-write while it runs.
+
+QEMU's background snapshot writes the memory of one instant into a pipe; a
+reader here empties the pipe and a writer behind it hashes, compresses and
+stores. The guest's own writes wait on that pipe, so the reader never waits for
+the disk: where the writer stops for longer than ``STALL_LIMIT_S``, the pipe is
+closed, QEMU gives the snapshot up, and the guest goes on.
+
+The reader has three paces. ``HELD``: nothing is read, for while the guest is
+suspended, the processors are needed to let it run again. ``GENTLE``: enough
+that a running guest's writes are served every other millisecond, for while
+other members are still to be recorded. ``FULL``.
+"""
+
+import contextlib
+import enum
+import fcntl
+import os
+import queue
+import threading
+import time
+
+import blake3
+import zstandard
+
+from hotsnap_nova import exception
+from hotsnap_nova.virt import monitor, saveimage
+
+_CHUNK = 1 << 20
+_QUEUE_CHUNKS = 24
+STALL_LIMIT_S = 3.0
+_POLL_S = 0.0005
+_GENTLE_CHUNK = 128 * 1024
+_GENTLE_SLEEP_S = 0.002
+
+
+class Pace(enum.Enum):
+    HELD = 'held'
+    GENTLE = 'gentle'
+    FULL = 'full'
+
+
+class MemorySink:
+    """The file a member's memory goes to, and the pipe that leads there.
+
+    :param path: of the save image; made here, 0600
+    :param xml: the domain XML for the archive
+    """
+
+    def __init__(self, path: str, xml: str, *, compress: bool):
+        self.path = path
+        self._head = saveimage.header(xml, whole=True)
+        self._partial = saveimage.header(xml, whole=False)
+        self._digest = blake3.blake3()
+        self._compressor = zstandard.ZstdCompressor(level=1).compressobj() if compress else None
+        self._chunks: queue.Queue = queue.Queue(_QUEUE_CHUNKS)
+        self._failure: str | None = None
+        self._closing = threading.Event()
+        self._pace = Pace.HELD
+        self._paced = threading.Event()
+        self._whole = threading.Event()
+        self.received_bytes = 0
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._file = os.fdopen(fd, 'wb', buffering=0)
+        self._read_fd, self.write_fd = os.pipe2(os.O_CLOEXEC)
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(self._read_fd, fcntl.F_SETPIPE_SZ, _CHUNK)
+        try:
+            self._store(self._head if compress else self._partial)
+        except OSError as exc:
+            self.close()
+            raise exception.TargetFailed(
+                member=os.path.basename(os.path.dirname(path)), device='memory',
+                reason=exc.strerror) from exc
+        self._reader = threading.Thread(target=self._read, name='memory-reader', daemon=True)
+        self._writer = threading.Thread(target=self._write, name='memory-writer', daemon=True)
+
+    def start(self) -> None:
+        """Ready to empty the pipe, at the pace HELD; QEMU has its ``write_fd`` by now."""
+        os.close(self.write_fd)
+        self.write_fd = -1
+        self._reader.start()
+        self._writer.start()
+
+    def pace(self, pace: Pace) -> None:
+        """Read so fast from now on."""
+        self._pace = pace
+        if pace is not Pace.HELD:
+            self._paced.set()
+
+    @property
+    def failure(self) -> str | None:
+        """Why the pipe was closed early; None while all is well."""
+        return self._failure
+
+    def finish(self) -> tuple[int, str]:
+        """Size and digest (BLAKE3, hex) of the finished file.
+
+        Call it when QEMU has completed.
+
+        :raises OSError: the file could not be written
+        """
+        self._reader.join()
+        self._writer.join()
+        if self._failure:
+            raise OSError(self._failure)
+        if not self._compressor:
+            os.pwrite(self._file.fileno(), self._head[:16], 0)
+        size = os.fstat(self._file.fileno()).st_size
+        self._file.close()
+        return size, self._digest.hexdigest()
+
+    def close(self) -> None:
+        """Give up: QEMU meets a closed pipe. Harmless after :meth:`finish`."""
+        self._closing.set()
+        self._paced.set()
+        if self.write_fd >= 0:
+            os.close(self.write_fd)
+            self.write_fd = -1
+            os.close(self._read_fd)
+            self._file.close()
+
+    # --- the two threads ---
+
+    def _read(self) -> None:
+        try:
+            self._paced.wait()
+            while not self._closing.is_set():
+                gentle = self._pace is Pace.GENTLE
+                if gentle:
+                    time.sleep(_GENTLE_SLEEP_S)
+                chunk = os.read(self._read_fd, _GENTLE_CHUNK if gentle else _CHUNK)
+                if not chunk:
+                    self._whole.set()
+                    return
+                self.received_bytes += len(chunk)
+                stalled_since = time.monotonic()
+                while not self._closing.is_set():
+                    try:
+                        self._chunks.put(chunk, timeout=0.1)
+                        break
+                    except queue.Full:
+                        if time.monotonic() - stalled_since > STALL_LIMIT_S:
+                            self._fail(f'nothing could be written for {STALL_LIMIT_S:g} s')
+        finally:
+            os.close(self._read_fd)
+            self._closing.set()
+
+    def _write(self) -> None:
+        try:
+            while True:
+                try:
+                    chunk = self._chunks.get(timeout=0.1)
+                except queue.Empty:
+                    if self._closing.is_set() and self._chunks.empty():
+                        break
+                    continue
+                self._store(chunk)
+            if self._whole.is_set() and self._compressor:
+                self._append(self._compressor.flush())
+        except OSError as exc:
+            self._fail(exc.strerror or str(exc))
+        finally:
+            if not self._whole.is_set():
+                self._file.close()
+
+    def _fail(self, reason: str) -> None:
+        self._failure = self._failure or reason
+        self._closing.set()
+
+    def _store(self, data: bytes) -> None:
+        if self._compressor:
+            data = self._compressor.compress(data)
+        elif data is self._partial:
+            self._digest.update(self._head)
+            self._put(data)
+            return
+        self._append(data)
+
+    def _append(self, data: bytes) -> None:
+        self._digest.update(data)
+        self._put(data)
+
+    def _put(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[self._file.write(view):]
+
+
+class BackgroundSnapshot:
+    """QEMU's side: capability, descriptor, start, cut, end.
+
+    :param name: of the descriptor in QEMU
+    """
+
+    def __init__(self, qemu: monitor.Monitor, member: str, name: str):
+        self._qemu = qemu
+        self._member = member
+        self._name = name
+
+    def prepare(self, sink: MemorySink) -> None:
+        """Everything that can be done while the guest runs.
+
+        :raises exception.Refused: this guest's memory cannot be write-protected
+        """
+        try:
+            self._qemu.set_background_snapshot(True)
+        except monitor.MonitorError as exc:
+            raise exception.Refused(
+                member=self._member, device='memory', cause=exc.kwargs['reason'],
+                remedy='give the guest anonymous or memfd memory and the host userfaultfd '
+                       'with write protection') from exc
+        self._qemu.set_bandwidth(monitor.OUR_BANDWIDTH)
+        self._qemu.pass_fd(self._name, sink.write_fd)
+        sink.start()
+
+    def start(self) -> None:
+        self._qemu.migrate_to_fd(self._name)
+
+    def wait_protected(self, timeout_s: float) -> None:
+        """Return when the memory's instant is fixed and the guest may run.
+
+        The status ``active`` comes before the write protection; the first
+        counted page comes after it.
+
+        :raises exception.HypervisorError: it failed or took too long
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            answer = self._qemu.migration()
+            ram = answer.get('ram', {})
+            if ram.get('normal', 0) + ram.get('duplicate', 0) > 0:
+                return
+            status = answer.get('status')
+            if status in ('failed', 'cancelled', 'completed'):
+                raise exception.HypervisorError(
+                    member=self._member,
+                    reason=f'memory: {answer.get("error-desc", status)}')
+            if time.monotonic() > deadline:
+                raise exception.HypervisorError(
+                    member=self._member, reason=f'memory: not protected in {timeout_s:g} s')
+            time.sleep(_POLL_S)
+
+    def state(self) -> tuple[str, str]:
+        """QEMU's word: status and, where it failed, why."""
+        answer = self._qemu.migration()
+        return answer.get('status', 'none'), answer.get('error-desc', '')

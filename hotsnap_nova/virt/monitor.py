@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""QEMU's monitor, typed: each call says what it changes and returns what matters.
+
+The commands travel through libvirt, which keeps its own picture of the guest
+up to date from the same events. Nothing here knows of snapshots.
+"""
+
+import json
+
+import libvirt
+import libvirt_qemu
+
+from hotsnap_nova import exception
+
+#: Migration states in which a migration still runs.
+MIGRATING = frozenset({
+    'setup', 'cancelling', 'active', 'device', 'pre-switchover', 'postcopy-active',
+    'postcopy-paused', 'postcopy-recover', 'wait-unplug', 'colo'})
+
+#: Marks the bandwidth limit as ours, so that a fresh process can tell.
+OUR_BANDWIDTH = (1 << 60) + 0x5eed
+STOCK_BANDWIDTH = 128 << 20
+
+
+class MonitorError(exception.HypervisorError):
+    """QEMU said no; ``reason`` has its words."""
+
+    code = 'monitor_error'
+
+
+class Monitor:
+    """The monitor of one running guest.
+
+    :param domain: a ``libvirt.virDomain``
+    :param member: the name that errors mention
+    """
+
+    def __init__(self, domain, member: str):
+        self._domain = domain
+        self._member = member
+
+    def execute(self, command: str, arguments: dict | None = None, fds: tuple[int, ...] = ()):
+        """QEMU's answer to one command.
+
+        :param fds: passed along, as ``getfd`` wants
+        :raises MonitorError: QEMU refused, or libvirt did not reach it
+        """
+        request = {'execute': command}
+        if arguments:
+            request['arguments'] = arguments
+        text = json.dumps(request)
+        try:
+            if fds:
+                raw = libvirt_qemu.qemuMonitorCommandWithFiles(
+                    self._domain, text, list(fds), 0)
+                raw = raw[0] if isinstance(raw, tuple) else raw
+            else:
+                raw = libvirt_qemu.qemuMonitorCommand(self._domain, text, 0)
+        except libvirt.libvirtError as exc:
+            raise MonitorError(member=self._member, reason=f'{command}: {exc}') from exc
+        reply = json.loads(raw)
+        if 'error' in reply:
+            raise MonitorError(
+                member=self._member, reason=f'{command}: {reply["error"].get("desc")}')
+        return reply.get('return')
+
+    # --- running or not ---
+
+    def stop(self) -> None:
+        self.execute('stop')
+
+    def cont(self) -> None:
+        self.execute('cont')
+
+    def running(self) -> bool:
+        return self.execute('query-status')['running']
+
+    # --- descriptors ---
+
+    def pass_fd(self, name: str, fd: int) -> None:
+        """Give QEMU a copy of ``fd`` under ``name``; one of that name is replaced."""
+        self.execute('getfd', {'fdname': name}, fds=(fd,))
+
+    def close_fd(self, name: str) -> bool:
+        """Whether QEMU still had a descriptor of that name."""
+        try:
+            self.execute('closefd', {'fdname': name})
+        except MonitorError:
+            return False
+        return True
+
+    # --- memory ---
+
+    def set_background_snapshot(self, on: bool) -> None:
+        self.execute('migrate-set-capabilities', {
+            'capabilities': [{'capability': 'background-snapshot', 'state': on}]})
+
+    def background_snapshot(self) -> bool:
+        return any(c['state'] for c in self.execute('query-migrate-capabilities')
+                   if c['capability'] == 'background-snapshot')
+
+    def bandwidth(self) -> int:
+        """Bytes a second a migration may take."""
+        return self.execute('query-migrate-parameters')['max-bandwidth']
+
+    def set_bandwidth(self, value: int) -> None:
+        self.execute('migrate-set-parameters', {'max-bandwidth': value})
+
+    def migrate_to_fd(self, name: str) -> None:
+        """Start the (background) migration into the descriptor passed as ``name``."""
+        self.execute('migrate', {'uri': f'fd:{name}'})
+
+    def migration(self) -> dict:
+        """``query-migrate``: empty where none has run since boot."""
+        return self.execute('query-migrate') or {}
+
+    def cancel_migration(self) -> None:
+        self.execute('migrate_cancel')
+
+    # --- block ---
+
+    def block_devices(self) -> list[dict]:
+        """``query-block``: what each device has inserted."""
+        return self.execute('query-block')
+
+    def node_names(self) -> set[str]:
+        return {node['node-name'] for node in
+                self.execute('query-named-block-nodes', {'flat': True})}
+
+    def add_node(self, **options) -> None:
+        self.execute('blockdev-add', _dashed(options))
+
+    def del_node(self, name: str) -> None:
+        self.execute('blockdev-del', {'node-name': name})
+
+    def set_drive(self, qdev: str, node: str) -> None:
+        """Put ``node`` under the device ``qdev``; the guest sees no change."""
+        self.execute('qom-set', {'path': qdev, 'property': 'drive', 'value': node})
+
+    def backup(self, **options) -> None:
+        self.execute('blockdev-backup', _dashed(options))
+
+    def jobs(self) -> dict[str, dict]:
+        return {job['id']: job for job in self.execute('query-jobs')}
+
+    def cancel_job(self, job: str) -> None:
+        self.execute('block-job-cancel', {'device': job, 'force': True})
+
+    def dismiss_job(self, job: str) -> None:
+        self.execute('job-dismiss', {'id': job})
+
+    def set_job_speed(self, job: str, bytes_s: int) -> None:
+        self.execute('block-job-set-speed', {'device': job, 'speed': bytes_s})
+
+    # --- objects ---
+
+    def devices(self) -> frozenset[str]:
+        """Names of the devices a guest has been given, at start or since."""
+        return frozenset(item['name'] for item in
+                         self.execute('qom-list', {'path': '/machine/peripheral'})
+                         if item['type'].startswith('child<'))
+
+    def objects(self) -> list[str]:
+        return [item['name'] for item in self.execute('qom-list', {'path': '/objects'})]
+
+    def add_object(self, **options) -> None:
+        self.execute('object-add', _dashed(options))
+
+    def del_object(self, name: str) -> None:
+        self.execute('object-del', {'id': name})
+
+    def set_filter(self, name: str, on: bool) -> None:
+        """Switch a net filter; switching a buffer off delivers what it holds."""
+        self.execute('qom-set', {'path': f'/objects/{name}', 'property': 'status',
+                                 'value': 'on' if on else 'off'})
+
+    def version(self) -> str:
+        number = self.execute('query-version')['qemu']
+        return '{major}.{minor}.{micro}'.format(**number)
+
+
+def _dashed(options: dict) -> dict:
+    return {key.replace('_', '-'): value for key, value in options.items()}

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""libvirt's save image: a header, the domain XML and QEMU's migration stream.
+
+Layout (libvirt, ``src/qemu/qemu_saveimage.h``): 92 bytes of header: a magic of
+16 bytes, then little-endian 32-bit words: version, length of the XML with its
+padding, whether the guest ran, format (0: raw), offset of a cookie, unused.
+While the stream is being written the magic says so, and libvirt refuses the
+file.
+"""
+
+import dataclasses
+import struct
+import xml.etree.ElementTree as ET
+
+from hotsnap_nova import exception
+
+MAGIC_PARTIAL = b'LibvirtQemudPart'
+MAGIC_WHOLE = b'LibvirtQemudSave'
+_HEADER = struct.Struct('<16s5I56x')
+_VERSION = 2
+_PADDING = 64 * 1024
+
+#: Where the XML in the archive says the disks are: nowhere, so that a bare
+#: ``virsh restore`` cannot join old memory to a newer disk.
+NOWHERE = '/nonexistent/hotsnap'
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    whole: bool
+    xml: str
+    stream_offset: int
+
+
+def header(xml: str, *, whole: bool, was_running: bool = True) -> bytes:
+    """Everything before QEMU's stream; both forms have the same length."""
+    text = xml.encode() + b'\0'
+    length = len(text) + _PADDING
+    fixed = _HEADER.pack(MAGIC_WHOLE if whole else MAGIC_PARTIAL, _VERSION, length,
+                         1 if was_running else 0, 0, 0)
+    return fixed + text + bytes(_PADDING)
+
+
+def read_header(path: str) -> Header:
+    """What a save image says of itself.
+
+    :raises exception.InvalidValue: it is not one
+    """
+    with open(path, 'rb') as image:
+        fixed = image.read(_HEADER.size)
+        if len(fixed) != _HEADER.size:
+            raise exception.InvalidValue(name=path, reason='too short for a save image')
+        magic, version, length, _ran, form, _cookie = _HEADER.unpack(fixed)
+        if magic not in (MAGIC_PARTIAL, MAGIC_WHOLE) or version != _VERSION or form != 0:
+            raise exception.InvalidValue(name=path, reason='not a raw save image of libvirt')
+        text = image.read(length)
+    return Header(magic == MAGIC_WHOLE, text.split(b'\0', 1)[0].decode(),
+                  _HEADER.size + length)
+
+
+def with_sources(xml: str, sources: dict[str, tuple[str, str]]) -> str:
+    """The domain XML with other disk images.
+
+    :param sources: target device → (path, driver type); disks it does not name
+        stay as they are
+    """
+    root = ET.fromstring(xml)  # noqa: S314
+    for disk in root.iterfind('./devices/disk'):
+        target = disk.find('target').get('dev')
+        if target not in sources:
+            continue
+        path, form = sources[target]
+        disk.set('type', 'file')
+        driver = disk.find('driver')
+        if driver is not None:
+            driver.set('type', form)
+        for child in ('source', 'backingStore'):
+            for element in disk.findall(child):
+                disk.remove(element)
+        source = ET.Element('source', {'file': path})
+        disk.insert(1 if driver is not None else 0, source)
+    return ET.tostring(root, encoding='unicode')
+
+
+def archived(xml: str, snapshot_id: str) -> str:
+    """The domain XML for the archive: its writable disks are nowhere."""
+    root = ET.fromstring(xml)  # noqa: S314
+    sources = {}
+    for disk in root.iterfind('./devices/disk'):
+        target = disk.find('target').get('dev')
+        if disk.get('device', 'disk') == 'disk' and disk.find('readonly') is None:
+            sources[target] = (f'{NOWHERE}/{snapshot_id}/{target}', 'qcow2')
+    return with_sources(xml, sources)

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Taking everything of ours out of a guest, from what QEMU itself shows.
+
+The same for a snapshot that ended well, one that failed, and one whose process
+died: nothing here needs to know what was done, only what is there. Repeatable.
+"""
+
+import contextlib
+import time
+
+from hotsnap_nova import exception
+from hotsnap_nova.virt import disks as disks_module
+from hotsnap_nova.virt import gate, guest, monitor, records
+
+_MIGRATION_TIMEOUT_S = 20.0
+
+
+def memory_fd(tag: str) -> str:
+    """The name of the descriptor that memory is written to."""
+    return f'hs-{tag}-m'
+
+
+def disks(qemu: monitor.Monitor, member: str, tag: str) -> None:
+    """Take one snapshot's jobs, filters and targets out of a guest."""
+    disks_module.remove(qemu, tag, member)
+
+
+def memory(qemu: monitor.Monitor, member: str, tag: str, bandwidth: int | None) -> None:
+    """End our background snapshot and leave migration as it was found.
+
+    A migration that runs without the capability is not ours and stays.
+    """
+    if qemu.background_snapshot():
+        deadline = time.monotonic() + _MIGRATION_TIMEOUT_S
+        while (status := qemu.migration().get('status')) in monitor.MIGRATING:
+            if status != 'cancelling':
+                with contextlib.suppress(monitor.MonitorError):
+                    qemu.cancel_migration()
+            if time.monotonic() > deadline:
+                raise exception.HypervisorError(
+                    member=member, reason=f'the memory snapshot does not end ({status})')
+            time.sleep(0.01)
+        qemu.set_background_snapshot(False)
+    if qemu.bandwidth() == monitor.OUR_BANDWIDTH:
+        if bandwidth in (None, monitor.OUR_BANDWIDTH):
+            bandwidth = monitor.STOCK_BANDWIDTH
+        qemu.set_bandwidth(bandwidth)
+    qemu.close_fd(memory_fd(tag))
+
+
+def member(running: guest.Guest, tag: str, *, bandwidth: int | None = None) -> None:
+    """Take one snapshot out of one guest; a guest that is gone has nothing left.
+
+    Each part is tried even where another fails.
+
+    :raises exception.HotsnapError: the first failure
+    """
+    if running.state().name not in ('running', 'paused'):
+        return
+    qemu = running.monitor
+    with contextlib.ExitStack() as steps:
+        # Run in reverse: gates, memory, disks; each whatever the others do.
+        steps.callback(disks, qemu, running.name, tag)
+        steps.callback(memory, qemu, running.name, tag, bandwidth)
+        names = gate.leftovers(qemu)
+        steps.callback(gate.remove_all, qemu, names)
+        steps.callback(gate.open_all, qemu, names)
+
+
+def everything(running: guest.Guest, *, stopped_by_us: bool) -> None:
+    """What a fresh process does for a guest another left behind.
+
+    :param stopped_by_us: the journal says a stop was intended; then a pause
+        that nobody else explains is ended
+    """
+    state = running.state()
+    if state.name not in ('running', 'paused'):
+        return
+    gate.open_all(running.monitor, gate.leftovers(running.monitor))
+    if stopped_by_us and state.ours:
+        running.monitor.cont()
+    for tag in disks_module.leftovers(running.monitor) or {'none'}:
+        member(running, tag)
+
+
+def survey(running: guest.Guest) -> records.Leftover | None:
+    """What this guest still carries of ours; None where it is clean."""
+    if running.state().name not in ('running', 'paused'):
+        return None
+    qemu = running.monitor
+    what = []
+    tags = disks_module.leftovers(qemu)
+    if tags:
+        what.append('disk filters, targets or jobs')
+    if gates := gate.leftovers(qemu):
+        what.append('gates')
+        tags |= {name.removeprefix('hotsnap-gate-').rsplit('-', 1)[0] for name in gates}
+    if qemu.background_snapshot():
+        what.append('background-snapshot capability')
+    if qemu.bandwidth() == monitor.OUR_BANDWIDTH:
+        what.append('migration bandwidth')
+    if not what:
+        return None
+    return records.Leftover(running.uuid, running.name, ','.join(sorted(tags)), tuple(what))
