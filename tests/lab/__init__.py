@@ -10,8 +10,10 @@
         print(group[0].counters())
 """
 
-from tests.lab.guest import Group, Guest, LabError
+from tests.lab.group import Group
+from tests.lab.guest import Guest, LabError
 from tests.lab.lab import Lab
 from tests.lab.specification import WIDE, Disk, GuestSpec, Workload
+from tests.lab.verdict import Finding
 
-__all__ = ['WIDE', 'Disk', 'Group', 'Guest', 'GuestSpec', 'Lab', 'LabError', 'Workload']
+__all__ = ['WIDE', 'Disk', 'Finding', 'Group', 'Guest', 'GuestSpec', 'Lab', 'LabError', 'Workload']

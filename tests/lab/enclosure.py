@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A libvirtd of its own, in namespaces of its own.
+"""A libvirtd of one's own, in namespaces of its own.
 
 Mount, network, UTS and PID namespaces: the system's libvirt, its folders and
 its network see nothing of it, and the end of the first process inside is the
@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,8 @@ import time
 
 import libvirt
 
-_PREFIX = 'hslab-'
+PREFIX = 'hslab-'
+RECORD = 'processes.json'        # who owns a lab and what ends it, first the owner
 _START_TIMEOUT_S = 60
 _QEMU_CONF = '''
 stdio_handler = "file"
@@ -66,8 +68,8 @@ class Enclosure:
         for program in ('unshare', 'nsenter', 'ip', 'libvirtd', 'qemu-system-x86_64'):
             if not shutil.which(program):
                 raise EnclosureError(f'{program} is not installed')
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix=_PREFIX, dir=labs_folder()))
-        self.id = self.folder.name.removeprefix(_PREFIX)
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix=PREFIX, dir=labs_folder()))
+        self.id = self.folder.name.removeprefix(PREFIX)
         self.socket = self.folder / 'run/libvirt/libvirt-sock'
         self.uri = f'qemu+unix:///system?socket={self.socket}'
         self._owner_pid = os.getpid()
@@ -76,6 +78,11 @@ class Enclosure:
         self.folder.chmod(0o755)
         (self.folder / 'etc/qemu.conf').write_text(_QEMU_CONF)
         (self.folder / 'etc/libvirtd.conf').write_text(_LIBVIRTD_CONF)
+        # Errors arrive as exceptions; by default libvirt prints them as well.
+        libvirt.registerErrorHandler(lambda *_: None, None)
+        # Errors arrive as exceptions; by default libvirt prints them as well.
+        libvirt.registerErrorHandler(lambda *_: None, None)
+        self._connection: libvirt.virConnect | None = None
         alive_read, self._alive = os.pipe()
         inner = pathlib.Path(__file__).with_name('enclosure_init.py')
         with open(self.folder / 'log/enclosure.log', 'ab') as log:
@@ -92,6 +99,21 @@ class Enclosure:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def connection(self) -> libvirt.virConnect:
+        """A connection that works; a new one where libvirtd was restarted."""
+        if self._connection is None or not self._connection.isAlive():
+            self._connection = libvirt.open(self.uri)
+        return self._connection
+
+    @property
+    def daemon_pid(self) -> int | None:
+        """libvirtd's process, by its number outside; it is restarted when it ends."""
+        try:
+            return self.outside_pid(int((self.folder / 'run/libvirtd.pid').read_text()))
+        except (FileNotFoundError, ValueError):
+            return None
 
     @property
     def init_pid(self) -> int:
@@ -126,10 +148,22 @@ class Enclosure:
                 return int(entry.name)
         return None
 
+    def kill9_daemon(self) -> None:
+        """Kill libvirtd and return when another answers in its place."""
+        pid = self.daemon_pid
+        if pid is None:
+            raise EnclosureError('libvirtd does not run')
+        began = start_time(pid)
+        os.kill(pid, signal.SIGKILL)
+        while start_time(pid) == began:
+            time.sleep(0.01)
+        self._wait_until_answering()
+
     def close(self, keep_files: bool = False) -> None:
         """End every process inside and remove the folder; safe to repeat."""
         if os.getpid() != self._owner_pid:
             return                       # a forked child must not end its parent's lab
+        self._connection = None
         if self._alive >= 0:
             os.close(self._alive)
             self._alive = -1
@@ -144,7 +178,7 @@ class Enclosure:
     def _record_owner(self) -> None:
         pids = (os.getpid(), self._outer.pid)
         record = [{'pid': pid, 'start': start_time(pid)} for pid in pids]
-        (self.folder / 'processes.json').write_text(json.dumps(record))
+        (self.folder / RECORD).write_text(json.dumps(record))
 
     def _wait_until_answering(self) -> None:
         deadline = time.monotonic() + _START_TIMEOUT_S
@@ -153,7 +187,7 @@ class Enclosure:
                 break
             if self.socket.exists():
                 try:
-                    libvirt.open(self.uri).close()
+                    self._connection = libvirt.open(self.uri)
                     return
                 except libvirt.libvirtError:
                     pass

@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One lab guest and a group of them."""
+"""One lab guest."""
 
-import collections.abc
 import json
 import os
 import pathlib
 import re
 import signal
 import time
+from xml.etree import ElementTree
 
 import libvirt
 
-from tests.lab import counters, enclosure, specification
+from tests.lab import disks, enclosure, specification
+from tests.lab.counters import Counters, NoTable, read
+from tests.lab.verdict import Finding, check_disk
 
 
 class LabError(Exception):
@@ -25,19 +27,18 @@ class Guest:
     name when asked.
     """
 
-    def __init__(self, home: enclosure.Enclosure, connection: libvirt.virConnect, name: str,
-                 number: int, spec: specification.GuestSpec, folder: pathlib.Path):
+    def __init__(self, home: enclosure.Enclosure, name: str, number: int,
+                 spec: specification.GuestSpec, folder: pathlib.Path):
         self.domain_name = name
         self.number = number
         self.spec = spec
         self.folder = folder
         self.console = folder / 'console.log'
         self._home = home
-        self._connection = connection
 
     @property
     def domain(self) -> libvirt.virDomain:
-        return self._connection.lookupByName(self.domain_name)
+        return self._home.connection.lookupByName(self.domain_name)
 
     @property
     def uuid(self) -> str:
@@ -63,10 +64,29 @@ class Guest:
         pid = self.pid
         began = enclosure.start_time(pid)
         os.kill(pid, signal.SIGKILL)
-        _wait_for(lambda: enclosure.start_time(pid) != began and not self.domain.isActive(),
+        wait_for(lambda: enclosure.start_time(pid) != began and not self.domain.isActive(),
                   10, f'{self.domain_name} to be gone')
 
-    def counters(self) -> counters.Counters:
+    @property
+    def disk_images(self) -> list[tuple[pathlib.Path, str]]:
+        """Path and format of each disk, as the domain has them now."""
+        tree = ElementTree.fromstring(self.domain.XMLDesc())
+        return [(pathlib.Path(disk.find('source').get('file')), disk.find('driver').get('type'))
+                for disk in tree.findall('devices/disk')]
+
+    def check_disks(self) -> list[Finding]:
+        """What is wrong between memory and disks; the guest must be paused."""
+        state = self.counters()
+        findings = []
+        images = zip(self.disk_images, self.spec.disks, state.disks, strict=True)
+        for index, ((path, image_format), disk, counted) in enumerate(images):
+            data = disks.read(path, image_format, counted.slots)
+            findings += check_disk(state, index, data)
+            if not disks.base_survives(path, image_format, disk, counted.slots):
+                findings.append(Finding('lost_base', self.number, f'disk {index}'))
+        return findings
+
+    def counters(self) -> Counters:
         """The workload's counters, from the guest's memory; exact while it is paused.
 
         :raises LabError: no table, or the guest does not run
@@ -76,9 +96,9 @@ class Guest:
         for address in reversed(re.findall(r'LAB table (0x[0-9a-f]+)', self._console_text())):
             base = int(address, 16)
             try:
-                return counters.read(lambda offset, length, base=base: domain.memoryPeek(
+                return read(lambda offset, length, base=base: domain.memoryPeek(
                     base + offset, length, libvirt.VIR_MEMORY_PHYSICAL) if length else b'')
-            except counters.NoTable:
+            except NoTable:
                 continue
         raise LabError(f'{self.domain_name} shows no counters; see {self.console}')
 
@@ -108,36 +128,11 @@ class Guest:
             return ''
 
 
-class Group(collections.abc.Sequence):
-    """Guests that talk to one another; indexed by their number."""
+def wait_for(condition, timeout_s: float, what: str) -> None:
+    """Return once ``condition()`` holds.
 
-    def __init__(self, guests: list[Guest]):
-        self.guests = tuple(guests)
-
-    def __getitem__(self, index):
-        return self.guests[index]
-
-    def __len__(self) -> int:
-        return len(self.guests)
-
-    @property
-    def names(self) -> list[str]:
-        return [guest.domain_name for guest in self.guests]
-
-    def wait_ready(self, timeout_s: float = 120) -> None:
-        """Return once all guests talk to all.
-
-        :raises LabError: one failed, or the time is over
-        """
-        _wait_for(lambda: all([guest.is_ready() for guest in self.guests]), timeout_s,
-                  f'{", ".join(self.names)} to talk to one another')
-
-    def counters(self) -> list[counters.Counters]:
-        """Each guest's counters, one after the other."""
-        return [guest.counters() for guest in self.guests]
-
-
-def _wait_for(condition, timeout_s: float, what: str) -> None:
+    :raises LabError: it did not within the time; says ``what`` was waited for
+    """
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:

@@ -2,16 +2,14 @@
 """A lab: a private libvirtd and the guests started in it."""
 
 import atexit
-import contextlib
 import dataclasses
-import pathlib
-import subprocess
 import sys
 
 import libvirt
 
-from tests.lab import enclosure, image, specification
-from tests.lab.guest import Group, Guest, LabError
+from tests.lab import disks, enclosure, image, specification
+from tests.lab.group import Group
+from tests.lab.guest import Guest, LabError
 
 
 class Lab:
@@ -28,8 +26,16 @@ class Lab:
         self.uri = self._home.uri
         self.id = self._home.id
         self.folder = self._home.folder
-        self.connection = libvirt.open(self.uri)
         self.groups: list[Group] = []
+
+    @property
+    def connection(self) -> libvirt.virConnect:
+        """A connection that works, whatever became of libvirtd since."""
+        return self._home.connection
+
+    def kill9_libvirtd(self) -> None:
+        """Kill libvirtd outright and return when its successor answers; guests run on."""
+        self._home.kill9_daemon()
 
     def __enter__(self) -> 'Lab':
         return self
@@ -70,8 +76,6 @@ class Lab:
         :param keep_files: leave the logs and print where
         """
         atexit.unregister(self.close)
-        with contextlib.suppress(libvirt.libvirtError):
-            self.connection.close()
         self._home.close(keep_files)
         if keep_files:
             print(f'lab logs kept in {self.folder}', file=sys.stderr)
@@ -81,24 +85,12 @@ class Lab:
         name = f'{self.id}-{len(self.groups)}-{number}'
         folder = self.folder / 'guests' / name
         folder.mkdir()
-        paths = [_make_disk(folder, index, disk) for index, disk in enumerate(spec.disks)]
-        guest = Guest(self._home, self.connection, name, number, spec, folder)
+        paths = [disks.make(folder, index, disk) for index, disk in enumerate(spec.disks)]
+        guest = Guest(self._home, name, number, spec, folder)
         self.connection.defineXML(specification.domain_xml(
             name, spec, self._boot, specification.kernel_arguments(spec, number, count), paths,
             guest.console, bridge, f'52:54:00:{len(self.groups):02x}:{number:02x}'))
         return guest
-
-
-def _make_disk(folder: pathlib.Path, index: int, disk: specification.Disk) -> pathlib.Path:
-    path = folder / f'disk{index}.{disk.format}'
-    command = ['qemu-img', 'create', '-q', '-f', disk.format]
-    if disk.backing:
-        base = folder / f'base{index}.{disk.backing}'
-        subprocess.run(['qemu-img', 'create', '-q', '-f', disk.backing, base,
-                        f'{disk.size_mb}M'], check=True)
-        command += ['-b', base, '-F', disk.backing]
-    subprocess.run([*command, path, f'{disk.size_mb}M'], check=True)
-    return path
 
 
 __all__ = ['Lab', 'LabError']

@@ -5,46 +5,23 @@
  * own.  A message holds something that no second run would repeat (the cycle
  * counter), so a receiver that kept a message its sender never sent in this
  * past finds the chain broken at the next one even where TCP's numbers agree.
- *
- * A connection is made once.  A reset is a failure to record, not to repair.
  */
 #define _GNU_SOURCE
-#include "workload.h"
+#include "links.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-#define MESSAGE_MAGIC 0x4d42414cu             /* "LABM" */
-#define BUFFER 65536
-
-struct message {
-    uint32_t magic, bytes;
-    uint32_t from, kind;
-    uint64_t seq, nonce, previous, sum;
-    uint64_t payload[];
-};
-
-struct link {
-    struct link_counters *counters;
-    int fd;
-    uint64_t heard_us;
-    size_t filled, unsent, unsent_at;
-    uint8_t incoming[BUFFER], outgoing[BUFFER];
-};
-
-static struct link links[MAX_LINKS];
-static int udp_fd;
+struct link links[MAX_LINKS];
+int udp_fd;
+static uint64_t silence_us;
 
 static uint64_t sum_of(const struct message *m)
 {
@@ -53,147 +30,6 @@ static uint64_t sum_of(const struct message *m)
     for (size_t i = 0; i < (m->bytes - sizeof *m) / 8; i++)
         sum = mix(sum ^ m->payload[i]);
     return sum;
-}
-
-static socklen_t address_of(int kind, int guest, struct sockaddr_storage *address)
-{
-    const char *formats[] = { options.address4, options.address6, options.address_udp };
-    char text[64];
-
-    memset(address, 0, sizeof *address);
-    snprintf(text, sizeof text, formats[kind], guest + 1);
-    if (kind == TCP6) {
-        struct sockaddr_in6 *in6 = (void *)address;
-        in6->sin6_family = AF_INET6;
-        in6->sin6_port = htons(options.base_port + guest);
-        if (inet_pton(AF_INET6, text, &in6->sin6_addr) != 1)
-            die(text);
-        return sizeof *in6;
-    }
-    struct sockaddr_in *in = (void *)address;
-    in->sin_family = AF_INET;
-    in->sin_port = htons(options.base_port + guest);
-    if (inet_pton(AF_INET, text, &in->sin_addr) != 1)
-        die(text);
-    return sizeof *in;
-}
-
-static int bound(int kind)
-{
-    struct sockaddr_storage address;
-    socklen_t length = address_of(kind, options.guest, &address);
-    int one = 1, fd;
-
-    fd = socket(address.ss_family, kind == UDP4 ? SOCK_DGRAM : SOCK_STREAM, 0);
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (fd < 0 || bind(fd, (void *)&address, length))
-        die("bind");
-    if (kind != UDP4 && listen(fd, MAX_LINKS))
-        die("listen");
-    return fd;
-}
-
-static struct link *link_to(unsigned peer, unsigned kind)
-{
-    for (unsigned i = 0; i < table->links; i++)
-        if (table->link[i].peer == peer && table->link[i].kind == kind)
-            return &links[i];
-    return NULL;
-}
-
-static void came_up(struct link *l, int fd)
-{
-    int one = 1, idle = 10, interval = 5, count = 6;
-
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof interval);
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
-    fcntl(fd, F_SETFL, O_NONBLOCK);
-    l->fd = fd;
-    publish(&l->counters->state, UP);
-}
-
-static void call(struct link *l)
-{
-    struct link_counters *c = l->counters;
-    uint32_t hello[4] = { MESSAGE_MAGIC, options.guest, c->kind, 0 };
-    struct timeval patience = { 1, 0 };
-
-    for (;;) {
-        struct sockaddr_storage address;
-        socklen_t length = address_of(c->kind, c->peer, &address);
-        int fd = socket(address.ss_family, SOCK_STREAM, 0);
-        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
-        if (!connect(fd, (void *)&address, length) &&
-            write(fd, hello, sizeof hello) == sizeof hello) {
-            came_up(l, fd);
-            return;
-        }
-        close(fd);
-        sleep_until_us(now_us() + 100000);
-    }
-}
-
-static void answer(int listener)
-{
-    uint32_t hello[4];
-    int fd = accept(listener, NULL, NULL);
-
-    if (fd < 0 || recv(fd, hello, sizeof hello, MSG_WAITALL) != sizeof hello ||
-        hello[0] != MESSAGE_MAGIC) {
-        close(fd);
-        return;
-    }
-    struct link *l = link_to(hello[1], hello[2]);
-    if (!l || l->fd > 0)
-        close(fd);
-    else
-        came_up(l, fd);
-}
-
-void links_connect(void)
-{
-    int listeners[2] = { bound(TCP4), bound(TCP6) }, waiting = 0;
-    struct pollfd polled[2] = { { listeners[0], POLLIN, 0 }, { listeners[1], POLLIN, 0 } };
-    unsigned count = 0;
-
-    udp_fd = bound(UDP4);
-    fcntl(udp_fd, F_SETFL, O_NONBLOCK);
-    for (int peer = 0; peer < options.guests; peer++)
-        for (int kind = 0; kind < KINDS && peer != options.guest; kind++) {
-            if (count == MAX_LINKS)
-                die("too many guests");
-            struct link_counters *c = &table->link[count];
-            c->peer = peer;
-            c->kind = kind;
-            c->state = kind == UDP4 ? UP : WAITING;
-            links[count++].counters = c;
-        }
-    publish(&table->links, count);
-
-    /* The lower number calls over IPv4, the higher over IPv6: who called whom
-     * must not matter.  A listener's queue takes calls nobody answers yet. */
-    for (unsigned i = 0; i < count; i++) {
-        struct link_counters *c = &table->link[i];
-        int lower = options.guest < (int)c->peer;
-        if (c->kind == UDP4)
-            continue;
-        if ((c->kind == TCP4) == lower)
-            call(&links[i]);
-        else
-            waiting++;
-    }
-    while (waiting) {
-        poll(polled, 2, -1);
-        for (int i = 0; i < 2; i++)
-            if (polled[i].revents)
-                answer(listeners[i]);
-        waiting = 0;
-        for (unsigned i = 0; i < count; i++)
-            waiting += table->link[i].state == WAITING;
-    }
 }
 
 static void lose(struct link *l, enum state state, int error)
@@ -262,8 +98,12 @@ static void heard(struct link *l)
 {
     uint64_t now = now_us();
 
-    if (l->heard_us)
-        count_gap(l->counters->gaps, &l->counters->gap_max_us, now - l->heard_us);
+    if (l->heard_us) {
+        uint64_t gap_us = now - l->heard_us;
+        count_gap(l->counters->gaps, &l->counters->gap_max_us, gap_us);
+        if (gap_us > __atomic_load_n(&silence_us, __ATOMIC_RELAXED))
+            __atomic_store_n(&silence_us, gap_us, __ATOMIC_RELAXED);
+    }
     l->heard_us = now;
 }
 
@@ -332,23 +172,30 @@ static void receive_datagrams(void)
     }
 }
 
+int links_heard(void)
+{
+    for (unsigned i = 0; i < table->links; i++)
+        if (!table->link[i].received)
+            return 0;
+    return 1;
+}
+
+uint64_t links_silence(void)
+{
+    return __atomic_exchange_n(&silence_us, 0, __ATOMIC_RELAXED);
+}
+
 void links_sample(void)
 {
     char names[4096], values[4096];
     FILE *stat = fopen("/proc/net/netstat", "r");
-    int silent = 0;
 
     for (unsigned i = 0; i < table->links; i++) {
         struct tcp_info info;
         socklen_t length = sizeof info;
-        silent += !table->link[i].received;
         if (links[i].fd > 0 &&
             !getsockopt(links[i].fd, IPPROTO_TCP, TCP_INFO, &info, &length))
             table->link[i].retransmits = info.tcpi_total_retrans;
-    }
-    if (!silent && table->links == (unsigned)(options.guests - 1) * KINDS && !table->ready) {
-        publish(&table->ready, 1);
-        printf("LAB ready after %lu ms\n", now_us() / 1000);
     }
     while (stat && fgets(names, sizeof names, stat) && fgets(values, sizeof values, stat)) {
         char *name_at, *value_at, *name = strtok_r(names, " \n", &name_at);

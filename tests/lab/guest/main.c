@@ -14,12 +14,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
+#define READY_POLL_US 100000
+
 struct table *table;
+static uint64_t tick_gap_us;             /* longest since the last status line */
 struct options options = {
     .guests = 1, .rate = 25, .message_bytes = 512, .dirty_rate = 500, .dirty_mb = 8,
     .disk_ms = 50, .slots = 1024, .tick_us = 1000, .base_port = 7000,
@@ -77,6 +81,8 @@ static void *tick_run(void *unused)
         publish(&table->ticks, table->ticks + 1);
         publish(&table->uptime_us, now);
         count_gap(table->tick_gaps, &table->tick_gap_max_us, now - last);
+        if (now - last > __atomic_load_n(&tick_gap_us, __ATOMIC_RELAXED))
+            __atomic_store_n(&tick_gap_us, now - last, __ATOMIC_RELAXED);
         last = now;
         if (now > next + 1000000)        /* do not repay a second of debt */
             next = now;
@@ -171,7 +177,8 @@ static void parse(int argc, char **argv)
 static void say_status(void)
 {
     uint64_t sent = 0, received = 0, breaks = 0, dead = 0, lost = 0, acked = 0, errors = 0;
-    uint64_t bad = 0;
+    uint64_t bad = 0, silence_us = links_silence();
+    uint64_t late_us = __atomic_exchange_n(&tick_gap_us, 0, __ATOMIC_RELAXED);
 
     for (unsigned i = 0; i < table->links; i++) {
         struct link_counters *l = &table->link[i];
@@ -189,9 +196,10 @@ static void say_status(void)
     printf("LAB status {\"up_ms\": %lu, \"ready\": %lu, \"sent\": %lu, \"received\": %lu, "
            "\"breaks\": %lu, \"dead\": %lu, \"udp_lost\": %lu, \"acked\": %lu, "
            "\"io_errors\": %lu, \"bad_reads\": %lu, \"dirty_bad\": %lu, "
-           "\"ticks\": %lu, \"timeouts\": %lu}\n",
+           "\"ticks\": %lu, \"timeouts\": %lu, \"silence_us\": %lu, \"tick_gap_us\": %lu}\n",
            now_us() / 1000, table->ready, sent, received, breaks, dead, lost, acked,
-           errors, bad, table->dirty_bad, table->ticks, table->tcp_timeouts);
+           errors, bad, table->dirty_bad, table->ticks, table->tcp_timeouts, silence_us,
+           late_us);
     fflush(stdout);
     table->status_lines++;
 }
@@ -208,6 +216,8 @@ int main(int argc, char **argv)
 {
     signal(SIGPIPE, SIG_IGN);
     parse(argc, argv);
+    if (options.table_path)              /* a plain process: end with the test */
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
     make_table();
     start(tick_run, NULL);
     memory_fill();
@@ -217,6 +227,11 @@ int main(int argc, char **argv)
         start(disk_run, (void *)i);
     links_connect();
     start(links_run, NULL);
+    while (!links_heard())
+        sleep_until_us(now_us() + READY_POLL_US);
+    publish(&table->ready, 1);
+    printf("LAB ready after %lu ms\n", now_us() / 1000);
+    fflush(stdout);
     for (uint64_t next = now_us();;) {
         next += 1000000;
         sleep_until_us(next);

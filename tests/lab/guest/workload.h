@@ -108,6 +108,8 @@ static inline uint64_t mix(uint64_t x)
 
 void links_connect(void);            /* returns once every TCP link is up */
 void *links_run(void *);
+int links_heard(void);               /* something arrived on every link */
+uint64_t links_silence(void);        /* longest between arrivals since last asked, us */
 void links_sample(void);             /* retransmissions, from the kernel */
 void *disk_run(void *disk_index);
 void *memory_run(void *);
