@@ -20,8 +20,9 @@ MAY_IMPORT = {
     'db': set(),
     'rpc': set(),
     'runner': {'protocol'},
-    'compute': {'runner', 'rpc', 'protocol', 'virt', 'storage'},
-    'conductor': {'runner', 'rpc', 'protocol', 'db', 'compute.rpcapi'},
+    'measurements': {'protocol'},
+    'compute': {'runner', 'rpc', 'measurements', 'protocol', 'virt', 'storage'},
+    'conductor': {'runner', 'rpc', 'measurements', 'protocol', 'db', 'compute.rpcapi'},
     'api': {'conductor.rpcapi'},
     'client': set(),
     'osc': {'client'},
@@ -119,6 +120,7 @@ def test_imports_point_down(module, path):
     ('hotsnap_nova.runner', 'from hotsnap_nova.virt import host'),
     ('hotsnap_nova.exception', 'import oslo_db'),
     ('hotsnap_nova.cmd.shell', 'from hotsnap_nova import virt'),
+    ('hotsnap_nova.cmd.shell', 'from hotsnap_nova.virt import guest'),
     ('hotsnap_nova.misc', ''),
 ])
 def test_an_arrow_up_or_across_is_found(module, source):

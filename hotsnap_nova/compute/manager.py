@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The RPC endpoint of a host; `rpcapi` is its other end and has the versions' history."""
+
+import dataclasses
+import os
+
+import oslo_messaging
+from oslo_log import log as logging
+
+from hotsnap_nova import exception, rpc
+from hotsnap_nova.compute import participants, restores, tasks
+from hotsnap_nova.compute.rpcapi import VERSION
+from hotsnap_nova.protocol import wire
+from hotsnap_nova.storage import base
+from hotsnap_nova.storage import manifest as manifests
+from hotsnap_nova.virt import records
+
+LOG = logging.getLogger(__name__)
+
+
+class ComputeManager:
+    """Serves one host's guests and store.
+
+    :param engine: `virt.host.Engine`, or one like it
+    """
+
+    target = oslo_messaging.Target(version=VERSION)
+
+    def __init__(self, host: str, engine, store: base.Store, state_path: str):
+        self._engine = engine
+        self._store = store
+        self._participants = participants.Participants(host, engine, store, state_path)
+        self._restores = restores.Restores(engine, store, self._participants.locks)
+        self._tasks = tasks.Tasks()
+
+    def start(self) -> tuple[str, ...]:
+        """Clean up after processes that died; ids of the snapshots they left."""
+        self._store.sweep()
+        found = self._participants.start()
+        for snapshot in found:
+            LOG.warning('Cleaned up after snapshot %s, which a process left', snapshot)
+        return found
+
+    def stop(self) -> None:
+        self._participants.close()
+        self._engine.close()
+
+    @rpc.answers
+    def find(self, _context, names):
+        return [dataclasses.asdict(spec) for spec in self._engine.find(tuple(names))]
+
+    @rpc.answers
+    def check(self, _context, members, gate):
+        specs = tuple(records.MemberSpec(**member) for member in members)
+        verdict = self._engine.check(specs, gate)
+        return {'gates': list(verdict.gates), 'free_bytes': self._store.free_bytes(),
+                'findings': [dataclasses.asdict(each) | {'refuses': each.refuses}
+                             for each in verdict.findings]}
+
+    @rpc.answers
+    def receive(self, _context, request):
+        try:
+            message = wire.decode(request)
+        except ValueError as exc:
+            raise exception.InvalidValue(name='request', reason=str(exc)) from exc
+        answer = self._participants.serve(message)
+        return None if answer is None else wire.encode(answer)
+
+    @rpc.answers
+    def manifest(self, _context, snapshot):
+        return self._store.load(snapshot)
+
+    @rpc.answers
+    def delete(self, _context, snapshot):
+        return self._store.delete(snapshot)
+
+    @rpc.answers
+    def verify(self, _context, task, snapshot):
+        def verify(tell):
+            found = self._store.verify(
+                snapshot, lambda _member, _file, done, total: tell(done, total))
+            return dataclasses.asdict(found)
+        return self._tasks.ask(task, verify)
+
+    @rpc.answers
+    def export(self, _context, task, snapshot, destination):
+        def export(_tell):
+            self._store.verify(snapshot)
+            manifest = self._store.load(snapshot)
+            paths = {}
+            for member in manifests.kept_members(manifest):
+                folder = os.path.dirname(
+                    self._store.path(snapshot, member['id'], member['files'][0]['name']))
+                paths[member['name']] = self._engine.export(
+                    folder, {**member, 'member': member['id']}, destination)
+            return paths
+        return self._tasks.ask(task, export)
+
+    @rpc.answers
+    def restore(self, _context, task, step, snapshot, restore_id, paused):
+        return self._tasks.ask(task, lambda tell: self._restores.do(
+            step, snapshot, restore_id, paused, tell))

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A host's parts in snapshots: the participant machine, and what does its commands.
+
+A request is served in the thread that brought it, engine and all; a repeat
+that comes meanwhile finds the machine busy and is answered "working". Only a
+save goes on in a thread of its own.
+"""
+
+import dataclasses
+import threading
+import time
+
+from oslo_log import log as logging
+
+from hotsnap_nova import exception, runner
+from hotsnap_nova.compute import journal, locks, manifest, translate
+from hotsnap_nova.protocol import commands, durable, messages
+from hotsnap_nova.protocol import participant as machines
+from hotsnap_nova.storage import base, digest
+from hotsnap_nova.virt import records
+
+LOG = logging.getLogger(__name__)
+
+_PROGRESS_EVERY_S = 0.2
+#: Snapshots that QEMU shows and no journal knows are called so.
+_UNKNOWN = 'unknown-'
+
+
+class Participants:
+    """Serves the coordinator's requests on one host.
+
+    :param engine: `virt.host.Engine`, or one like it
+    :param state_path: folder for journal and locks
+    """
+
+    def __init__(self, host: str, engine, store: base.Store, state_path: str):
+        self._host = host
+        self._engine = engine
+        self._store = store
+        self.locks = locks.Locks(f'{state_path}/locks')
+        self._journal = journal.Journal(state_path, self.locks)
+        self._call = threading.local()
+        self._saves: dict[str, threading.Thread] = {}
+        self._works: dict[str, records.Work] = {}
+        self._locked: dict[str, set[str]] = {}
+        self._machine = machines.Participant(machines.HostState(host))
+        self._runner: runner.Runner | None = None
+
+    # -- coming and going ----------------------------------------------------------------------
+
+    def start(self) -> tuple[str, ...]:
+        """Clean up what dead processes left on this host; ids of what was found.
+
+        QEMU is asked first, the journal second. What live processes are at
+        work on is theirs.
+        """
+        leftovers = self._engine.survey()
+        parts = self._journal.adopt()
+        residues = self._residues(leftovers, {part.snapshot for part in parts})
+        for part in parts:
+            self._lock(part.snapshot, part.work.members)
+        self._machine, todo = machines.Participant.recover(
+            self._host, residues, parts, self._journal.decided())
+        self._runner = runner.Runner(self._machine, {
+            commands.Reply: self._reply,
+            commands.Journal: self._write,
+            commands.PrepareMembers: self._prepare,
+            commands.RecordMembers: self._record,
+            commands.ReleaseMembers: self._release,
+            commands.SaveMembers: self._save,
+            commands.FinishMembers: self._finish,
+            commands.DiscardMembers: self._discard,
+        }, self._phases, self._host)
+        for command in todo:    # one that fails must not keep the others from being cleaned
+            self._runner.carry_out([command])
+        self._runner.start_ticking()
+        self._discard_orphaned_drafts()
+        return tuple(sorted({part.snapshot for part in parts}
+                            | {residue.snapshot for residue in residues}))
+
+    def close(self) -> None:
+        """End, leaving parts to whoever starts next; saves under way go on to their end."""
+        if self._runner:
+            self._runner.close()
+        for thread in tuple(self._saves.values()):
+            thread.join()
+        self.locks.release_all()
+
+    def serve(self, request: messages.Request) -> messages.Answer | None:
+        """The answer to a coordinator's request; None where there is none to give."""
+        self._call.answer = None
+        self._runner.receive(request)
+        return self._call.answer
+
+    def busy(self) -> tuple[str, ...]:
+        """Ids of snapshots this process has a part in."""
+        return tuple(part.snapshot for part in self._machine.state.parts)
+
+    def _phases(self):
+        return {part.snapshot: (part.epoch, str(part.phase))
+                for part in self._machine.state.parts}
+
+    def _residues(self, leftovers, ours):
+        """What QEMU shows, with the names the journal gives it; live processes' left out."""
+        by_tag = {self._engine.tag_of(snapshot): snapshot for snapshot in self._journal.known()}
+        found = []
+        for leftover in leftovers:
+            member = messages.Member(leftover.member, leftover.name)
+            snapshots = {by_tag.get(tag) for tag in leftover.snapshot_tag.split(',')}
+            name = f'{_UNKNOWN}{leftover.member}'
+            if not snapshots & ours and self._lock(name, (member,)):
+                found.append(durable.Residue(name, 0, (member,)))
+        return found
+
+    def _discard_orphaned_drafts(self):
+        """Remove files of snapshots that no journal knows: their process died in `begin`."""
+        for draft in self._store.drafts():
+            known = draft.snapshot_id in self._journal.known()
+            if draft.host == self._host and not known and self._journal.claim(draft.snapshot_id):
+                self._store.discard(draft.snapshot_id, self._host)
+                self._journal.forget(draft.snapshot_id, ())
+
+    # -- commands, one method each -------------------------------------------------------------
+
+    def _reply(self, command):
+        self._call.answer = command.answer
+
+    def _write(self, command):
+        if command.part is None:
+            rows = [row for row in command.decided if row.group]    # none: an unknown snapshot's
+            self._journal.forget(command.snapshot, rows)
+            self._works.pop(command.snapshot, None)
+        else:
+            self._journal.write(command.part)
+        return [commands.Journaled(command)]
+
+    def _prepare(self, command):
+        locked = self._lock(command.snapshot, command.work.members)
+        for member in command.work.members:
+            if member not in locked:
+                raise exception.GuestBusy(member=member.name or member.id,
+                                          reason='another snapshot or restore has it')
+        facts = self._engine.prepare(self._work(command))
+        return [commands.MembersPrepared(command.snapshot, command.epoch,
+                                         translate.facts_detail(facts))]
+
+    def _record(self, command):
+        cuts = self._engine.record(self._work(command))
+        return [commands.MembersRecorded(command.snapshot, command.epoch,
+                                         tuple(map(translate.cut, cuts)))]
+
+    def _release(self, command):
+        releases = self._engine.release(self._work(command))
+        return [commands.MembersReleased(command.snapshot, command.epoch,
+                                         tuple(map(translate.release, releases)))]
+
+    def _save(self, command):
+        thread = threading.Thread(target=self._keep_saving, args=(command,), daemon=True,
+                                  name=f'hotsnap-save-{command.snapshot[:8]}')
+        self._saves[command.snapshot] = thread
+        thread.start()
+
+    def _finish(self, command):
+        self._engine.finish(self._work(command, begun=True))
+        self._store.publish(command.snapshot, manifest.of_snapshot(command))
+        self._unlock(command.snapshot)
+        return [commands.MembersFinished(command.snapshot, command.epoch)]
+
+    def _discard(self, command):
+        # A member that another snapshot has locked was never touched for this one.
+        members = translate.specs(self._lock(command.snapshot, command.members))
+        if command.snapshot.startswith(_UNKNOWN):
+            self._engine.clean(members)
+        else:
+            self._engine.discard(command.snapshot, members)
+            saving = self._saves.get(command.snapshot)
+            if saving and saving is not threading.current_thread():
+                saving.join()    # the engine has just ended it; it may still hold files open
+            self._store.discard(command.snapshot, self._host)
+        self._unlock(command.snapshot)
+        return [commands.MembersDiscarded(command.snapshot, command.epoch)]
+
+    def _keep_saving(self, command):
+        try:
+            saved = self._engine.save(self._work(command), self._teller(command))
+            saved = tuple(self._with_digests(command, each) for each in saved)
+            outcome = commands.MembersSaved(command.snapshot, command.epoch,
+                                            translate.saved_detail(saved))
+        except Exception as exc:
+            if not isinstance(exc, exception.HotsnapError):
+                LOG.exception('Saving %s failed', command.snapshot)
+            outcome = commands.CommandFailed(command, runner.cause_of(exc, self._host))
+        try:
+            self._runner.receive(outcome)
+        finally:
+            self._saves.pop(command.snapshot, None)
+
+    def _teller(self, command):
+        """Hands the engine's progress to the machine, now and then."""
+        done: dict[str, records.Progress] = {}
+        told = 0.0
+
+        def tell(progress):
+            nonlocal told
+            done[progress.member] = progress
+            if time.monotonic() - told >= _PROGRESS_EVERY_S:
+                told = time.monotonic()
+                self._runner.receive(commands.SaveProgress(
+                    command.snapshot, command.epoch, translate.progress(done)))
+        return tell
+
+    def _with_digests(self, command, saved):
+        """The engine digests what passes it; the rest is read once it is complete."""
+        folder = f'{self._work(command).folder}/{saved.member}'
+        files = []
+        for file in saved.files:
+            if not file.digest:
+                with open(f'{folder}/{file.name}', 'rb', buffering=0) as content:
+                    file = dataclasses.replace(file, digest=digest.file_digest(content.fileno()))
+            files.append(file)
+        return dataclasses.replace(saved, files=tuple(files))
+
+    def _work(self, command, begun=False):
+        """The engine's order; kept, for nothing may look at the store while gates are closed."""
+        work = self._works.get(command.snapshot)
+        if work is None:
+            try:
+                folder = self._store.begin(command.snapshot, self._host)
+            except exception.SnapshotBusy:
+                if not begun:
+                    raise
+                folder = ''    # published by an earlier try: only QEMU is left to clean
+            work = self._works[command.snapshot] = translate.engine_work(command, folder)
+        return work
+
+    # -- who has which guest -------------------------------------------------------------------
+
+    def _lock(self, snapshot, members):
+        """Those of the members that are this snapshot's, now or already."""
+        mine = self._locked.setdefault(snapshot, set())
+        mine |= {member.id for member in members
+                 if member.id not in mine and self.locks.take(f'domain-{member.id}')}
+        return tuple(member for member in members if member.id in mine)
+
+    def _unlock(self, snapshot):
+        for member_id in self._locked.pop(snapshot, ()):
+            self.locks.release(f'domain-{member_id}')

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A host's side of a restore: steps that the coordinator orders, each repeatable.
+
+======== ==========================================================================
+check    what stands in the way; nothing is touched
+prepare  members locked, every digest proved, files placed; the old members run on
+stop     every old member proved stopped
+start    disks swapped, members started, paused
+resume   members run
+finish   temporary files gone, members unlocked
+undo     old disks back, members unlocked; only before the first resume
+======== ==========================================================================
+"""
+
+import os
+from collections.abc import Callable
+
+from hotsnap_nova import exception
+from hotsnap_nova.compute import locks
+from hotsnap_nova.storage import base
+from hotsnap_nova.storage import manifest as manifests
+from hotsnap_nova.virt import records
+
+STEPS = ('check', 'prepare', 'stop', 'start', 'resume', 'finish', 'undo')
+
+
+class Restores:
+    """Does the steps on one host.
+
+    :param host_locks: those that snapshots take their members with
+    """
+
+    def __init__(self, engine, store: base.Store, host_locks: locks.Locks):
+        self._engine = engine
+        self._store = store
+        self._locks = host_locks
+        self._locked: dict[str, set[str]] = {}
+
+    def do(self, step: str, snapshot: str, restore_id: str, paused: bool,
+           tell: Callable[[int, int], None]) -> dict | None:
+        """Do one step; ``check`` answers the verdict's findings.
+
+        :raises HotsnapError: the step was not done; `undo` is next
+        """
+        if step not in STEPS:
+            raise exception.InvalidValue(name='step', reason=f'{step} is none of {STEPS}')
+        work = self._work(snapshot, restore_id, paused)
+        if step == 'check':
+            verdict = self._engine.restore_check(work)
+            _refuse(verdict)
+            return None
+        if step == 'undo' and not self._lock(work, partly=True):
+            return None    # another has the members, so nothing was touched here
+        if step != 'undo':
+            self._lock(work)
+        if step == 'prepare':
+            self._store.verify(snapshot, lambda _member, _file, done, total: tell(done, total))
+        getattr(self._engine, f'restore_{step}')(work)
+        if step in ('finish', 'undo'):
+            for member_id in self._locked.pop(restore_id, ()):
+                self._locks.release(f'domain-{member_id}')
+        return None
+
+    def _work(self, snapshot, restore_id, paused):
+        manifest = self._store.load(snapshot)
+        members = []
+        for member in manifests.kept_members(manifest):
+            file = self._store.path(snapshot, member['id'], member['files'][0]['name'])
+            members.append(records.RestoreMember(
+                spec=records.MemberSpec(member['id'], member['name']),
+                folder=os.path.dirname(file), facts={**member, 'member': member['id']}))
+        return records.RestoreWork(snapshot_id=snapshot, restore_id=restore_id,
+                                   members=tuple(members), paused=paused)
+
+    def _lock(self, work, partly=False):
+        mine = self._locked.setdefault(work.restore_id, set())
+        for member in work.members:
+            spec = member.spec
+            if spec.id in mine:
+                continue
+            if self._locks.take(f'domain-{spec.id}'):
+                mine.add(spec.id)
+            elif not partly:
+                raise exception.GuestBusy(member=spec.name, reason='a snapshot or restore has it')
+        return len(mine) == len(work.members)
+
+
+def _refuse(verdict):
+    for finding in verdict.findings:
+        if finding.refuses:
+            raise exception.Refused(member=finding.member, device=finding.device,
+                                    cause=finding.cause, remedy=finding.remedy)

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Long work that callers ask for again and again until it is done.
+
+A call of minutes would have to outlive every time-out between the services;
+instead each call waits a little and tells how far the work is.
+"""
+
+import threading
+from collections.abc import Callable
+
+_KEPT = 64
+
+
+class Tasks:
+    """Long work by key, each in a thread of its own.
+
+    :param wait_s: how long one question waits for the end
+    """
+
+    def __init__(self, wait_s: float = 0.5):
+        self._wait_s = wait_s
+        self._tasks: dict[str, _Task] = {}
+        self._mutex = threading.Lock()
+
+    def ask(self, key: str, work: Callable[[Callable[[int, int], None]], object]) -> dict:
+        """Start ``work`` unless it was started under this key, and wait a little.
+
+        :param work: gets a function to tell (done_bytes, total_bytes)
+        :returns: ``{'done': bool, 'result': …, 'progress': [done, total]}``
+        :raises Exception: what the work raised
+        """
+        with self._mutex:
+            task = self._tasks.get(key)
+            if task is None:
+                while len(self._tasks) >= _KEPT and self._forget_one():
+                    pass
+                task = self._tasks[key] = _Task(work)
+        return task.state(self._wait_s)
+
+    def _forget_one(self):
+        key = next((key for key, task in self._tasks.items() if task.done), None)
+        return key is not None and self._tasks.pop(key)
+
+
+class _Task:
+    def __init__(self, work):
+        self._work = work
+        self._progress = (0, 0)
+        self._result = None
+        self._error = None
+        self._thread = threading.Thread(target=self._run, daemon=True, name='hotsnap-task')
+        self._thread.start()
+
+    @property
+    def done(self):
+        return not self._thread.is_alive()
+
+    def state(self, wait_s):
+        self._thread.join(wait_s)
+        if self._error and self.done:
+            raise self._error
+        return {'done': self.done, 'result': self._result, 'progress': list(self._progress)}
+
+    def _run(self):
+        try:
+            self._result = self._work(self._tell)
+        except Exception as exc:
+            self._error = exc
+
+    def _tell(self, done_bytes, total_bytes):
+        self._progress = (done_bytes, total_bytes)

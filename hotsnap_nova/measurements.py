@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all hosts' answers say of a snapshot, member by member.
+
+The manifest, the database and what ``show`` prints are made from this one
+reading of the answers.
+"""
+
+import json
+from collections.abc import Iterable
+
+from hotsnap_nova.protocol import messages
+
+
+def by_member(answers: Iterable[messages.Answer]) -> dict[str, dict]:
+    """Everything measured, by member id; what has not happened yet is missing.
+
+    Keys: ``host``, ``facts``, ``cut_ns``, ``cut_wall_ns``, ``pause_ms``,
+    ``parts_ms``, ``hold_ms``, ``wait_ms``, ``packets_held``, ``saved``.
+    """
+    found: dict[str, dict] = {}
+
+    def member(host, member_id):
+        return found.setdefault(member_id, {'host': host})
+
+    for answer in answers:
+        match answer:
+            case messages.Prepared() | messages.Saved():
+                key = 'facts' if isinstance(answer, messages.Prepared) else 'saved'
+                for each in json.loads(answer.detail).get('members', ()):
+                    member(answer.host, each['member'])[key] = each
+            case messages.Recorded():
+                for cut in answer.cuts:
+                    detail = json.loads(cut.detail)
+                    member(answer.host, cut.member).update(
+                        cut_ns=cut.cut_ns, pause_ms=cut.pause_ms,
+                        cut_wall_ns=detail.get('cut_wall_ns', 0),
+                        parts_ms=detail.get('parts_ms', {}))
+            case messages.Released():
+                for release in answer.releases:
+                    member(answer.host, release.member).update(
+                        hold_ms=release.hold_ms, wait_ms=release.wait_ms,
+                        packets_held=release.packets_held)
+    return found
+
+
+def skew_ms(members: dict[str, dict]) -> float | None:
+    """First cut to last; None before all are cut.
+
+    Within a host by its monotonic clock, between hosts by their wall clocks,
+    which are as far apart as NTP leaves them.
+    """
+    if not members or any('cut_ns' not in each for each in members.values()):
+        return None
+    one_host = len({each['host'] for each in members.values()}) == 1
+    cuts = [each['cut_ns' if one_host else 'cut_wall_ns'] for each in members.values()]
+    return (max(cuts) - min(cuts)) / 1e6

@@ -1,0 +1,322 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An engine without QEMU: guests are rows of a JSON file, so that they outlive our processes.
+
+It keeps the real engine's promises (virt/host.py) and no others: calls may be
+repeated, a discard is safe in any state and from any thread, whatever is left
+in a guest is seen by `survey` of a fresh process.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import threading
+import time
+import uuid
+
+import blake3
+
+from hotsnap_nova import exception
+from hotsnap_nova.virt import records
+
+NAMESPACE = uuid.UUID('6ba7b812-9dad-11d1-80b4-00c04fd430c8')
+
+
+class World:
+    """Guests, in a file that several engines and processes share."""
+
+    def __init__(self, path):
+        self.path = str(path)
+        if not os.path.exists(self.path):
+            with open(self.path, 'w') as file:
+                json.dump({'guests': {}}, file)
+
+    @contextlib.contextmanager
+    def open(self):
+        """The guests by name; changes are kept at the end of the block."""
+        with open(self.path, 'r+') as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            content = json.load(file)
+            yield content['guests']
+            file.seek(0)
+            json.dump(content, file)
+            file.truncate()
+
+    def add(self, name, state='running', gates=records.GATES, memory_bytes=1 << 20):
+        with self.open() as guests:
+            guests[name] = {
+                'id': str(uuid.uuid5(NAMESPACE, name)), 'name': name, 'state': state,
+                'gates': list(gates), 'memory_bytes': memory_bytes, 'stopped_by': '',
+                'closed_by': '', 'left': [], 'disk': 'own', 'old_disk': '', 'stops': 0}
+        return self.spec(name)
+
+    def spec(self, name):
+        guest = self.guest(name)
+        return records.MemberSpec(guest['id'], guest['name'])
+
+    def guest(self, name):
+        with self.open() as guests:
+            return dict(guests[name])
+
+    def untouched(self):
+        """Whether every guest runs with its gate open and nothing of ours in it."""
+        with self.open() as guests:
+            return all(guest['state'] == 'running' and not guest['left']
+                       and not guest['closed_by'] and not guest['stopped_by']
+                       for guest in guests.values())
+
+
+class Engine:
+    """See the module's words.
+
+    :ivar faults: what happens at the start of a method, by its name: an error
+        to raise, or a callable that gets the method's first argument
+    :ivar calls: names of methods, in order
+    :ivar save_s: how long a member's save takes
+    """
+
+    def __init__(self, world, pause_ms=5.0):
+        self.world = world
+        self.faults = {}
+        self.calls = []
+        self.pause_ms = pause_ms
+        self.save_s = 0.0
+        self._closed_ns = {}
+        self._ended = set()
+        self._event = threading.Condition()
+
+    # -- questions -----------------------------------------------------------------------------
+
+    def find(self, names):
+        self._begin('find', names)
+        with self.world.open() as guests:
+            found = []
+            for name in names:
+                guest = next((each for each in guests.values() if name in (each['name'],
+                                                                           each['id'])), None)
+                if guest is None:
+                    raise exception.MemberNotFound(member=name)
+                found.append(records.MemberSpec(guest['id'], guest['name']))
+            return tuple(found)
+
+    def check(self, members, gate='auto'):
+        self._begin('check', members)
+        gates, findings = list(records.GATES), []
+        with self._guests(members) as guests:
+            for guest in guests:
+                if guest['state'] != 'running':
+                    raise exception.GuestNotRunning(member=guest['name'], state=guest['state'])
+                missing = tuple(each for each in records.GATES if each not in guest['gates'])
+                if missing:
+                    findings.append(records.Finding(
+                        guest['name'], 'net0', 'vhost', 'use driver qemu',
+                        () if len(missing) == len(records.GATES) else missing))
+                gates = [each for each in gates if each in guest['gates']]
+        if gate == records.NO_GATE:
+            gates.append(gate)
+        return records.Verdict(tuple(gates), tuple(findings))
+
+    def survey(self):
+        self._begin('survey', None)
+        with self.world.open() as guests:
+            return tuple(records.Leftover(guest['id'], guest['name'], ','.join(guest['left']),
+                                          ('everything',))
+                         for guest in guests.values() if guest['left'])
+
+    @staticmethod
+    def tag_of(snapshot_id):
+        return hashlib.blake2s(snapshot_id.encode(), digest_size=3).hexdigest()
+
+    # -- a snapshot ----------------------------------------------------------------------------
+
+    def prepare(self, work):
+        self._begin('prepare', work)
+        tag = self.tag_of(work.snapshot_id)
+        facts = []
+        with self._guests(work.members) as guests:
+            for guest in guests:
+                if guest['state'] != 'running':
+                    raise exception.GuestNotRunning(member=guest['name'], state=guest['state'])
+                guest['left'] = sorted({*guest['left'], tag})
+                os.makedirs(f'{work.folder}/{guest["id"]}', mode=0o700, exist_ok=True)
+                facts.append(records.MemberFacts(
+                    guest['id'], guest['name'], 'pc-q35-10.0', 'qemu64', '10.0.2', '11.3.0',
+                    guest['memory_bytes'], 1,
+                    ({'target': 'vda', 'file': 'vda.qcow2', 'format': 'qcow2',
+                      'size_bytes': 4096},)))
+        return tuple(facts)
+
+    def record(self, work):
+        self._begin('record', work)
+        cuts = []
+        for index, member in enumerate(work.members):
+            if work.record_delays_s:
+                time.sleep(work.record_delays_s[index])
+            with self._guests([member]) as (guest,):
+                if guest['state'] != 'running':
+                    raise exception.GuestNotRunning(member=guest['name'], state=guest['state'])
+                closed_ns = self._closed_ns[work.snapshot_id, member.id] = time.monotonic_ns()
+                guest['stops'] += 1
+                if work.gate != records.NO_GATE:
+                    guest['closed_by'] = self.tag_of(work.snapshot_id)
+                if work.gate == 'barrier':
+                    guest['state'] = 'paused'
+                    guest['stopped_by'] = self.tag_of(work.snapshot_id)
+            self._begin('record_member', member)
+            cuts.append(records.CutRecord(
+                member.id, work.epoch, time.monotonic_ns(), time.time_ns(), closed_ns,
+                self.pause_ms, 1, 0 if work.gate == 'barrier' else 1, {'stop': 1.0}))
+        return tuple(cuts)
+
+    def release(self, work):
+        self._begin('release', work)
+        self._open(work.snapshot_id, work.members)
+        held = [(time.monotonic_ns() - self._closed_ns[work.snapshot_id, member.id]) / 1e6
+                for member in work.members]
+        gated = work.gate != records.NO_GATE
+        return tuple(
+            records.ReleaseRecord(
+                member.id, hold_ms if gated else 0.0, hold_ms if work.gate == 'barrier' else 0.0,
+                gated and hold_ms >= work.max_hold_ms, 1, 1)
+            for member, hold_ms in zip(work.members, held, strict=True))
+
+    def save(self, work, on_progress):
+        self._begin('save', work)
+        saved = []
+        for member in work.members:
+            total = 1000
+            ends = time.monotonic() + self.save_s
+            while (left_s := ends - time.monotonic()) > 0:
+                on_progress(records.Progress(
+                    member.id, int(total * (1 - left_s / self.save_s)), total))
+                with self._event:
+                    if work.snapshot_id not in self._ended:
+                        self._event.wait(min(left_s, 0.05))
+                    if work.snapshot_id in self._ended:
+                        raise exception.Aborted(who='a discard')
+            memory = f'memory of {member.name}'.encode() * 10
+            digest = blake3.blake3(memory).hexdigest()
+            content = {'memory.save': memory, 'vda.qcow2': b'disk', 'domain.xml': b'<domain/>'}
+            for name, data in content.items():
+                with open(f'{work.folder}/{member.id}/{name}', 'wb') as file:
+                    os.fchmod(file.fileno(), 0o600)
+                    file.write(data)
+            on_progress(records.Progress(member.id, total, total))
+            saved.append(records.SavedMember(
+                member.id, tuple(
+                    records.SavedFile(name, len(data), digest if name == 'memory.save' else '')
+                    for name, data in content.items()), len(memory), 4))
+        return tuple(saved)
+
+    def finish(self, work):
+        self._begin('finish', work)
+        self._clean(work.snapshot_id, work.members)
+
+    def discard(self, snapshot_id, members):
+        self._begin('discard', snapshot_id)
+        with self._event:
+            self._ended.add(snapshot_id)
+            self._event.notify_all()
+        self._clean(snapshot_id, members)
+
+    def clean(self, members):
+        self._begin('clean', members)
+        with self._guests(members) as guests:
+            for guest in guests:
+                if guest['stopped_by']:
+                    guest['state'] = 'running'
+                guest.update(left=[], closed_by='', stopped_by='')
+
+    def close(self):
+        self.calls.append('close')
+
+    # -- a restore -----------------------------------------------------------------------------
+
+    def restore_check(self, work):
+        self._begin('restore_check', work)
+        return records.Verdict(('restore',), ())
+
+    def restore_prepare(self, work):
+        self._begin('restore_prepare', work)
+        self._each(work, lambda guest: guest.update(
+            left=sorted({*guest['left'], self.tag_of(work.restore_id)})))
+
+    def restore_stop(self, work):
+        self._begin('restore_stop', work)
+        self._each(work, lambda guest: guest.update(state='shut off'))
+
+    def restore_start(self, work):
+        self._begin('restore_start', work)
+
+        def start(guest):
+            if guest['state'] != 'paused':
+                assert guest['state'] == 'shut off', 'an old member still runs'
+                guest.update(state='paused', old_disk=guest['disk'], disk=work.snapshot_id)
+        self._each(work, start)
+
+    def restore_resume(self, work):
+        self._begin('restore_resume', work)
+        if not work.paused:
+            self._each(work, lambda guest: guest.update(state='running'))
+
+    def restore_undo(self, work):
+        self._begin('restore_undo', work)
+
+        def undo(guest):
+            if guest['old_disk']:
+                guest.update(state='shut off', disk=guest['old_disk'], old_disk='')
+            guest['left'] = []
+        self._each(work, undo)
+
+    def restore_finish(self, work):
+        self._begin('restore_finish', work)
+        self._each(work, lambda guest: guest.update(left=[]))
+
+    def export(self, folder, facts, destination):
+        self._begin('export', folder)
+        os.makedirs(destination, exist_ok=True)
+        path = f'{destination}/{facts["name"]}.xml'
+        with open(path, 'w') as file:
+            file.write('<domain/>')
+        return {'xml': path, 'memory': f'{folder}/memory.save'}
+
+    # -- inside --------------------------------------------------------------------------------
+
+    def _begin(self, method, about):
+        self.calls.append(method)
+        fault = self.faults.get(method)
+        if isinstance(fault, Exception):
+            raise fault
+        if fault:
+            fault(about)
+
+    @contextlib.contextmanager
+    def _guests(self, members):
+        with self.world.open() as guests:
+            by_id = {guest['id']: guest for guest in guests.values()}
+            absent = [member for member in members if member.id not in by_id]
+            if absent:
+                raise exception.MemberNotFound(member=absent[0].name or absent[0].id)
+            yield [by_id[member.id] for member in members]
+
+    def _each(self, work, change):
+        with self._guests([member.spec for member in work.members]) as guests:
+            for guest in guests:
+                change(guest)
+
+    def _open(self, snapshot_id, members):
+        tag = self.tag_of(snapshot_id)
+        with self._guests(members) as guests:
+            for guest in guests:
+                if guest['closed_by'] == tag:
+                    guest['closed_by'] = ''
+                if guest['stopped_by'] == tag:
+                    guest.update(state='running', stopped_by='')
+
+    def _clean(self, snapshot_id, members):
+        self._open(snapshot_id, members)
+        tag = self.tag_of(snapshot_id)
+        with self._guests(members) as guests:
+            for guest in guests:
+                guest['left'] = [each for each in guest['left'] if each != tag]
