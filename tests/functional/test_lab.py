@@ -21,7 +21,7 @@ import libvirt
 import pytest
 
 from tests.lab import WIDE, Disk, GuestSpec, Lab, LabError, image, verdict
-from tests.lab.counters import read
+from tests.lab.counters import NoTable, read, table_bytes
 from tests.lab.enclosure import start_time
 from tests.lab.loopback import Processes
 from tests.lab.reaper import reap
@@ -232,8 +232,7 @@ def accepting(tmp_path):
             over4, _address = server.accept()
             over6 = socket.create_connection(('::1', port - 1))
             over6.sendall(struct.pack('<4I', 0x4d42414c, 1, 1, 0))
-            yield over4, lambda: read(lambda at, length: (tmp_path / 'table')
-                                      .read_bytes()[at:at + length]).link(1, 'tcp4')
+            yield over4, lambda: read((tmp_path / 'table').read_bytes()).link(1, 'tcp4')
         finally:
             process.kill()
             process.wait()
@@ -262,6 +261,14 @@ def test_workload_notices_a_chain_that_does_not_continue(accepting, wrong):
 
     wait_until(lambda: link().breaks)
     assert (link().received, link().state) == (1, 'broken')
+
+
+def test_too_little_of_a_table_is_no_table(talking):
+    data = (talking.folder / 'table0').read_bytes()
+
+    for part in (b'', data[:100], data[:table_bytes(3) - 8], bytes(len(data))):
+        with pytest.raises(NoTable):
+            read(part)
 
 
 # -- real guests --------------------------------------------------------------------------------
@@ -358,6 +365,15 @@ def test_each_guest_says_how_it_does_once_a_second(group):
 
     assert status['ready'] == 1
     assert status['breaks'] == status['io_errors'] == status['dirty_bad'] == 0
+
+
+def test_guests_of_two_hosts_share_a_network_alone():
+    with Lab(hosts=2) as lab:
+        group = lab.start([GuestSpec(host=0), GuestSpec(host=1)], wait=True)
+
+        assert group.wait_messages(20) == []
+        assert [[domain.name() for domain in libvirt.open(uri).listAllDomains()]
+                for uri in lab.uris] == [[name] for name in group.names]
 
 
 def test_second_lab_has_its_own_guests_and_network(lab, group):

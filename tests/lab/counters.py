@@ -6,7 +6,6 @@ Read from a guest that stands still they are exact; from a running guest each
 number is right but no two need belong to the same instant.
 """
 
-import collections.abc
 import dataclasses
 import struct
 
@@ -14,11 +13,11 @@ KINDS = ('tcp4', 'tcp6', 'udp')
 STATES = ('waiting', 'up', 'dead', 'broken')
 
 _MAGIC = 0x31424154444f4d48
-_VERSION = 1
+_VERSION = 2
 _RING = 256
 _BLOCK_RING = 64
 _GAP_BUCKETS = 24
-_MAX_LINKS = 48
+_MAX_DISKS = 4
 _HEADER = ('magic', 'version', 'header_bytes', 'link_bytes', 'disk_bytes', 'guest', 'guests',
            'links', 'disks', 'life', 'ready', 'uptime_us', 'ticks', 'tick_gap_max_us',
            'dirty_pages', 'dirty_writes', 'dirty_bad', 'filled_bytes', 'tcp_timeouts',
@@ -30,6 +29,7 @@ _LINK_WORDS = len(_LINK) + 4 + _GAP_BUCKETS + 4 * _RING
 _DISK = ('started', 'acked', 'errors', 'last_errno', 'bad_reads', 'slots', 'block_bytes',
          'slowest_us', 'reads')
 _DISK_WORDS = len(_DISK) + 7 + 2 * _BLOCK_RING
+_LINKS_AT = _HEADER_WORDS + _MAX_DISKS * _DISK_WORDS
 
 
 class NoTable(Exception):
@@ -104,34 +104,41 @@ class Counters:
         raise KeyError((peer, kind))
 
 
-def read(peek: collections.abc.Callable[[int, int], bytes]) -> Counters:
-    """The counters behind ``peek(offset, length)``, offsets from the table's start.
+def table_bytes(guests: int) -> int:
+    """How much of the table one of so many guests fills."""
+    return (_LINKS_AT + (guests - 1) * len(KINDS) * _LINK_WORDS) * 8
 
-    :raises NoTable: there is no table
+
+def read(data: bytes) -> Counters:
+    """The counters in a table's bytes, of which there must be enough.
+
+    :raises NoTable: this is no table, or not all of it
     """
-    words = _words(peek(0, _HEADER_WORDS * 8))
+    words = _words(data)
     head = dict(zip(_HEADER, words, strict=False))
-    layout = (head['magic'], head['version'], head['header_bytes'], head['link_bytes'],
-              head['disk_bytes'])
+    layout = tuple(head.get(name) for name in _HEADER[:5])
     if layout != (_MAGIC, _VERSION, _HEADER_WORDS * 8, _LINK_WORDS * 8, _DISK_WORDS * 8):
         raise NoTable(f'no table of counters here: {layout}')
-    # Unlike the header's words the two parts are read whole, links in one go.
-    links = _words(peek(_HEADER_WORDS * 8, head['links'] * _LINK_WORDS * 8))
-    disks_at = (_HEADER_WORDS + _MAX_LINKS * _LINK_WORDS) * 8
-    disks = _words(peek(disks_at, head['disks'] * _DISK_WORDS * 8))
+    if len(words) < _LINKS_AT + head['links'] * _LINK_WORDS:
+        raise NoTable(f'{head["links"]} links need more than {len(data)} bytes')
     return Counters(
-        tick_gaps=words[len(_HEADER) + 18:], ready=bool(head['ready']),
-        links=tuple(_link(links[at:at + _LINK_WORDS])
-                    for at in range(0, len(links), _LINK_WORDS)),
-        disks=tuple(_disk(disks[at:at + _DISK_WORDS])
-                    for at in range(0, len(disks), _DISK_WORDS)),
+        tick_gaps=words[_HEADER_WORDS - _GAP_BUCKETS:_HEADER_WORDS], ready=bool(head['ready']),
+        links=tuple(_link(words[at:at + _LINK_WORDS])
+                    for at in _steps(_LINKS_AT, _LINK_WORDS, head['links'])),
+        disks=tuple(_disk(words[at:at + _DISK_WORDS])
+                    for at in _steps(_HEADER_WORDS, _DISK_WORDS, head['disks'])),
         **{name: head[name] for name in (
             'guest', 'guests', 'life', 'uptime_us', 'ticks', 'tick_gap_max_us', 'dirty_pages',
             'dirty_writes', 'dirty_bad', 'filled_bytes', 'tcp_timeouts')})
 
 
+def _steps(start: int, step: int, count: int) -> range:
+    return range(start, start + count * step, step)
+
+
 def _words(data: bytes) -> tuple[int, ...]:
-    return struct.unpack(f'<{len(data) // 8}Q', data)
+    count = len(data) // 8
+    return struct.unpack_from(f'<{count}Q', data)
 
 
 def _link(words: tuple[int, ...]) -> Link:

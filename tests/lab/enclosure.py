@@ -21,6 +21,7 @@ import libvirt
 PREFIX = 'hslab-'
 RECORD = 'processes.json'        # who owns a lab and what ends it, first the owner
 _START_TIMEOUT_S = 60
+_SOCKET_PATH_BYTES = 107
 _QEMU_CONF = '''
 stdio_handler = "file"
 user = "root"
@@ -62,7 +63,11 @@ class Enclosure:
     :raises EnclosureError: not root, or a part is missing
     """
 
-    def __init__(self):
+    def __init__(self, neighbour: 'Enclosure | None' = None):
+        """Return once libvirtd answers.
+
+        :param neighbour: share this one's network, nothing else
+        """
         if os.geteuid():
             raise EnclosureError('the lab makes namespaces and needs root')
         for program in ('unshare', 'nsenter', 'ip', 'libvirtd', 'qemu-system-x86_64'):
@@ -72,6 +77,9 @@ class Enclosure:
         self.id = self.folder.name.removeprefix(PREFIX)
         self.socket = self.folder / 'run/libvirt/libvirt-sock'
         self.uri = f'qemu+unix:///system?socket={self.socket}'
+        if len(os.fsencode(self.socket)) > _SOCKET_PATH_BYTES:
+            self.folder.rmdir()
+            raise EnclosureError(f'{self.socket} is too long for a socket')
         self._owner_pid = os.getpid()
         for name in ('run', 'etc/qemu', 'lib', 'cache', 'log', 'guests'):
             (self.folder / name).mkdir(parents=True)
@@ -85,9 +93,12 @@ class Enclosure:
         self._connection: libvirt.virConnect | None = None
         alive_read, self._alive = os.pipe()
         inner = pathlib.Path(__file__).with_name('enclosure_init.py')
+        network = ['unshare', '--net']
+        if neighbour is not None:
+            network = ['nsenter', f'--net=/proc/{neighbour.init_pid}/ns/net']
         with open(self.folder / 'log/enclosure.log', 'ab') as log:
             self._outer = subprocess.Popen(
-                ['unshare', '--mount', '--net', '--uts', '--pid', '--fork', '--kill-child',
+                [*network, 'unshare', '--mount', '--uts', '--pid', '--fork', '--kill-child',
                  '--mount-proc', '--propagation', 'slave', '--',
                  sys.executable, '-I', str(inner), str(self.folder), str(alive_read)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[alive_read],

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import libvirt
 
 from tests.lab import disks, enclosure, specification
-from tests.lab.counters import Counters, NoTable, read
+from tests.lab.counters import Counters, NoTable, read, table_bytes
 from tests.lab.verdict import Finding, check_disk
 
 
@@ -28,13 +28,14 @@ class Guest:
     """
 
     def __init__(self, home: enclosure.Enclosure, name: str, number: int,
-                 spec: specification.GuestSpec, folder: pathlib.Path):
+                 spec: specification.GuestSpec, folder: pathlib.Path, guests: int):
         self.domain_name = name
         self.number = number
         self.spec = spec
         self.folder = folder
         self.console = folder / 'console.log'
         self._home = home
+        self._table_bytes = table_bytes(guests)
 
     @property
     def domain(self) -> libvirt.virDomain:
@@ -69,10 +70,11 @@ class Guest:
 
     @property
     def disk_images(self) -> list[tuple[pathlib.Path, str]]:
-        """Path and format of each disk, as the domain has them now."""
+        """Path and format of each disk of the workload, as the domain has them now."""
         tree = ElementTree.fromstring(self.domain.XMLDesc())
         return [(pathlib.Path(disk.find('source').get('file')), disk.find('driver').get('type'))
-                for disk in tree.findall('devices/disk')]
+                for disk in tree.findall('devices/disk')
+                if disk.find('target').get('dev').startswith('vd')][:len(self.spec.disks)]
 
     def check_disks(self) -> list[Finding]:
         """What is wrong between memory and disks; the guest must be paused."""
@@ -94,10 +96,9 @@ class Guest:
         domain = self.domain
         # Most recent first: a restored guest may be of an earlier boot.
         for address in reversed(re.findall(r'LAB table (0x[0-9a-f]+)', self._console_text())):
-            base = int(address, 16)
             try:
-                return read(lambda offset, length, base=base: domain.memoryPeek(
-                    base + offset, length, libvirt.VIR_MEMORY_PHYSICAL) if length else b'')
+                return read(domain.memoryPeek(int(address, 16), self._table_bytes,
+                                              libvirt.VIR_MEMORY_PHYSICAL))
             except NoTable:
                 continue
         raise LabError(f'{self.domain_name} shows no counters; see {self.console}')

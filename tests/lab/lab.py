@@ -19,14 +19,26 @@ class Lab:
     an error inside ``with`` its logs are kept and their place printed.
     """
 
-    def __init__(self):
+    def __init__(self, hosts: int = 1):
+        """A lab that runs no guests yet.
+
+        :param hosts: how many libvirtds, each as on a machine of its own, on one network
+        """
         self._boot = image.image()
-        self._home = enclosure.Enclosure()
+        self.groups: list[Group] = []
+        self._hosts: list[enclosure.Enclosure] = []
         atexit.register(self.close)
+        try:
+            for _host in range(hosts):
+                self._hosts.append(enclosure.Enclosure(*self._hosts[:1]))
+        except BaseException:
+            self.close()
+            raise
+        self._home = self._hosts[0]
         self.uri = self._home.uri
+        self.uris = tuple(host.uri for host in self._hosts)
         self.id = self._home.id
         self.folder = self._home.folder
-        self.groups: list[Group] = []
 
     @property
     def connection(self) -> libvirt.virConnect:
@@ -76,18 +88,20 @@ class Lab:
         :param keep_files: leave the logs and print where
         """
         atexit.unregister(self.close)
-        self._home.close(keep_files)
-        if keep_files:
-            print(f'lab logs kept in {self.folder}', file=sys.stderr)
+        for host in reversed(self._hosts):
+            host.close(keep_files)
+            if keep_files:
+                print(f'lab logs kept in {host.folder}', file=sys.stderr)
 
     def _define(self, number: int, spec: specification.GuestSpec, count: int,
                 bridge: str) -> Guest:
+        home = self._hosts[spec.host]
         name = f'{self.id}-{len(self.groups)}-{number}'
-        folder = self.folder / 'guests' / name
+        folder = home.folder / 'guests' / name
         folder.mkdir()
         paths = [disks.make(folder, index, disk) for index, disk in enumerate(spec.disks)]
-        guest = Guest(self._home, name, number, spec, folder)
-        self.connection.defineXML(specification.domain_xml(
+        guest = Guest(home, name, number, spec, folder, count)
+        home.connection.defineXML(specification.domain_xml(
             name, spec, self._boot, specification.kernel_arguments(spec, number, count), paths,
             guest.console, bridge, f'52:54:00:{len(self.groups):02x}:{number:02x}'))
         return guest

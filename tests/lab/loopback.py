@@ -6,7 +6,6 @@ of the verdict. ``pause`` stops a process where it is, as a cut would.
 """
 
 import contextlib
-import os
 import pathlib
 import random
 import signal
@@ -39,12 +38,8 @@ class Processes:
 
     def counters(self, number: int) -> counters.Counters:
         """One process's counters; exact while it is paused."""
-        descriptor = os.open(self.folder / f'table{number}', os.O_RDONLY)
-        try:
-            return counters.read(
-                lambda offset, length: os.pread(descriptor, length, offset))
-        finally:
-            os.close(descriptor)
+        with open(self.folder / f'table{number}', 'rb') as table:
+            return counters.read(table.read(counters.table_bytes(self._count)))
 
     def disk(self, number: int) -> bytes:
         return (self.folder / f'disk{number}').read_bytes()

@@ -45,6 +45,9 @@ class GuestSpec:
     nics: int = 1
     disks: tuple[Disk, ...] = (Disk(),)
     machine: str = 'pc'
+    host: int = 0                 # which of the lab's hosts
+    nic_driver: str = "name='qemu'"          # attributes of <driver>; no vhost
+    devices_xml: str = ''         # more devices, for what a preflight must judge
     workload: Workload = Workload()
 
 
@@ -74,7 +77,7 @@ def domain_xml(name: str, spec: GuestSpec, boot: image.Image, command_line: str,
       <mac address='{mac_prefix}:{index:02x}'/>
       <source bridge='{bridge}'/>
       <model type='virtio'/>
-      <driver name='qemu'/>
+      <driver {spec.nic_driver}/>
       <rom enabled='no'/>
     </interface>''' for index in range(spec.nics))
     iothreads = sum(disk.iothread for disk in spec.disks)
@@ -100,6 +103,7 @@ def domain_xml(name: str, spec: GuestSpec, boot: image.Image, command_line: str,
       <target port='0'/>
     </serial>
     <memballoon model='none'/>
+    {spec.devices_xml}
   </devices>
 </domain>
 '''

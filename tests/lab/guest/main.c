@@ -120,7 +120,7 @@ static void make_table(void)
         die("table memory");
     memset(table, 0, sizeof *table);
     table->version = TABLE_VERSION;
-    table->header_bytes = (char *)table->link - (char *)table;
+    table->header_bytes = (char *)table->disk - (char *)table;
     table->link_bytes = sizeof(struct link_counters);
     table->disk_bytes = sizeof(struct disk_counters);
     table->guest = options.guest;
@@ -130,8 +130,7 @@ static void make_table(void)
         die("getrandom");
     publish(&table->magic, TABLE_MAGIC);
     if (!options.table_path)
-        printf("LAB table %#lx disks_at %#lx\n", physical_address(table),
-               (unsigned long)((char *)table->disk - (char *)table));
+        printf("LAB table %#lx\n", physical_address(table));
     fflush(stdout);
 }
 

@@ -21,7 +21,7 @@
 #include <stdint.h>
 
 #define TABLE_MAGIC   0x31424154444f4d48ULL   /* "HMODTAB1", little endian */
-#define TABLE_VERSION 1
+#define TABLE_VERSION 2
 #define TABLE_BYTES   (2u << 20)
 #define MAX_LINKS     48
 #define MAX_DISKS     4
@@ -71,8 +71,8 @@ struct table {
     uint64_t status_lines;
     uint64_t reserved[18];
     uint64_t tick_gaps[GAP_BUCKETS];
-    struct link_counters link[MAX_LINKS];
     struct disk_counters disk[MAX_DISKS];
+    struct link_counters link[MAX_LINKS];
 };
 
 struct options {
