@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a request for a snapshot must be like; checked before anything is touched."""
+
+import dataclasses
+import math
+
+from hotsnap_nova import exception
+
+GATES = ('auto', 'hold', 'barrier', 'none')
+#: Best first: what ``auto`` takes.
+PREFERENCE = ('hold', 'barrier')
+MAX_NAME = 255
+#: A guest that stands for a minute is no hot snapshot.
+MAX_LIMIT_MS = 60_000
+MAX_DEADLINE_S = 7 * 86400
+
+
+@dataclasses.dataclass(frozen=True)
+class CreateRequest:
+    """A wish for a snapshot of ``members``: (name or id, host) each.
+
+    :ivar deadline_s: complete within so many seconds, or aborted; None: save_timeout_s
+    :ivar record_delays_s: seconds by member's name, slept before its cut; for tests
+    :ivar group_id: empty: made from the members
+    """
+
+    name: str
+    members: tuple[tuple[str, str], ...]
+    gate: str = 'auto'
+    max_pause_ms: int = 100
+    max_hold_ms: int = 150
+    deadline_s: float | None = None
+    prepare_timeout_s: float = 60.0
+    save_timeout_s: float = 3600.0
+    compress: bool = False
+    description: str = ''
+    properties: dict = dataclasses.field(default_factory=dict)
+    group_id: str = ''
+    group_name: str = ''
+    project_id: str = ''
+    user_id: str = ''
+    request_id: str = ''
+    record_delays_s: dict = dataclasses.field(default_factory=dict)
+
+    def check(self) -> None:
+        """Nothing, where the request can be looked at more closely.
+
+        :raises Invalid: names what is wrong
+        """
+        check_name(self.name)
+        if not self.members:
+            raise exception.EmptyGroup()
+        seen = set()
+        for member in self.members:
+            if member in seen:
+                raise exception.DuplicateMember(member=member[0])
+            seen.add(member)
+        if self.gate not in GATES:
+            raise exception.InvalidValue(name='gate', reason=f'{self.gate} is none of '
+                                         f'{", ".join(GATES[:-1])}')
+        for name in ('max_pause_ms', 'max_hold_ms'):
+            _check_range(name, getattr(self, name), 1, MAX_LIMIT_MS, 'ms')
+        if self.deadline_s is not None:
+            _check_range('deadline_s', self.deadline_s, 0.001, MAX_DEADLINE_S, 's')
+
+
+def check_name(name: str) -> None:
+    """Nothing, where ``name`` can name a snapshot.
+
+    :raises InvalidValue:
+    """
+    if not name or name != name.strip() or not name.isprintable() or len(name) > MAX_NAME:
+        raise exception.InvalidValue(
+            name='name', reason=f'1 to {MAX_NAME} printable characters, no space around them')
+
+
+def choose_gate(wanted: str, verdicts: dict[str, dict]) -> str:
+    """The gate for all hosts: ``wanted``, or with ``auto`` the best that all can do.
+
+    :param verdicts: by host, as `compute.rpcapi.ComputeApi.check` gives them
+    :raises Refused: a member cannot be snapshotted at all
+    :raises GateNotPossible: not with this gate
+    """
+    findings = [each for verdict in verdicts.values() for each in verdict['findings']]
+    for finding in findings:
+        if finding['refuses']:
+            raise exception.Refused(member=finding['member'], device=finding['device'],
+                                    cause=finding['cause'], remedy=finding['remedy'])
+    for gate in PREFERENCE if wanted == 'auto' else (wanted,):
+        if all(gate in verdict['gates'] for verdict in verdicts.values()):
+            return gate
+    for finding in findings:
+        if wanted in finding['gates'] or wanted == 'auto':
+            raise exception.GateNotPossible(
+                gate=wanted, member=finding['member'],
+                cause=f'{finding["device"]}: {finding["cause"]}; remedy: {finding["remedy"]}')
+    raise exception.GateNotPossible(gate=wanted, member='a member', cause='its host cannot do it')
+
+
+def _check_range(name, value, least, most, unit):
+    if not math.isfinite(value) or not least <= value <= most:
+        raise exception.InvalidValue(name=name, reason=f'{least} to {most} {unit}, not {value}')

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A group brought back to its cut.
+
+::
+
+    check ─► prepare ─► stop ─► start ─► (decided) ─► resume ─► finish
+      └─────────┴────────┴───────┴──► undo
+
+Each step is done on all hosts before the next begins on any: digests are
+proved and files placed before anything is stopped, and no restored member
+runs before every old one is proved stopped, or segments of the old run would
+enter restored TCP windows. Up to "decided", which is a row in the database,
+any failure, a restart included, puts the old disks back; after it the restore
+only goes on.
+"""
+
+import json
+import uuid
+
+from oslo_log import log as logging
+
+from hotsnap_nova import exception
+from hotsnap_nova.conductor import fanout, rows
+
+LOG = logging.getLogger(__name__)
+
+_BEFORE = ('check', 'prepare', 'stop', 'start')
+_AFTER = ('resume', 'finish')
+_DECIDED = 'decided'
+
+
+class Restore:
+    """One restore of one snapshot.
+
+    :param found: the database's row, with its members
+    """
+
+    def __init__(self, found, database, compute, owner: str, lease_s: float):
+        self._found = found
+        self._database = database
+        self._compute = compute
+        self._owner = owner
+        self._lease_s = lease_s
+        self._generation = found.generation
+        self._hosts = tuple(sorted({member.host for member in found.members}))
+
+    def run(self, paused: bool, watcher=None) -> None:
+        """Restore; members run at the end, or with ``paused`` stand at the cut.
+
+        :raises HotsnapError: undone; the snapshot is as good as before
+        """
+        plan = {'restore_id': str(uuid.uuid4()), 'paused': paused, 'step': _BEFORE[0]}
+        self._write(plan, rows.RESTORING)
+        if not self._database.take_lease(self._found.id, self._owner, self._lease_s, force=True):
+            raise exception.SnapshotBusy(snapshot=self._found.name, status=rows.RESTORING)
+        try:
+            for step in _BEFORE:
+                self._do(step, plan, watcher)
+            plan['step'] = _DECIDED
+            self._write(plan, rows.RESTORING)
+        except BaseException:
+            self._undo(plan)
+            raise
+        self._go_on(plan, watcher)
+
+    def recover(self) -> None:
+        """End what a dead coordinator began: undo it, or where it was decided go on."""
+        plan = json.loads(self._found.restore)
+        if plan['step'] == _DECIDED:
+            self._go_on(plan)
+        else:
+            self._undo(plan)
+
+    def _go_on(self, plan, watcher=None):
+        for step in _AFTER:
+            if not (plan['paused'] and step == 'resume'):
+                self._do(step, plan, watcher)
+        self._end()
+
+    def _undo(self, plan):
+        try:
+            self._do('undo', plan)
+        except exception.HotsnapError as exc:
+            # The row stays as it is: recovery tries again.
+            LOG.error('Undoing the restore of %(id)s failed: %(error)s',
+                      {'id': self._found.id, 'error': exc})
+            self._database.release_lease(self._found.id, self._owner)
+            return
+        self._end()
+
+    def _do(self, step, plan, watcher=None):
+        LOG.info('Snapshot %s: restore, %s', self._found.id, step)
+        self._database.renew_lease(self._found.id, self._owner, self._lease_s)
+
+        def tell(done_bytes, total_bytes):
+            if watcher:
+                watcher({'phase': step, 'bytes': (done_bytes, total_bytes)})
+        if watcher:
+            watcher({'phase': step})
+        fanout.each(self._hosts, lambda host: self._compute.restore(
+            host, step, self._found.id, plan['restore_id'], plan['paused'], tell))
+
+    def _end(self):
+        self._generation = self._database.compare_and_swap(
+            self._found.id, self._generation, status=rows.AVAILABLE, restore=None)
+        self._database.release_lease(self._found.id, self._owner)
+
+    def _write(self, plan, status):
+        self._generation = self._database.compare_and_swap(
+            self._found.id, self._generation, status=status, restore=json.dumps(plan))

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Between the protocol's row of a snapshot and the database's."""
+
+import json
+
+from hotsnap_nova import measurements
+from hotsnap_nova.protocol import commands, durable, wire
+
+#: While a snapshot is being made its ``phase`` column says which of these it is in.
+CREATING, AVAILABLE, ERROR = 'creating', 'available', 'error'
+RESTORING, DELETING = 'restoring', 'deleting'
+
+
+def dump(row: durable.Snapshot) -> str:
+    return json.dumps(wire.encode(row))
+
+
+def load(machine: str, generation: int) -> durable.Snapshot:
+    """The protocol's row; the generation is the database's, which alone counts."""
+    plain = json.loads(machine)
+    return wire.decode({**plain, 'generation': generation})
+
+
+def decided(row: durable.Snapshot, write: commands.Persist) -> dict:
+    """Columns that make a decision durable: one row, one commit, while gates are closed."""
+    values = {
+        'decision': str(write.decision),
+        'closed': write.closed,
+        'phase': 'closed' if write.closed else str(write.decision),
+        'machine': json.dumps(wire.encode(durable.Snapshot(
+            row.snapshot, row.epoch, row.hosts, row.limits, write.generation + 1,
+            write.decision, write.closed, write.cause, write.answers))),
+    }
+    if write.cause:
+        values |= {'error_code': write.cause.code, 'error_message': write.cause.text,
+                   'error_member': write.cause.member, 'error_host': write.cause.host}
+    if write.closed:
+        finished = write.decision is durable.Decision.FINISH
+        values['status'] = AVAILABLE if finished else ERROR
+    return values
+
+
+def measured(answers) -> tuple[float | None, dict[str, dict]]:
+    """(skew_ms, columns of each member by id) that the answers tell so far."""
+    members = measurements.by_member(answers)
+    columns = {}
+    for member_id, each in members.items():
+        saved = each.get('saved', {})
+        found = {name: each[name] for name in ('pause_ms', 'wait_ms', 'hold_ms') if name in each}
+        if saved:
+            found['size_bytes'] = sum(file['size_bytes'] for file in saved['files'])
+        detail = {'facts': each.get('facts', {}), 'parts_ms': each.get('parts_ms', {}),
+                  'cut_wall_ns': each.get('cut_wall_ns'), 'files': list(saved.get('files', ()))}
+        columns[member_id] = found | {'detail': detail}
+    return measurements.skew_ms(members), columns
