@@ -64,7 +64,8 @@ class Phase(enum.StrEnum):
     RECORDED = "recorded"  # all cut, gates closed: a lease runs
     RELEASING = "releasing"  # Release came in time; ends in RELEASED
     RELEASED = "released"  # gates open, the transient snapshot is kept
-    SAVING = "saving"  # Save came; the engine works in the background; ends in SAVED
+    SAVING = "saving"  # Save came; the engine works in the background; ends in KEEPING
+    KEEPING = "keeping"  # all is stored, and that is being journalled; ends in SAVED
     SAVED = "saved"  # durable and complete: waits for the decision as long as it takes
     FINISHING = "finishing"  # Finish came; ends with the part forgotten
     SPOILING = "spoiling"  # failed: being cleaned up; ends in SPOILED

@@ -204,8 +204,10 @@ class Participant:
         if part.discard:
             return self._discard(part)
         done = _replace(part, phase=after, answers=(*part.answers, answer), progress=())
-        if after in (Phase.PREPARED, Phase.SAVED):
-            return [do.Journal(part.snapshot, done)]  # in force when `Journaled` comes
+        if after in (Phase.PREPARED, Phase.SAVED):  # in force when `Journaled` comes
+            if after is Phase.SAVED:
+                self._put(_replace(part, phase=Phase.KEEPING))
+            return [do.Journal(part.snapshot, done)]
         self._put(done)
         return self._expire(done, now) or [do.Reply(answer)]
 
@@ -220,7 +222,7 @@ class Participant:
         written = command.part
         if part is None or (written.phase, part.phase) not in (
             (Phase.PREPARED, Phase.PREPARING),
-            (Phase.SAVED, Phase.SAVING),
+            (Phase.SAVED, Phase.KEEPING),
         ):
             return []
         if part.discard:
@@ -239,7 +241,7 @@ class Participant:
                 return [self._working(self._put(_replace(part, phase=Phase.STUCK)))]
             case (do.Journal(part=None) | do.FinishMembers()), Phase.FINISHING:
                 return [self._working(self._put(_replace(part, phase=Phase.SAVED)))]
-            case do.Journal(), Phase.PREPARING | Phase.SAVING:
+            case do.Journal(), Phase.PREPARING | Phase.KEEPING:
                 return self._spoil(part, cause)
             case do.EngineCommand(), _ if isinstance(command, _engine_command_of(part.phase)):
                 return self._spoil(part, cause)
