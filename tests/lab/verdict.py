@@ -91,18 +91,24 @@ def check_disk(state: counters.Counters, index: int, data: bytes) -> list[Findin
     return findings
 
 
+def messages_since(before: collections.abc.Sequence[counters.Counters],
+                   after: collections.abc.Sequence[counters.Counters],
+                   ) -> dict[tuple[int, int, str], int]:
+    """Messages taken since, by (sender, receiver, kind)."""
+    return {(link.peer, old.guest, link.kind):
+            new.link(link.peer, link.kind).received - link.received
+            for old, new in zip(before, after, strict=True) for link in old.links}
+
+
 def check_progress(before: collections.abc.Sequence[counters.Counters],
                    after: collections.abc.Sequence[counters.Counters],
                    messages: int) -> list[Finding]:
     """Which TCP connections took fewer messages than asked, and what went wrong since."""
     findings = check_health(after)
-    for old, new in zip(before, after, strict=True):
-        for link in old.links:
-            if link.kind != 'udp':
-                taken = new.link(link.peer, link.kind).received - link.received
-                if taken < messages:
-                    findings.append(Finding('stalled', old.guest, f'{link.kind} from '
-                                            f'{link.peer}: {taken} of {messages}'))
+    for (sender, receiver, kind), taken in messages_since(before, after).items():
+        if kind != 'udp' and taken < messages:
+            findings.append(Finding('stalled', receiver,
+                                    f'{kind} from {sender}: {taken} of {messages}'))
     return findings
 
 
