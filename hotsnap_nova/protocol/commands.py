@@ -138,11 +138,14 @@ class DiscardMembers:
     """Leave nothing anywhere, guests running, gates open. Outcome: `MembersDiscarded`.
 
     Asked for in any state, also of snapshots this host knows nothing about. Repeatable.
+    ``decided`` tells a decision from a host giving up: only a decision raises the epoch that a
+    member's packets carry (`cut.DataPath`), else armed members elsewhere would be cut by them.
     """
 
     snapshot: str
     epoch: int
     members: tuple[Member, ...]
+    decided: bool = True
 
 
 CoordinatorCommand = Send | Persist | Announce

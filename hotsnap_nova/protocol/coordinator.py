@@ -206,7 +206,8 @@ class Coordinator:
 
     # -- decisions --------------------------------------------------------------------------------
     def _give_up(self, cause):
-        self.state = _replace(self.state, cause=self.state.cause or cause)
+        # what hosts measured is of no use any more, and would grow every row that failed
+        self.state = _replace(self.state, cause=self.state.cause or cause, answers=())
         return self._decide(Decision.DISCARD)
 
     def _decide(self, decision, closed=False):
@@ -232,7 +233,7 @@ class Coordinator:
             self.state = _replace(self.state, phase=Phase.CLOSED)
             return [do.Announce(row.snapshot, Phase.CLOSED)]
         if write.decision is Decision.RELEASE and self.state.cause:
-            return self._decide(Decision.DISCARD)
+            return self._give_up(self.state.cause)
         return self._enter(_DECIDED[write.decision], now)
 
     def _not_persisted(self, outcome, now):

@@ -164,9 +164,13 @@ class DataPath:
         return self._with(poisoned=poisoned, armed=0)._pass_queued()
 
     def decide(self, epoch):
-        """A decision: gate open, nothing armed, and never pre-cut of that epoch again (rule 6)."""
-        armed = 0 if self.armed <= epoch else self.armed
-        path, emitted = self._with(epoch=max(self.epoch, epoch), armed=armed).open()
+        """A decision: disarmed, and never again before its cut of that epoch (rule 6)."""
+        poisoned = frozenset(each for each in self.poisoned if each > epoch)
+        return self._with(epoch=max(self.epoch, epoch), poisoned=poisoned).disarm()
+
+    def disarm(self):
+        """The host gave up: gate open, nothing armed; the epoch is not decided by that."""
+        path, emitted = self._with(armed=0).open()
         path, delivered = path._pass_queued()
         return path, emitted + delivered
 

@@ -58,8 +58,8 @@ class Phase(enum.StrEnum):
     failure the part is cleaned up at once, without waiting for anybody: the guest comes first.
     """
 
-    PREPARING = "preparing"  # Prepare came; ends in PREPARED
-    PREPARED = "prepared"  # locks held, intent journalled: from here a stop may be ours
+    PREPARING = "preparing"  # Prepare came, intent journalled: a stop may be ours
+    PREPARED = "prepared"  # locks held, all is ready: waits for Record
     RECORDING = "recording"  # Record came; ends in RECORDED
     RECORDED = "recorded"  # all cut, gates closed: a lease runs
     RELEASING = "releasing"  # Release came in time; ends in RELEASED

@@ -133,6 +133,7 @@ class Participant:
                     self._put(_replace(part, phase=Phase.SPOILED, refusal=refused.answer))
                     return [refused]
                 self._put(part)
+                # the intent of all that follows, the stop included: nothing is written beside it
                 return [do.Journal(part.snapshot, part), self._command(do.PrepareMembers, part)]
             case Discard():
                 if self.state.is_finished(request.snapshot):
@@ -204,9 +205,8 @@ class Participant:
         if part.discard:
             return self._discard(part)
         done = _replace(part, phase=after, answers=(*part.answers, answer), progress=())
-        if after in (Phase.PREPARED, Phase.SAVED):  # in force when `Journaled` comes
-            if after is Phase.SAVED:
-                self._put(_replace(part, phase=Phase.KEEPING))
+        if after is Phase.SAVED:  # which is in force when `Journaled` comes
+            self._put(_replace(part, phase=Phase.KEEPING))
             return [do.Journal(part.snapshot, done)]
         self._put(done)
         return self._expire(done, now) or [do.Reply(answer)]
@@ -219,16 +219,12 @@ class Participant:
             kind = Finished if part.phase is Phase.FINISHING else Discarded
             self.state = self.state.with_decision(part.snapshot, command.decided)
             return [do.Reply(self._answer(kind, part))]
-        written = command.part
-        if part is None or (written.phase, part.phase) not in (
-            (Phase.PREPARED, Phase.PREPARING),
-            (Phase.SAVED, Phase.KEEPING),
-        ):
+        if part is None or part.phase is not Phase.KEEPING:
             return []
         if part.discard:
             return self._discard(part)
-        self._put(written)
-        return [do.Reply(written.answers[-1])]
+        self._put(command.part)
+        return [do.Reply(command.part.answers[-1])]
 
     def _failed(self, command, cause):
         part = self.state.part(command.snapshot) if hasattr(command, "snapshot") else None
@@ -265,7 +261,7 @@ class Participant:
 
     def _clean(self, part):
         self._put(part)
-        return [do.DiscardMembers(part.snapshot, part.epoch, part.work.members)]
+        return [do.DiscardMembers(part.snapshot, part.epoch, part.work.members, part.discard)]
 
     def _cleaned(self, part):
         if part.discard:

@@ -177,7 +177,8 @@ class Engine:
                     guest, residue=False, published=published, taken=None, leased=False
                 )  # fmt: skip
             case "discard":
-                path, effects = replace(path, suspended=False).decide(command.epoch)
+                path = replace(path, suspended=False)
+                path, effects = path.decide(command.epoch) if command.decided else path.disarm()
                 guest = replace(
                     guest, residue=False, taken=None, saved=False, leased=False
                 )  # fmt: skip

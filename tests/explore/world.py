@@ -15,7 +15,7 @@ from hotsnap_nova.protocol import cut
 from hotsnap_nova.protocol.coordinator import Coordinator, CoordinatorState
 from hotsnap_nova.protocol.coordinator import Phase as Stage
 from hotsnap_nova.protocol.cut import DataPath, Deliver, Emit, Packet, TakeCut
-from hotsnap_nova.protocol.durable import Decision, Phase, Snapshot
+from hotsnap_nova.protocol.durable import Decision, Snapshot
 from hotsnap_nova.protocol.hoststate import HostState
 from hotsnap_nova.protocol.messages import Abort, Cause, Gate, Member, Refused, Work, Working
 from hotsnap_nova.protocol.participant import Participant
@@ -53,6 +53,7 @@ class Budget:
     lapses: int = 0
     aborts: int = 0
     timeouts: int = 1
+    more_snapshots: int = 0
 
 
 @remembers_hash
@@ -129,6 +130,8 @@ class Rules:
     def actions(self, world):
         """Names of all that may happen next, each a tuple that `after` understands."""
         left, many = world.left, []
+        if left.more_snapshots and world.row.closed:
+            many.append(("next snapshot",))
         for slot, state in enumerate(each.state for each in world.coordinators):
             if state is None:
                 if slot == 0 or left.takeovers:
@@ -177,7 +180,9 @@ class Rules:
                 many.append(("guard", host.name))
         else:
             many += [
-                ("request", host.name, m) for m in world.net if m.host == host.name and not _is_answer(m)
+                ("request", host.name, m)
+                for m in world.net
+                if m.host == host.name and not _is_answer(m)
             ]
             for n, thread in enumerate(host.threads):
                 many.append(("do", host.name, n, "ok", None))
@@ -224,6 +229,9 @@ class Rules:
             self._fault = (kind, n)
         name, *rest = action
         return self._leak(getattr(self, "_" + name.replace(" ", "_"))(world, *rest))
+
+    def _next_snapshot(self, world):
+        return self.begin(world.spend("more_snapshots"))
 
     def _start(self, world, slot):
         machine, commands = self.build.coordinator.resume(world.row, 0)
@@ -368,10 +376,8 @@ class Rules:
         engine = self.build.engine
         for member, unit in engine.units(world.host(name), command)[:limit]:
             host = world.host(name)
-            if unit is cut.Step.SUSPEND and not any(
-                part.snapshot == command.snapshot and part.phase is Phase.PREPARED
-                for part in host.parts
-            ):
+            journalled = {part.snapshot for part in host.parts}
+            if unit is cut.Step.SUSPEND and command.snapshot not in journalled:
                 raise Violation(f"{name} stops a guest without having journalled that it may")
             guest, effects = engine.apply(host.guest(member), unit, command, host.now)
             if how == "second stop" and unit is cut.Step.FREEZE:
@@ -396,7 +402,9 @@ class Rules:
         net = set()
         for command in (*commands, *rest):
             if isinstance(command, do.Reply):
-                if not isinstance(command.answer, Working):
+                if isinstance(command.answer, Refused):
+                    net.add(replace(command.answer, cause=FAILED))
+                elif not isinstance(command.answer, Working):
                     net.add(command.answer)
             elif isinstance(command, do.SaveMembers):
                 threads.append((command,))
@@ -431,6 +439,9 @@ class Rules:
             return world
         if state is not None and state.phase is Stage.STOOD_DOWN:
             state = None  # the service forgets it, and later takes over what nobody drives
+        if state is not None and state.cause is not None:  # one cause is as good as another
+            write = state.write and replace(state.write, cause=state.write.cause and FAILED)
+            state = replace(state, cause=FAILED, write=write)
         slots = list(world.coordinators)
         slots[slot] = Slot(state)
         return replace(world, coordinators=tuple(slots), net=world.net | sent)
