@@ -4,11 +4,19 @@
 Only processes' entry points read them; everything below is handed values.
 """
 
+import socket
+
 from oslo_config import cfg
 
 GROUP = 'hotsnap'
 
 OPTIONS = (
+    cfg.StrOpt(
+        'host', default=socket.gethostname(), sample_default='<hostname>',
+        help='This host\'s name among the hosts; it must not change while snapshots exist.'),
+    cfg.StrOpt(
+        'uri', default='qemu:///system',
+        help='libvirt URI of the guests. Change it where libvirt listens elsewhere.'),
     cfg.IntOpt(
         'max_pause_ms', default=100, min=1,
         help='Longest time, in ms, a member may be suspended for its own cut. A member that '

@@ -13,6 +13,7 @@ undo     old disks back, members unlocked; only before the first resume
 """
 
 import os
+import threading
 from collections.abc import Callable
 
 from hotsnap_nova import exception
@@ -35,31 +36,43 @@ class Restores:
         self._store = store
         self._locks = host_locks
         self._locked: dict[str, set[str]] = {}
+        self._unwanted: set[str] = set()
+        self._one_at_a_time = threading.Lock()
 
     def do(self, step: str, snapshot: str, restore_id: str, paused: bool,
-           tell: Callable[[int, int], None]) -> dict | None:
-        """Do one step; ``check`` answers the verdict's findings.
+           tell: Callable[[int, int], None]) -> None:
+        """Do one step.
 
         :raises HotsnapError: the step was not done; `undo` is next
         """
         if step not in STEPS:
             raise exception.InvalidValue(name='step', reason=f'{step} is none of {STEPS}')
-        work = self._work(snapshot, restore_id, paused)
+        if step == 'undo':
+            self._unwanted.add(restore_id)    # a verification under way ends at once
+
+        def proved(_member, _file, done, total):
+            if restore_id in self._unwanted:
+                raise exception.Aborted(who='the coordinator')
+            tell(done, total)
+        with self._one_at_a_time:
+            self._do(step, self._work(snapshot, restore_id, paused), proved)
+
+    def _do(self, step, work, proved):
         if step == 'check':
             verdict = self._engine.restore_check(work)
             _refuse(verdict)
-            return None
+            return
         if step == 'undo' and not self._lock(work, partly=True):
-            return None    # another has the members, so nothing was touched here
+            return    # another has the members, so nothing was touched here
         if step != 'undo':
             self._lock(work)
         if step == 'prepare':
-            self._store.verify(snapshot, lambda _member, _file, done, total: tell(done, total))
+            self._store.verify(work.snapshot_id, proved)
         getattr(self._engine, f'restore_{step}')(work)
         if step in ('finish', 'undo'):
-            for member_id in self._locked.pop(restore_id, ()):
+            for member_id in self._locked.pop(work.restore_id, ()):
                 self._locks.release(f'domain-{member_id}')
-        return None
+            self._unwanted.discard(work.restore_id)
 
     def _work(self, snapshot, restore_id, paused):
         manifest = self._store.load(snapshot)

@@ -19,7 +19,7 @@ VERSION = '1.0'
 _SHORT_S = 30.0
 _LOST_ANSWERS = 5
 
-#: Called with (done_bytes, total_bytes).
+#: Called now and then with (done_bytes, total_bytes), 0 where not known; may raise to give up.
 Tell = Callable[[int, int], None]
 
 
@@ -83,7 +83,7 @@ class ComputeApi:
                 time.sleep(1)
                 continue
             lost = 0
-            if tell and state['progress'][1]:
-                tell(*state['progress'])
             if state['done']:
                 return state['result']
+            if tell:
+                tell(*state['progress'])

@@ -21,7 +21,8 @@ _CALLS_A_HOST = 4
 _URGENT = frozenset({coordinator.Phase.RECORD, coordinator.Phase.RELEASE})
 _OVER = frozenset({coordinator.Phase.CLOSED, coordinator.Phase.STOOD_DOWN})
 
-#: Called with a dict: ``phase``, and with progress also ``members`` {id: (done, total)}.
+#: Called with a dict: ``snapshot``, ``phase``, and with progress also ``members``
+#: {name: (done, total)}.
 Watcher = Callable[[dict], None]
 
 
@@ -42,11 +43,12 @@ class Drive:
         self._watcher = watcher
         self._ends = None if deadline_s is None else time.monotonic() + deadline_s
         self._row = row
+        self._names = {member.id: member.name or member.id
+                       for _, work in row.hosts for member in work.members}
         self._calls = {host: threading.Semaphore(_CALLS_A_HOST) for host, _ in row.hosts}
         self._pool = futures.ThreadPoolExecutor(
             _CALLS_A_HOST * len(row.hosts), thread_name_prefix='hotsnap-call')
         self._news = threading.Condition()
-        self._phase = ''
         self._progress: dict[str, tuple[int, int]] = {}
         self._thread = None
         self._machine = None
@@ -72,19 +74,20 @@ class Drive:
         """Give the snapshot up, if that is still possible."""
         self._runner.receive(messages.Abort(self.snapshot, cause))
 
-    def wait(self, phases: frozenset[str] = frozenset(), timeout_s: float | None = None) -> str:
-        """The phase, when the drive has ended or is in one of ``phases``.
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Whether the drive has ended, after waiting for that.
 
         Waits in short steps, so that a signal of the main thread is heard.
         """
         ends = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             with self._news:
-                over = not self._thread.is_alive()
-                late = ends is not None and time.monotonic() >= ends
-                if over or late or self._phase in phases:
-                    return str(self._machine.state.phase) if over else self._phase
-                self._news.wait(0.2)
+                if not self._thread.is_alive():
+                    return True
+                left_s = 0.2 if ends is None else min(0.2, ends - time.monotonic())
+                if left_s <= 0:
+                    return False
+                self._news.wait(left_s)
 
     # -- the thread ----------------------------------------------------------------------------
 
@@ -118,9 +121,9 @@ class Drive:
             self.abort(messages.Cause(exception.CutExpired.code,
                                       'not complete when the deadline passed'))
         self._quietly(self._database.renew_lease, self.snapshot, self._owner, self._lease_s)
-        wish = self._quietly(self._database.abort_requested, self.snapshot)
-        if wish:
-            self.abort(messages.Cause(exception.Aborted.code, wish))
+        found = self._quietly(self._database.get, self.snapshot)
+        if found and found.abort_request:
+            self.abort(messages.Cause(exception.Aborted.code, found.abort_request))
 
     def _keep_progress(self):
         with self._news:
@@ -191,17 +194,17 @@ class Drive:
 
     def _announce(self, command):
         with self._news:
-            self._phase = str(command.phase)
             self._progress |= {each.member: (each.done_bytes, each.total_bytes)
                                for each in command.progress}
             self._news.notify_all()
         if command.phase == coordinator.Phase.SAVE and not command.progress:
             self._keep_measurements()
         if self._watcher:
-            event = {'phase': str(command.phase)}
+            event = {'snapshot': self.snapshot, 'phase': str(command.phase)}
             if command.progress:
-                event['members'] = {each.member: (each.done_bytes, each.total_bytes)
-                                    for each in command.progress}
+                event['members'] = {self._names[each.member]: (each.done_bytes, each.total_bytes)
+                                    for each in command.progress
+                                    if each.member in self._names}
             self._watcher(event)
 
     def _phases(self):

@@ -44,7 +44,7 @@ class Restore:
         self._generation = found.generation
         self._hosts = tuple(sorted({member.host for member in found.members}))
 
-    def run(self, paused: bool, watcher=None) -> None:
+    def run(self, paused: bool, watcher=None, is_unwanted=lambda: False) -> None:
         """Restore; members run at the end, or with ``paused`` stand at the cut.
 
         :raises HotsnapError: undone; the snapshot is as good as before
@@ -55,7 +55,7 @@ class Restore:
             raise exception.SnapshotBusy(snapshot=self._found.name, status=rows.RESTORING)
         try:
             for step in _BEFORE:
-                self._do(step, plan, watcher)
+                self._do(step, plan, watcher, is_unwanted)
             plan['step'] = _DECIDED
             self._write(plan, rows.RESTORING)
         except BaseException:
@@ -88,13 +88,16 @@ class Restore:
             return
         self._end()
 
-    def _do(self, step, plan, watcher=None):
+    def _do(self, step, plan, watcher=None, is_unwanted=lambda: False):
         LOG.info('Snapshot %s: restore, %s', self._found.id, step)
         self._database.renew_lease(self._found.id, self._owner, self._lease_s)
 
         def tell(done_bytes, total_bytes):
-            if watcher:
+            if is_unwanted():
+                raise exception.Aborted(who='the user')
+            if watcher and total_bytes:
                 watcher({'phase': step, 'bytes': (done_bytes, total_bytes)})
+        tell(0, 0)
         if watcher:
             watcher({'phase': step})
         fanout.each(self._hosts, lambda host: self._compute.restore(

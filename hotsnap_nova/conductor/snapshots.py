@@ -68,16 +68,16 @@ class Snapshots:
                                 watcher, request.deadline_s))
         return snapshot
 
-    def wait(self, snapshot: str, phases: frozenset[str] = frozenset(),
-             timeout_s: float | None = None) -> None:
-        """Return when a snapshot made or recovered here has ended, or is in a phase."""
+    def wait(self, snapshot: str, timeout_s: float | None = None) -> bool:
+        """Whether a snapshot made or recovered here has ended, after waiting for that."""
         with self._mutex:
             driven = self._drives.get(snapshot)
-        if driven:
-            driven.wait(phases, timeout_s)
+        return driven is None or driven.wait(timeout_s)
 
     def abort(self, name: str, who: str) -> None:
         """Give up a snapshot that is being made, whichever coordinator makes it.
+
+        Returns at once; when it is over the snapshot is in ``error``, or was too far.
 
         :raises SnapshotBusy: it is past that
         """
@@ -145,14 +145,16 @@ class Snapshots:
         fanout.each(hosts_of(found), lambda host: self._compute.delete(host, found.id))
         self._database.delete(found.id)
 
-    def restore(self, name: str, paused: bool = False,
-                watcher: drive.Watcher | None = None) -> None:
+    def restore(self, name: str, paused: bool = False, watcher: drive.Watcher | None = None,
+                is_unwanted: Callable[[], bool] = lambda: False) -> None:
         """Bring all members back to the cut; returns when they run.
+
+        :param is_unwanted: asked now and then whether to give up
 
         :raises HotsnapError: everything is as before, but that old members may be stopped
         """
         found = self._available(name)
-        self._restoring(found).run(paused, watcher)
+        self._restoring(found).run(paused, watcher, is_unwanted)
 
     # -- after a restart -----------------------------------------------------------------------
 
@@ -175,6 +177,11 @@ class Snapshots:
                                         self._database, self._compute, self._owner,
                                         self._lease_s), resume=True)
         return tuple(taken)
+
+    def close(self) -> None:
+        """Return when nothing is driven here any more."""
+        for driven in tuple(self._drives.values()):
+            driven.wait()
 
     # -- inside --------------------------------------------------------------------------------
 

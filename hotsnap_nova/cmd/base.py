@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the commands share: errors in one line, times and sizes for people."""
+
+import argparse
+import sys
+
+from cliff import command, lister, show
+
+from hotsnap_nova import exception
+
+FAILED = 1
+_UNITS = ('KiB', 'MiB', 'GiB', 'TiB')
+
+
+class _Explained:
+    """Prints a failure as one line on stderr."""
+
+    examples = ''
+
+    def get_parser(self, prog_name):
+        parser = super().get_parser(prog_name)
+        parser.formatter_class = argparse.RawDescriptionHelpFormatter
+        if self.examples:
+            parser.epilog = f'examples:\n{self.examples}'
+        return parser
+
+    def run(self, parsed_args):
+        try:
+            return super().run(parsed_args)
+        except exception.HotsnapError as exc:
+            if self.app.options.debug:
+                raise
+            self.app.stderr.write(f'hotsnap: {self.app.explain(exc)}\n')
+            return FAILED
+
+
+class Command(_Explained, command.Command):
+    """Does something and says nothing, or a line."""
+
+
+class Lister(_Explained, lister.Lister):
+    """Prints a table."""
+
+
+class ShowOne(_Explained, show.ShowOne):
+    """Prints one thing."""
+
+
+def add_name(parser) -> None:
+    parser.add_argument('snapshot', metavar='SNAPSHOT', help='name or id')
+
+
+def add_domains(parser) -> None:
+    parser.add_argument('--domain', metavar='DOMAIN', action='append', default=[],
+                        help="a member: a libvirt domain's name or UUID (repeatable)")
+
+
+def is_quiet(app) -> bool:
+    return app.options.verbose_level == 0 or app.stderr is not sys.stderr
+
+
+def size(count: int | None) -> str:
+    """1536 → '1.5 KiB'."""
+    if count is None:
+        return ''
+    if count < 1024:
+        return f'{count} B'
+    power = min((count.bit_length() - 1) // 10, len(_UNITS))
+    return f'{count / 1024 ** power:.1f} {_UNITS[power - 1]}'

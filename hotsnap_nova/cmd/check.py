@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``hotsnap check`` and ``hotsnap recover``"""
+
+from hotsnap_nova.cmd import base
+
+
+class Check(base.Lister):
+    """Say whether a group can be snapshotted, and by which gates; nothing is touched.
+
+    Exit status 1: it cannot.
+    """
+
+    examples = '  hotsnap check --domain web --domain db\n'
+
+    def get_parser(self, prog_name):
+        parser = super().get_parser(prog_name)
+        base.add_domains(parser)
+        return parser
+
+    def take_action(self, args):
+        with self.app.open_services() as services:
+            found = services.open().check(
+                tuple((name, services.host) for name in args.domain))
+        self._impossible = (not found['gates']
+                            or any(each['refuses'] for each in found['findings']))
+        rows = [(each['member'], each['device'], each['cause'], each['remedy'],
+                 'snapshots' if each['refuses'] else 'gate ' + ', '.join(each['gates']))
+                for each in found['findings']]
+        rows += [('all', '', 'possible', '', f'gate {gate}') for gate in found['gates']
+                 if not self._impossible]
+        return ('Member', 'Device', 'Finding', 'Remedy', 'About'), rows
+
+    def run(self, parsed_args):
+        self._impossible = False
+        return super().run(parsed_args) or (base.FAILED if self._impossible else 0)
+
+
+class Recover(base.Lister):
+    """Clean up after processes that died: guests run, gates open, nothing of ours left.
+
+    Every other command does so too; this one does nothing else.
+    """
+
+    examples = '  hotsnap recover\n'
+
+    def take_action(self, args):    # noqa: ARG002
+        with self.app.open_services() as services:
+            snapshots = services.open()
+            rows = []
+            for snapshot in services.recovered:
+                row = snapshots.get(snapshot)
+                rows.append((row.id, row.name, row.status, row.error_message or ''))
+        return ('ID', 'Name', 'Status', 'Cause'), rows

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ctrl-C and SIGTERM as a question that is asked at safe places."""
+
+import signal
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(Exception):
+    """The user wants to stop; everything was cleaned up."""
+
+
+class Interrupts:
+    """While open, signals do nothing but make `come` true.
+
+    A signal's exception in the middle of a step could leave half of it done.
+    """
+
+    def __init__(self):
+        self.come = False
+        self._before = {}
+
+    def __enter__(self):
+        for number in SIGNALS:
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *error):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, _number, _frame):
+        self.come = True

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Both services in this process, joined by ``fake:/``; what the commands work with.
+
+Heavy imports are made when they are needed: ``hotsnap --help`` takes none.
+"""
+
+import contextlib
+import os
+import uuid
+
+from hotsnap_nova import exception
+
+#: How long a command waits for the clean-up after an earlier process.
+_RECOVERY_S = 60.0
+_OWNER = 'owner-'
+
+
+class Local:
+    """The database, and where asked for coordinator, participant and engine.
+
+    :param conf: read configuration
+    :param open_engine: gives an engine for (uri, state_path); None: QEMU
+    """
+
+    def __init__(self, conf, open_engine=None):
+        self._conf = conf
+        self._open_engine = open_engine
+        self._ends = contextlib.ExitStack()
+        self.recovered: tuple[str, ...] = ()
+
+    @property
+    def host(self) -> str:
+        return self._conf.host
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._ends.close()
+
+    def open_reader(self):
+        """`Snapshots` that can only look into the database."""
+        from hotsnap_nova.conductor import snapshots
+        return snapshots.Snapshots(self._open_database(), None, '')
+
+    def open(self):
+        """`Snapshots` that can do everything; first cleans up after dead processes.
+
+        :raises Unavailable: libvirt, the store or the state folder cannot be used
+        """
+        from oslo_config import cfg
+
+        from hotsnap_nova import rpc
+        from hotsnap_nova.compute import locks, rpcapi, service
+        from hotsnap_nova.conductor import snapshots
+
+        database = self._open_database()
+        owners = locks.Locks(os.path.join(self._state_path(), 'locks'))
+        owner = f'{_OWNER}{uuid.uuid4()}'
+        owners.take(owner)
+        self._ends.callback(owners.release, owner)
+
+        manager = service.open_manager(self._conf, self._open_engine)
+        manager.start()
+        self._ends.callback(manager.stop)
+        transport = rpc.open_transport(cfg.CONF, rpc.IN_PROCESS, exchange=owner)
+        self._ends.callback(transport.cleanup)
+        server = rpc.open_server(transport, rpcapi.TOPIC, self.host, [manager])
+        server.start()
+        self._ends.callback(_stop, server)
+
+        def is_dead(other):
+            if not other.startswith(_OWNER) or not owners.take(other):
+                return False
+            owners.release(other)
+            return True
+
+        found = snapshots.Snapshots(database, rpcapi.ComputeApi(transport), owner,
+                                    self._conf.lease_s, is_dead)
+        self._ends.callback(found.close)
+        self.recovered = found.recover()
+        for snapshot in self.recovered:
+            found.wait(snapshot, timeout_s=_RECOVERY_S)
+        return found
+
+    def _open_database(self):
+        from hotsnap_nova.db import api
+        connection = self._conf.database_connection
+        if not connection:
+            connection = f'sqlite:///{os.path.join(self._state_path(), "hotsnap.db")}'
+        return api.open_database(connection)
+
+    def _state_path(self):
+        path = os.path.abspath(self._conf.state_path)
+        try:
+            os.makedirs(path, mode=0o700, exist_ok=True)
+        except OSError as exc:
+            raise exception.StoreUnavailable(
+                store=path, reason=f'{exc.strerror}; name another folder with --state') from exc
+        return path
+
+
+def _stop(server):
+    server.stop()
+    server.wait()

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``hotsnap snapshot …``"""
+
+import os
+
+from hotsnap_nova.cmd import base, create, view
+
+_COLUMNS = ('ID', 'Name', 'Status', 'Phase', 'Gate', 'Members', 'Created')
+
+
+class Create(base.ShowOne):
+    """Take a hot snapshot of a group of running guests.
+
+    The guests go on: each is suspended for some milliseconds, and packets
+    sent after a member's cut wait until all are past theirs. Without --wait
+    the command returns when that is over; saving goes on in the background.
+    """
+
+    examples = """\
+  hotsnap snapshot create nightly --domain web --domain db --wait
+  hotsnap snapshot create nightly --domain web --domain db --gate barrier -f json
+"""
+
+    def get_parser(self, prog_name):
+        parser = super().get_parser(prog_name)
+        create.add_arguments(parser)
+        return parser
+
+    def take_action(self, args):
+        return view.detailed(create.create(self.app, args), machine=is_machine(args))
+
+
+class List(base.Lister):
+    """List snapshots."""
+
+    examples = '  hotsnap snapshot list --status available -f json\n'
+
+    def get_parser(self, prog_name):
+        parser = super().get_parser(prog_name)
+        parser.add_argument('--status', help='only those: creating, available, restoring, '
+                                             'deleting, error')
+        return parser
+
+    def take_action(self, args):
+        filters = {'status': args.status} if args.status else {}
+        with self.app.open_services() as services:
+            return _COLUMNS, [
+                (row.id, row.name, row.status, row.phase, row.gate,
+                 ', '.join(member.name for member in row.members), view.time(row.created_at))
+                for row in services.open_reader().list(**filters)]
+
+
+class Show(base.ShowOne):
+    """Show a snapshot: per member pause, wait, hold, sizes, digests, progress."""
+
+    examples = '  hotsnap snapshot show nightly\n  hotsnap snapshot show nightly -f json\n'
+
+    def get_parser(self, prog_name):
+        parser = super().get_parser(prog_name)
+        base.add_name(parser)
+        return parser
+
+    def take_action(self, args):
+        with self.app.open_services() as services:
+            return view.detailed(services.open_reader().get(args.snapshot),
+                                 machine=is_machine(args))
+
+
+class Verify(base.ShowOne):
+    """Read a snapshot whole and prove that it is as it was written."""
+
+    examples = '  hotsnap snapshot verify nightly\n'
+
+    def get_parser(self, prog_name):
+        parser = super().get_parser(prog_name)
+        base.add_name(parser)
+        return parser
+
+    def take_action(self, args):
+        from hotsnap_nova.cmd import progress
+        with (self.app.open_services() as services,
+              progress.open_progress(self.app.stderr, base.is_quiet(self.app)) as bars):
+            found = services.open().verify(
+                args.snapshot, lambda *done: bars.watch({'phase': 'verify', 'bytes': done}))
+        return (('snapshot', 'verified', 'files', 'size_bytes'),
+                (args.snapshot, True, found['files'], found['size_bytes']))
+
+
+class Restore(base.Command):
+    """Bring all members back to the cut.
+
+    Digests are proved and files placed before anything is stopped. The disks
+    that are replaced are kept aside (restore_keep_hours).
+    """
+
+    examples = '  hotsnap snapshot restore nightly\n  hotsnap snapshot restore nightly --paused\n'
+
+    def get_parser(self, prog_name):
+        parser = super().get_parser(prog_name)
+        base.add_name(parser)
+        parser.add_argument('--paused', action='store_true',
+                            help='leave the members suspended at the cut')
+        return parser
+
+    def take_action(self, args):
+        from hotsnap_nova.cmd import interrupts, progress
+        with (self.app.open_services() as services, interrupts.Interrupts() as wish,
+              progress.open_progress(self.app.stderr, base.is_quiet(self.app)) as bars):
+            services.open().restore(args.snapshot, args.paused, bars.watch,
+                                    is_unwanted=lambda: wish.come)
+
+
+class Export(base.Lister):
+    """Make files for plain ``virsh restore --xml``: overlays and a domain XML a member.
+
+    The snapshot itself is not changed by what the restored members write.
+    """
+
+    examples = """\
+  hotsnap snapshot export nightly /srv/export
+  virsh restore /srv/export/web/memory.save --xml /srv/export/web/domain.xml
+"""
+
+    def get_parser(self, prog_name):
+        parser = super().get_parser(prog_name)
+        base.add_name(parser)
+        parser.add_argument('folder', metavar='FOLDER', help='where the files go')
+        return parser
+
+    def take_action(self, args):
+        with self.app.open_services() as services:
+            found = services.open().export(args.snapshot, os.path.abspath(args.folder))
+        return ('Member', 'File', 'Path'), [
+            (member, kind, path) for member, paths in sorted(found.items())
+            for kind, path in sorted(paths.items())]
+
+
+class Delete(base.Command):
+    """Delete a snapshot."""
+
+    examples = '  hotsnap snapshot delete nightly\n'
+
+    def get_parser(self, prog_name):
+        parser = super().get_parser(prog_name)
+        parser.add_argument('snapshot', metavar='SNAPSHOT', nargs='+', help='name or id')
+        return parser
+
+    def take_action(self, args):
+        with self.app.open_services() as services:
+            snapshots = services.open()
+            for name in args.snapshot:
+                snapshots.delete(name)
+
+
+class Abort(base.Command):
+    """Give up a snapshot that is being made; nothing of it stays."""
+
+    examples = '  hotsnap snapshot abort nightly\n'
+
+    def get_parser(self, prog_name):
+        parser = super().get_parser(prog_name)
+        base.add_name(parser)
+        return parser
+
+    def take_action(self, args):
+        with self.app.open_services() as services:
+            snapshots = services.open()
+            snapshots.abort(args.snapshot, 'the user')
+            snapshots.wait_until_over(args.snapshot)
+
+
+def is_machine(args) -> bool:
+    """Whether the output is for programs, which want nested values as they are."""
+    return args.formatter in ('json', 'yaml')

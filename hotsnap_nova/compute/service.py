@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A host's manager as its configuration says."""
+
+import os
+
+from hotsnap_nova import storage
+from hotsnap_nova.compute import manager
+
+
+def open_manager(conf, open_engine=None) -> manager.ComputeManager:
+    """The manager of this host's guests and store, not started.
+
+    :param conf: group ``[hotsnap]`` of the configuration
+    :param open_engine: gives an engine for (uri, state_path); None: QEMU's
+    :raises Unavailable: libvirt or the store cannot be used
+    """
+    if open_engine is None:
+        from hotsnap_nova.virt import host
+        open_engine = host.Engine
+    state_path = os.path.abspath(conf.state_path)
+    store = storage.open_store(conf.store, conf.store_path)
+    return manager.ComputeManager(conf.host, open_engine(conf.uri, state_path), store, state_path)
