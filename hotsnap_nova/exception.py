@@ -239,6 +239,11 @@ class StoreUnavailable(Unavailable):
     message_format = 'Store %(store)s: %(reason)s.'
 
 
+class DatabaseUnavailable(Unavailable):
+    code = 'database_unavailable'
+    message_format = 'The database cannot be used: %(reason)s.'
+
+
 class SnapshotDamaged(Unavailable):
     """What the store holds is not what was put there."""
 

@@ -254,6 +254,42 @@ def test_a_pipe_in_place_of_a_file_does_not_block(store):
 
     with pytest.raises(exception.SnapshotDamaged, match='no regular file'):
         store.verify(SNAPSHOT)
+    with pytest.raises(exception.SnapshotDamaged, match='no regular file'):
+        store.path(SNAPSHOT, 'alpha', 'memory.save')
+
+
+def test_what_is_no_file_in_a_draft_is_neither_touched_nor_published(store):
+    filled(store)
+    pipe = os.path.join(store.root, '.drafts', SNAPSHOT, 'host-a', 'alpha', 'pipe')
+    os.mkfifo(pipe, 0o640)
+
+    with pytest.raises(exception.HotsnapError):
+        store.publish(SNAPSHOT, samples.manifest())
+
+    assert store.list() == ()
+    assert os.stat(pipe).st_mode & 0o777 == 0o640
+
+
+def test_a_draft_left_after_publishing_is_swept(store, power):
+    filled(store)
+    power.log.clear()
+    store.publish(SNAPSHOT, samples.manifest())
+    final = next(i for i, entry in enumerate(power.log)
+                 if entry[0] == 'rename' and entry[2] == store._place(SNAPSHOT))
+    store.delete(SNAPSHOT)
+    filled(store)
+    power.log.clear()
+    power.kill_before = final + 1
+    with pytest.raises(Killed):
+        store.publish(SNAPSHOT, samples.manifest())
+    power.kill_before = None
+    assert store.list() == (SNAPSHOT,)
+    assert len(store.drafts()) == 1
+
+    store.sweep()
+
+    assert store.drafts() == ()
+    store.verify(SNAPSHOT)
 
 
 def test_every_changed_byte_of_the_manifest_is_noticed(store):

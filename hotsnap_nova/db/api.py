@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the coordinator asks of its database.
+
+Two kinds of columns. Those a decision rests on change by
+``compare_and_swap`` alone: of two coordinators that believe they are in
+charge, one is told so and stands down. The others (progress, measurements,
+wishes) anyone may write at any time.
+"""
+
+import datetime
+from collections.abc import Collection
+
+import sqlalchemy as sa
+from oslo_db import exception as db_exception
+from oslo_db.sqlalchemy import utils as db_pages
+
+from hotsnap_nova import exception
+from hotsnap_nova.db import claims, engine, migration, models, records
+
+#: Statuses in which a row no longer takes its name from others.
+_NAMELESS = frozenset({'error', 'error_deleting'})
+_FREE_COLUMNS = frozenset({'name', 'description', 'properties', 'skew_ms'})
+_MEMBER_COLUMNS = frozenset({'pause_ms', 'wait_ms', 'hold_ms', 'size_bytes', 'done_bytes',
+                             'total_bytes', 'detail'})
+_NEW = {'description': '', 'properties': {}, 'project_id': '', 'user_id': '', 'request_id': '',
+        'group_name': '', 'decision': 'none', 'closed': False, 'generation': 0, 'machine': ''}
+_NEW_MEMBER = {'done_bytes': 0, 'total_bytes': 0, 'detail': {}}
+
+
+class Database(claims.Claims):
+    """All rows of one coordinator's database; what it begins with is in ``claims.Claims``."""
+
+    def upgrade(self) -> None:
+        """Create the tables or bring them to this version; harmless to repeat."""
+        try:
+            migration.upgrade(self._engine.engine)
+        except db_exception.DBError as exc:
+            raise engine.unavailable(exc) from exc
+
+    def close(self) -> None:
+        self._engine.close()
+
+    # -- rows --------------------------------------------------------------------------------
+
+    @claims.transaction
+    def create(self, values: dict, members: Collection[dict], *, owner: str | None = None,
+               lease_s: float = 0.0, unique_name: bool = True) -> None:
+        """Add a snapshot at generation 0 and its members, in the order given.
+
+        :param values: columns; id, name, group_id, epoch, gate, status and
+            phase at least
+        :param members: columns each; member_id, name and host at least
+        :param owner: has the lease for ``lease_s`` seconds
+        :raises NameTaken: another of the project has the name, and is not in error
+        """
+        now = self._moment()
+        row = _NEW | values | {'created_at': now, 'updated_at': now}
+        if unique_name:
+            row['live_name'] = _live_name(row['project_id'], row['name'])
+        if owner:
+            row |= {'lease_owner': owner, 'lease_expires_at': self._clock() + lease_s}
+        try:
+            with self._engine.writing() as session:
+                session.execute(sa.insert(models.Snapshot).values(**row))
+                for position, member in enumerate(members):
+                    session.execute(sa.insert(models.Member).values(
+                        **_NEW_MEMBER | member, snapshot_id=row['id'], position=position))
+        except db_exception.DBDuplicateEntry as exc:
+            if 'live_name' not in ''.join(exc.columns):
+                raise
+            raise exception.NameTaken(name=row['name']) from exc
+        # Nothing waits yet: the decisions of this snapshot shall find a short log.
+        self._engine.checkpoint()
+
+    @claims.transaction
+    def get(self, name: str, project_id: str | None = None) -> records.Snapshot:
+        """The snapshot of this id, or else of this name.
+
+        A name means the snapshot that holds it; one in error only where no
+        other has it.
+
+        :raises SnapshotNotFound, NameNotUnique:
+        """
+        with self._engine.reading() as session:
+            for wanted in (models.Snapshot.id == name,
+                           sa.and_(models.Snapshot.name == name,
+                                   models.Snapshot.status.not_in(_NAMELESS)),
+                           models.Snapshot.name == name):
+                query = sa.select(models.Snapshot).where(wanted).limit(2)
+                if project_id is not None:
+                    query = query.where(models.Snapshot.project_id == project_id)
+                found = session.scalars(query).all()
+                if len(found) > 1:
+                    raise exception.NameNotUnique(name=name)
+                if found:
+                    return _record(found[0])
+        raise exception.SnapshotNotFound(snapshot=name)
+
+    @claims.transaction
+    def list(self, *, status: str | Collection[str] | None = None, name: str | None = None,
+             group_id: str | None = None, project_id: str | None = None,
+             limit: int | None = None, marker: str | None = None) -> tuple[records.Snapshot, ...]:
+        """Snapshots, newest first.
+
+        :param marker: id of the last one of the page before
+        :raises SnapshotNotFound: the marker is none
+        """
+        query = sa.select(models.Snapshot)
+        if status is not None:
+            statuses = [status] if isinstance(status, str) else list(status)
+            query = query.where(models.Snapshot.status.in_(statuses))
+        for column, value in (('name', name), ('group_id', group_id), ('project_id', project_id)):
+            if value is not None:
+                query = query.where(getattr(models.Snapshot, column) == value)
+        with self._engine.reading() as session:
+            last = session.get(models.Snapshot, marker) if marker is not None else None
+            if marker is not None and last is None:
+                raise exception.SnapshotNotFound(snapshot=marker)
+            query = db_pages.paginate_query(
+                query, models.Snapshot, limit, ['created_at', 'id'], marker=last, sort_dir='desc')
+            return tuple(_record(row) for row in session.scalars(query))
+
+    @claims.transaction
+    def open_snapshots(self) -> tuple[records.Snapshot, ...]:
+        """What some coordinator must still work on, oldest first: not closed, or restoring."""
+        query = sa.select(models.Snapshot).where(sa.or_(
+            models.Snapshot.closed.is_(False), models.Snapshot.status == 'restoring',
+        )).order_by(models.Snapshot.created_at, models.Snapshot.id)
+        with self._engine.reading() as session:
+            return tuple(_record(row) for row in session.scalars(query))
+
+    @claims.transaction
+    def compare_and_swap(self, snapshot_id: str, generation: int, **values) -> int:
+        """Set columns if the row is still at ``generation``; the new generation.
+
+        One statement, durable when it returns. Where the database failed the
+        caller cannot know whether it happened, and looks.
+
+        :raises StaleGeneration: somebody else changed it; nothing was set
+        :raises SnapshotNotFound:
+        """
+        if values.get('status') in _NAMELESS:
+            values['live_name'] = None
+        if self._set(snapshot_id, values, models.Snapshot.generation == generation,
+                     generation=generation + 1):
+            return generation + 1
+        self._must_exist(snapshot_id)
+        raise exception.StaleGeneration(snapshot=snapshot_id, generation=generation)
+
+    @claims.transaction
+    def update(self, snapshot_id: str, **values) -> None:
+        """Set columns no decision rests on: name, description, properties, skew_ms.
+
+        :raises NameTaken, SnapshotNotFound:
+        """
+        if set(values) - _FREE_COLUMNS:
+            raise exception.Bug(reason=f'{set(values) - _FREE_COLUMNS} need compare_and_swap')
+        try:
+            with self._engine.writing() as session:
+                row = session.get(models.Snapshot, snapshot_id, with_for_update=True)
+                if row is None:
+                    raise exception.SnapshotNotFound(snapshot=snapshot_id)
+                for column, value in values.items():
+                    setattr(row, column, value)
+                if row.live_name is not None:
+                    row.live_name = _live_name(row.project_id, row.name)
+                row.updated_at = self._moment()
+        except db_exception.DBDuplicateEntry as exc:
+            raise exception.NameTaken(name=values['name']) from exc
+
+    @claims.transaction
+    def update_members(self, snapshot_id: str, values: dict[str, dict]) -> None:
+        """Set columns of members, by member id; members it does not have are passed over."""
+        for columns in values.values():
+            if set(columns) - _MEMBER_COLUMNS:
+                raise exception.Bug(reason=f'members have no {set(columns) - _MEMBER_COLUMNS}')
+        with self._engine.writing() as session:
+            for member_id, columns in values.items():
+                session.execute(
+                    sa.update(models.Member).where(models.Member.snapshot_id == snapshot_id,
+                                                   models.Member.member_id == member_id)
+                    .values(**columns).execution_options(synchronize_session=False))
+
+    @claims.transaction
+    def delete(self, snapshot_id: str) -> bool:
+        """Remove a row and its members; whether there was one."""
+        return self._remove(models.Snapshot.id == snapshot_id) == 1
+
+    @claims.transaction
+    def purge(self, before: datetime.datetime) -> int:
+        """Remove snapshots in error that have not changed since; how many.
+
+        Those some host has not answered for stay: there may be something of ours left.
+        """
+        return self._remove(
+            models.Snapshot.status == 'error', models.Snapshot.closed.is_(True),
+            models.Snapshot.updated_at < before.astimezone(datetime.UTC).replace(tzinfo=None))
+
+    # -- inside --------------------------------------------------------------------------------
+
+    def _remove(self, *conditions):
+        with self._engine.writing() as session:
+            return session.execute(
+                sa.delete(models.Snapshot).where(*conditions)
+                .execution_options(synchronize_session=False)).rowcount
+
+    def _must_exist(self, snapshot_id):
+        with self._engine.reading() as session:
+            if session.get(models.Snapshot, snapshot_id) is None:
+                raise exception.SnapshotNotFound(snapshot=snapshot_id)
+
+def _live_name(project_id, name):
+    return f'{project_id}/{name}'
+
+
+def _record(row: models.Snapshot) -> records.Snapshot:
+    columns = {column.key: getattr(row, column.key) for column in row.__table__.columns}
+    del columns['live_name']
+    for moment in ('created_at', 'updated_at'):
+        columns[moment] = columns[moment].replace(tzinfo=datetime.UTC)
+    members = tuple(records.Member(**{
+        column.key: getattr(member, column.key) for column in member.__table__.columns
+        if column.key not in ('snapshot_id', 'position')}) for member in row.members)
+    return records.Snapshot(**columns, members=members)

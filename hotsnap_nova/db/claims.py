@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who may do what next: epochs, leases, and wishes left for whoever drives a snapshot.
+
+Leases only keep coordinators from working twice; no correctness rests on them
+or on clocks.
+"""
+
+import datetime
+import functools
+import time
+from collections.abc import Callable
+
+import sqlalchemy as sa
+from oslo_db import api as db_retry
+from oslo_db import exception as db_exception
+
+from hotsnap_nova import exception
+from hotsnap_nova.db import engine, models
+
+
+def transaction(method):
+    """Repeat what a deadlock rolled back; tell the operator of anything else."""
+    retried = db_retry.wrap_db_retry(
+        max_retries=5, retry_interval=0.02, max_retry_interval=0.5,
+        retry_on_deadlock=True)(method)
+
+    @functools.wraps(method)
+    def call(*args, **kwargs):
+        try:
+            return retried(*args, **kwargs)
+        except db_exception.DBError as exc:
+            raise engine.unavailable(exc) from exc
+    return call
+
+
+class Claims:
+    """For any number of threads and processes.
+
+    Any method raises DatabaseUnavailable where the database does not answer.
+
+    :param url: see ``engine.Engine``
+    :param clock: seconds since 1970; the same on all coordinators, within a lease's spare
+    """
+
+    def __init__(self, url: str, clock: Callable[[], float] = time.time):
+        self._engine = engine.Engine(url)
+        self._clock = clock
+
+    # -- wishes --------------------------------------------------------------------------------
+
+    @transaction
+    def request_abort(self, snapshot_id: str, text: str) -> None:
+        """Leave word for whoever drives the snapshot.
+
+        :raises SnapshotNotFound:
+        """
+        if not self._set(snapshot_id, {'abort_request': text}):
+            raise exception.SnapshotNotFound(snapshot=snapshot_id)
+
+    @transaction
+    def abort_requested(self, snapshot_id: str) -> str | None:
+        """What ``request_abort`` left, or None."""
+        with self._engine.reading() as session:
+            return session.scalar(sa.select(models.Snapshot.abort_request).where(
+                models.Snapshot.id == snapshot_id))
+
+    # -- epochs --------------------------------------------------------------------------------
+
+    @transaction
+    def next_epoch(self, group_id: str) -> int:
+        """A number above all that this group was ever given, from 1; never given again."""
+        with self._engine.writing() as session:
+            # The write comes first: it makes another process wait, not fail.
+            done = session.execute(
+                sa.update(models.GroupEpoch).where(models.GroupEpoch.group_id == group_id)
+                .values(epoch=models.GroupEpoch.epoch + 1)
+                .execution_options(synchronize_session=False))
+            if done.rowcount:
+                return session.scalar(sa.select(models.GroupEpoch.epoch).where(
+                    models.GroupEpoch.group_id == group_id))
+            try:
+                session.execute(sa.insert(models.GroupEpoch).values(group_id=group_id, epoch=1))
+            except db_exception.DBDuplicateEntry as exc:
+                raise db_exception.RetryRequest(exc) from exc
+            return 1
+
+    # -- leases --------------------------------------------------------------------------------
+
+    @transaction
+    def take_lease(self, snapshot_id: str, owner: str, lease_s: float,
+                   force: bool = False) -> bool:
+        """Whether ``owner`` now has the snapshot's lease, for ``lease_s`` seconds.
+
+        :param force: the holder is known to be dead
+        """
+        now = self._clock()
+        free = sa.true() if force else sa.or_(
+            models.Snapshot.lease_owner.is_(None), models.Snapshot.lease_owner == owner,
+            models.Snapshot.lease_expires_at <= now)
+        return self._set(snapshot_id, {'lease_owner': owner, 'lease_expires_at': now + lease_s},
+                         free)
+
+    @transaction
+    def renew_lease(self, snapshot_id: str, owner: str, lease_s: float) -> bool:
+        """Whether ``owner`` still had the lease; it then has it for ``lease_s`` from now."""
+        return self._set(snapshot_id, {'lease_expires_at': self._clock() + lease_s},
+                         models.Snapshot.lease_owner == owner)
+
+    @transaction
+    def release_lease(self, snapshot_id: str, owner: str) -> bool:
+        """Whether ``owner`` had the lease; nobody has it now."""
+        return self._set(snapshot_id, {'lease_owner': None, 'lease_expires_at': None},
+                         models.Snapshot.lease_owner == owner)
+
+    # -- inside --------------------------------------------------------------------------------
+
+    def _set(self, snapshot_id, values, *conditions, **more):
+        with self._engine.writing() as session:
+            done = session.execute(
+                sa.update(models.Snapshot).where(models.Snapshot.id == snapshot_id, *conditions)
+                .values(**values, **more, updated_at=self._moment())
+                .execution_options(synchronize_session=False))
+            return done.rowcount == 1
+
+    def _moment(self):
+        return datetime.datetime.fromtimestamp(self._clock(), datetime.UTC).replace(tzinfo=None)

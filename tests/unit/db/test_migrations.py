@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+import concurrent.futures
+import multiprocessing
+
+import alembic.autogenerate
+import alembic.runtime.migration
+import alembic.script
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import schema
+from sqlalchemy.dialects import mysql
+
+from hotsnap_nova import exception
+from hotsnap_nova.db import api, engine, migration, models
+from tests.unit.db import rows
+
+
+@pytest.fixture
+def empty(url):
+    empty = engine.Engine(url)
+    yield empty
+    empty.close()
+
+
+def differences(connection):
+    context = alembic.runtime.migration.MigrationContext.configure(
+        connection, opts={'compare_type': True})
+    return alembic.autogenerate.compare_metadata(context, models.Base.metadata)
+
+
+def test_migrations_and_models_agree(empty):
+    migration.upgrade(empty.engine)
+
+    with empty.engine.connect() as connection:
+        assert differences(connection) == []
+
+
+def test_a_column_without_a_migration_would_be_noticed(empty):
+    migration.upgrade(empty.engine)
+    with empty.engine.begin() as connection:
+        connection.exec_driver_sql('ALTER TABLE snapshots DROP COLUMN skew_ms')
+
+    with empty.engine.connect() as connection:
+        assert len(differences(connection)) == 1
+
+
+def test_each_migration_follows_the_one_before():
+    script = alembic.script.ScriptDirectory.from_config(migration.configuration())
+
+    assert len(script.get_heads()) == 1
+    assert len(script.get_bases()) == 1
+
+
+def test_each_migration_applies_in_turn_from_nothing(empty):
+    script = alembic.script.ScriptDirectory.from_config(migration.configuration())
+
+    for revision in reversed([each.revision for each in script.walk_revisions()]):
+        migration.upgrade(empty.engine, revision)
+
+    with empty.engine.connect() as connection:
+        assert differences(connection) == []
+
+
+def test_upgrading_keeps_what_is_there(database):
+    database.create(rows.snapshot(), rows.members('a'))
+
+    database.upgrade()
+
+    assert database.get('s1').members[0].name == 'a'
+
+
+def test_tables_of_a_newer_version_are_refused(database):
+    with database._engine.engine.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+
+    with pytest.raises(exception.DatabaseUnavailable, match='another version'):
+        database.upgrade()
+
+
+def _upgrade(url):
+    database = api.Database(url)
+    database.upgrade()
+    epoch = database.next_epoch('g')
+    database.close()
+    return epoch
+
+
+def test_processes_that_start_together_make_the_tables_once(url):
+    with concurrent.futures.ProcessPoolExecutor(
+            4, mp_context=multiprocessing.get_context('spawn')) as pool:
+        epochs = list(pool.map(_upgrade, [url] * 8))
+
+    assert sorted(epochs) == list(range(1, 9))
+
+
+def test_tables_can_be_made_on_mariadb():
+    """Compiled only: no server is asked. What it does refuse, the compiler does not all know."""
+    for table in models.Base.metadata.sorted_tables:
+        statement = str(schema.CreateTable(table).compile(dialect=mysql.dialect()))
+        assert 'utf8mb4' in statement
+        assert 'InnoDB' in statement
+        for key in [table.primary_key, *table.indexes,
+                    *(c for c in table.constraints if isinstance(c, sa.UniqueConstraint))]:
+            # InnoDB's longest key, in bytes of utf8mb4
+            assert sum(4 * getattr(column.type, 'length', None) if isinstance(
+                column.type, sa.String) else 8 for column in key.columns) <= 3072
+
+
+def test_migrations_make_on_mariadb_what_models_say():
+    """The same statements, whoever makes the tables: types that SQLite does not tell apart."""
+    script = alembic.script.ScriptDirectory.from_config(migration.configuration())
+    made = sa.MetaData()
+
+    class Collector:
+        """Stands in for alembic's op: keeps tables instead of making them."""
+
+        def create_table(self, name, *parts, **options):
+            sa.Table(name, made, *parts, **options)
+
+        def create_index(self, name, table, columns):
+            sa.Index(name, *(made.tables[table].c[column] for column in columns))
+
+    for revision in reversed(list(script.walk_revisions())):
+        module = revision.module
+        real, module.op = module.op, Collector()
+        try:
+            module.upgrade()
+        finally:
+            module.op = real
+
+    def statements(metadata):
+        return {table.name: str(schema.CreateTable(table).compile(dialect=mysql.dialect()))
+                for table in metadata.sorted_tables}
+
+    assert statements(made) == statements(models.Base.metadata)
