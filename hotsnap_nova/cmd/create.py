@@ -126,7 +126,7 @@ def _create_detached(app, request):
               open(reader) as events):
             snapshot = _listen(events, child, wish, bars)
     with app.open_services() as services:
-        return services.open_reader().get(snapshot)
+        return services.open_database().get(snapshot)
 
 
 def _listen(events, child, wish, bars):

@@ -38,10 +38,16 @@ class Local:
     def __exit__(self, *error):
         self._ends.close()
 
-    def open_reader(self):
-        """`Snapshots` that can only look into the database."""
-        from hotsnap_nova.conductor import snapshots
-        return snapshots.Snapshots(self._open_database(), None, '')
+    def open_database(self):
+        """The coordinator's `Database`: enough for looking."""
+        from hotsnap_nova.db import api
+        connection = self._conf.database_connection
+        if not connection:
+            connection = f'sqlite:///{os.path.join(self._state_path(), "hotsnap.db")}'
+        database = api.Database(connection)
+        self._ends.callback(database.close)
+        database.upgrade()
+        return database
 
     def open(self):
         """`Snapshots` that can do everything; first cleans up after dead processes.
@@ -54,7 +60,7 @@ class Local:
         from hotsnap_nova.compute import locks, rpcapi, service
         from hotsnap_nova.conductor import snapshots
 
-        database = self._open_database()
+        database = self.open_database()
         owners = locks.Locks(os.path.join(self._state_path(), 'locks'))
         owner = f'{_OWNER}{uuid.uuid4()}'
         owners.take(owner)
@@ -82,13 +88,6 @@ class Local:
         for snapshot in self.recovered:
             found.wait(snapshot, timeout_s=_RECOVERY_S)
         return found
-
-    def _open_database(self):
-        from hotsnap_nova.db import api
-        connection = self._conf.database_connection
-        if not connection:
-            connection = f'sqlite:///{os.path.join(self._state_path(), "hotsnap.db")}'
-        return api.open_database(connection)
 
     def _state_path(self):
         path = os.path.abspath(self._conf.state_path)

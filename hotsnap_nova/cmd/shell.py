@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``hotsnap``: group snapshots of libvirt's guests, without OpenStack."""
 
+import argparse
 import contextlib
 import logging
 import logging.handlers
@@ -41,8 +42,7 @@ COMMANDS = {
     'recover': check.Recover,
 }
 INTERRUPTED = 130
-_EXAMPLES = """
-examples:
+_EXAMPLES = """examples:
   hotsnap check --domain web --domain db
   hotsnap snapshot create before-upgrade --domain web --domain db --wait
   hotsnap snapshot show before-upgrade
@@ -72,8 +72,9 @@ class Shell(app.App):
 
     def build_option_parser(self, description, version, argparse_kwargs=None):
         """Global options; the rest of the configuration is in files."""
-        parser = super().build_option_parser(description, version, argparse_kwargs)
-        parser.epilog = _EXAMPLES
+        parser = super().build_option_parser(description, version, {
+            'epilog': _EXAMPLES, 'formatter_class': argparse.RawDescriptionHelpFormatter,
+            **(argparse_kwargs or {})})
         parser.add_argument('--config-file', metavar='FILE', action='append', default=[],
                             help='read [hotsnap] options from FILE (repeatable)')
         parser.add_argument('--uri', metavar='URI', help='libvirt URI of the guests')
@@ -112,7 +113,9 @@ class Shell(app.App):
     def configure_logging(self):
         """Errors to the terminal by us, everything else to a file; more with -v."""
         root = logging.getLogger('')
-        root.setLevel(logging.INFO)
+        root.setLevel(logging.WARNING)
+        logging.getLogger('hotsnap_nova').setLevel(
+            logging.DEBUG if self.options.verbose_level > 2 else logging.INFO)
         for handler in _ours(root):
             root.removeHandler(handler)
         if self.options.verbose_level > 1:

@@ -47,7 +47,7 @@ class List(base.Lister):
             return _COLUMNS, [
                 (row.id, row.name, row.status, row.phase, row.gate,
                  ', '.join(member.name for member in row.members), view.time(row.created_at))
-                for row in services.open_reader().list(**filters)]
+                for row in services.open_database().list(**filters)]
 
 
 class Show(base.ShowOne):
@@ -62,7 +62,7 @@ class Show(base.ShowOne):
 
     def take_action(self, args):
         with self.app.open_services() as services:
-            return view.detailed(services.open_reader().get(args.snapshot),
+            return view.detailed(services.open_database().get(args.snapshot),
                                  machine=is_machine(args))
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One snapshot, driven from its row to its end by the coordinator machine."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +19,8 @@ LOG = logging.getLogger(__name__)
 _LOOK_EVERY_S = 1.0
 #: Calls to one host that may be under way: the first, and repeats answered "working".
 _CALLS_A_HOST = 4
+#: No row is ever at it.
+_NO_GENERATION = -1
 _URGENT = frozenset({coordinator.Phase.RECORD, coordinator.Phase.RELEASE})
 _OVER = frozenset({coordinator.Phase.CLOSED, coordinator.Phase.STOOD_DOWN})
 
@@ -59,6 +62,7 @@ class Drive:
 
     def start(self, resume: bool = False) -> None:
         """Begin, or with ``resume`` go on from the row, in a thread of its own."""
+        self._warm_up()
         make = coordinator.Coordinator.resume if resume else coordinator.Coordinator.begin
         self._machine, todo = make(self._row, time.monotonic_ns())
         self._runner = runner.Runner(self._machine, {
@@ -116,14 +120,21 @@ class Drive:
             with self._news:
                 self._news.notify_all()
 
+    def _warm_up(self):
+        """Have the statement of a decision compiled, which takes longer than to carry it out."""
+        decision = commands.Persist(self.snapshot, _NO_GENERATION, durable.Decision.RELEASE)
+        with contextlib.suppress(exception.HotsnapError):
+            self._database.compare_and_swap(self.snapshot, _NO_GENERATION,
+                                            **rows.decided(self._row, decision))
+
     def _look_around(self):
         if self._ends is not None and time.monotonic() >= self._ends:
             self.abort(messages.Cause(exception.CutExpired.code,
                                       'not complete when the deadline passed'))
         self._quietly(self._database.renew_lease, self.snapshot, self._owner, self._lease_s)
-        found = self._quietly(self._database.get, self.snapshot)
-        if found and found.abort_request:
-            self.abort(messages.Cause(exception.Aborted.code, found.abort_request))
+        wish = self._quietly(self._database.abort_requested, self.snapshot)
+        if wish:
+            self.abort(messages.Cause(exception.Aborted.code, wish))
 
     def _keep_progress(self):
         with self._news:
@@ -134,7 +145,8 @@ class Drive:
                 for member, (done, total) in progress.items()})
 
     def _keep_measurements(self):
-        skew_ms, columns = rows.measured(self._machine.state.row.answers)
+        skew_ms, columns = rows.measured(self._machine.state.answers
+                                         or self._machine.state.row.answers)
         self._quietly(self._database.update_members, self.snapshot, columns)
         if skew_ms is not None:
             self._quietly(self._database.update, self.snapshot, skew_ms=skew_ms)

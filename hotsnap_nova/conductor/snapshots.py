@@ -4,6 +4,7 @@
 import datetime
 import json
 import threading
+import time
 import uuid
 from collections.abc import Callable
 
@@ -18,6 +19,7 @@ LOG = logging.getLogger(__name__)
 _NAMESPACE = uuid.UUID('0f5a6c1e-94c9-4f4b-8d4b-6f1c5b0b2f6e')
 #: Between the last cut and its host's word of it, and for releases that dawdle.
 _SPARE_MS = 1_000
+_POLL_S = 0.1
 
 
 class Snapshots:
@@ -103,6 +105,17 @@ class Snapshots:
         return {'gates': gates, 'findings': [dict(finding, host=host)
                                              for host, verdict in verdicts.items()
                                              for finding in verdict['findings']]}
+
+    def wait_until_over(self, name: str, timeout_s: float = 120.0) -> None:
+        """Return when a snapshot is being made by nobody any more, here or elsewhere.
+
+        :raises SnapshotBusy: it takes longer than ``timeout_s``
+        """
+        ends = time.monotonic() + timeout_s
+        while (found := self._database.get(name)).status == rows.CREATING:
+            if time.monotonic() >= ends:
+                raise exception.SnapshotBusy(snapshot=found.name, status=found.phase)
+            time.sleep(_POLL_S)
 
     # -- having --------------------------------------------------------------------------------
 
