@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How hosts go on: their machine, its threads of commands, and the faults among them."""
+
+from dataclasses import replace
+
+from hotsnap_nova.protocol import commands as do
+from hotsnap_nova.protocol import cut
+from hotsnap_nova.protocol.messages import Refused, Working
+from tests.explore.hostmodel import Violation, write_journal
+from tests.explore.world import FAILED
+
+
+class HostRules:
+    def _request(self, world, name, message):
+        host = world.host(name)
+        return self._hear(world, host, message)
+
+    def _tick(self, world, name):
+        host = world.host(name)
+        machine = self.build.participant(host.machine)
+        return self._obey(world, host, machine, machine.tick(host.now))
+
+    def _crash(self, world, name):
+        host = replace(world.host(name), machine=None, threads=())
+        return world.spend("host_crashes").with_host(host)
+
+    def _restart(self, world, name):
+        host = world.host(name)
+        residues = self.build.engine.survey(host, world.row.snapshot, world.row.epoch)
+        machine, commands = self.build.participant.recover(
+            name, residues, host.parts, host.decided
+        )  # fmt: skip
+        return self._obey(world, host, machine, commands)
+
+    def _do(self, world, name, n, how, units):
+        host = world.host(name)
+        command, rest = host.threads[n][0], host.threads[n][1:]
+        others = host.threads[:n] + host.threads[n + 1 :]
+        all_units = self._units(host, command)
+        if self._fault is not None:
+            kind, to_go = self._fault
+            self._fault = None
+            if to_go < all_units:
+                how, units = kind, None if kind == "second stop" else to_go
+            else:
+                self._fault = (kind, to_go - all_units)
+        self._done += [command] * all_units
+        if how in ("fail", "second stop"):
+            world = world.spend("failures")
+        if how == "crash":
+            world = world.spend("host_crashes")
+        if isinstance(command, do.Journal):
+            if how == "crash":
+                return world.with_host(replace(host, machine=None, threads=()))
+            if how == "fail":
+                outcome = do.CommandFailed(command, FAILED)
+            else:
+                host = write_journal(host, command)
+                outcome = do.Journaled(command)
+        else:
+            if how == "ok" and not self.build.engine.allows(host, command):
+                how, units = "fail", 0
+            world = self._work(world, name, command, units, how)
+            host = world.host(name)
+            if how == "crash":
+                return world.with_host(replace(host, machine=None, threads=()))
+            if how == "fail":
+                outcome = do.CommandFailed(command, FAILED)
+            else:
+                outcome = self.build.engine.outcome(host, command)
+            if isinstance(command, do.DiscardMembers):  # it ends a save that was going on
+                others = tuple(t for t in others if not isinstance(t[0], do.SaveMembers))
+        if how == "fail" and self.build.stops_at_failure:
+            rest = ()
+        host = replace(host, threads=others)
+        return self._hear(world, host, outcome, rest)
+
+    def _work(self, world, name, command, limit, how):
+        """The first ``limit`` units of an engine's command, or all."""
+        engine = self.build.engine
+        for member, unit in engine.units(world.host(name), command)[:limit]:
+            host = world.host(name)
+            journalled = {part.snapshot for part in host.parts}
+            if unit is cut.Step.SUSPEND and command.snapshot not in journalled:
+                raise Violation(f"{name} stops a guest without having journalled that it may")
+            guest, effects = engine.apply(host.guest(member), unit, command, host.now)
+            if how == "second stop" and unit is cut.Step.FREEZE:
+                taken = replace(guest.taken, torn=True)
+                guest = replace(guest, taken=taken, stops=guest.stops + 1)
+            world = self._route(world.with_host(host.with_guest(guest)), effects)
+            world = self._leak(world)
+        return world
+
+    def _units(self, host, command):
+        if isinstance(command, do.Journal):
+            return 1
+        return len(self.build.engine.units(host, command))
+
+    def _hear(self, world, host, message, rest=()):
+        machine = self.build.participant(host.machine)
+        return self._obey(world, host, machine, machine.receive(message, host.now), rest)
+
+    def _obey(self, world, host, machine, commands, rest=()):
+        """Replies go out at once; a save goes on beside the rest, which goes on in its thread."""
+        thread, threads = [], list(host.threads)
+        net = set()
+        for command in (*commands, *rest):
+            if isinstance(command, do.Reply):
+                if isinstance(command.answer, Refused):
+                    net.add(replace(command.answer, cause=FAILED))
+                elif not isinstance(command.answer, Working):
+                    net.add(command.answer)
+            elif isinstance(command, do.SaveMembers):
+                threads.append((command,))
+            else:
+                thread.append(command)
+        if thread:
+            threads.append(tuple(thread))
+        if machine.state is host.machine and not threads and net <= world.net:
+            return world
+        threads.sort(key=repr)
+        host = replace(host, machine=machine.state, threads=tuple(threads))
+        world = replace(world.with_host(host), net=world.net | net)
+        for n, waiting in enumerate(host.threads if self.atomic else ()):
+            if not isinstance(waiting[0], do.SaveMembers):
+                return self._do(world, host.name, n, "ok", None)
+        return world

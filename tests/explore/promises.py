@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What must never be, whatever fails."""
+
+from hotsnap_nova.protocol.durable import Decision
+from tests.explore.hostmodel import Violation
+
+
+def check_decision(world, row):
+    final = world.row.decision in (Decision.FINISH, Decision.DISCARD)
+    if final and row.decision is not world.row.decision:
+        raise Violation("a decision was changed")
+    if row.decision is not Decision.FINISH or row.closed:
+        return
+    for host in world.hosts:
+        for guest in host.guests:
+            taken = guest.taken
+            if taken is None or taken.snapshot != row.snapshot or not guest.saved:
+                raise Violation(f"available without the state of {guest.name}")
+            if taken.orphan:
+                raise Violation(f"{guest.name} has received what nobody has sent")
+            if taken.torn:
+                raise Violation(f"{guest.name}'s memory and disk are of two instants")
+            for other in (g for h in world.hosts for g in h.guests):
+                sent = dict(other.taken.sent).get(guest.name, 0) if other.taken else 0
+                if dict(taken.received).get(other.name, 0) > sent:
+                    raise Violation(f"{guest.name} has a packet {other.name} has not sent")
+
+
+def check(world):
+    """Raise where a promise is broken in this world."""
+    row = world.row
+    for host in world.hosts:
+        for known in host.decided:
+            decided = known.decision in (Decision.FINISH, Decision.DISCARD)
+            if known.snapshot == row.snapshot and decided and known.decision != row.decision:
+                raise Violation(f"{host.name} believes {known.decision}, not {row.decision}")
+        for guest in host.guests:
+            published = any(taken.snapshot == row.snapshot for taken in guest.published)
+            if published and row.decision is not Decision.FINISH:
+                raise Violation(f"{guest.name} was published but never decided")
+            if row.closed and row.decision is Decision.FINISH and not published:
+                raise Violation(f"{guest.name} of an available snapshot is missing")
+        idle = host.machine is not None and not host.threads and not host.machine.parts
+        for guest in host.guests if idle or row.closed else ():
+            if not guest.untouched:
+                raise Violation(f"{guest.name} is left with traces of a snapshot")
+        if row.closed and (host.parts or (host.machine and host.machine.parts)):
+            raise Violation(f"{host.name} still holds on to a closed snapshot")
+
+
+def is_quiet(world):
+    """Everything is over, and the guests are as they were."""
+    return (
+        world.row.closed
+        and all(host.machine is not None and not host.threads for host in world.hosts)
+        and all(guest.untouched for host in world.hosts for guest in host.guests)
+    )

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every interleaving of a few hosts and a few faults keeps every promise, and can become quiet.
+
+``-s`` prints how many worlds were visited. A failure prints the shortest story that leads to it.
+"""
+
+import pytest
+
+from hotsnap_nova.protocol.messages import Gate
+from tests.explore.explorer import explore
+from tests.explore.hostmodel import Violation
+from tests.explore.rules import Rules
+from tests.explore.world import Budget, new_world
+
+HOLD, BARRIER, MARKER = Gate.HOLD, Gate.BARRIER, Gate.MARKER
+WORLDS = {
+    "messages arrive while hosts work": (HOLD, 2, 1, False, {}),
+    "a host dies anywhere while messages arrive": (HOLD, 2, 1, False, {"host_crashes": 1}),
+    "two commands fail": (HOLD, 2, 1, True, {"failures": 2}),
+    "a host dies twice": (HOLD, 2, 1, True, {"host_crashes": 2}),
+    "a host dies, a lease ends": (HOLD, 2, 1, True, {"host_crashes": 1, "lapses": 1}),
+    "a barrier, a host dies, a lease ends": (
+        BARRIER, 2, 1, True, {"host_crashes": 1, "lapses": 1}
+    ),
+    "a barrier, a command fails, a lease ends": (
+        BARRIER, 2, 1, True, {"failures": 1, "lapses": 1}
+    ),
+    "two members on each host": (HOLD, 2, 2, True, {"failures": 1}),
+    "a host and the coordinator die": (
+        HOLD, 2, 1, True, {"host_crashes": 1, "coordinator_crashes": 1}
+    ),
+    "a command fails, the coordinator dies": (
+        HOLD, 2, 1, True, {"failures": 1, "coordinator_crashes": 1}
+    ),
+    "two coordinators": (HOLD, 2, 1, True, {"takeovers": 1}),
+    "two coordinators, a write fails": (HOLD, 1, 1, True, {"takeovers": 1, "failures": 1}),
+    "the user aborts": (HOLD, 2, 1, True, {"aborts": 1, "host_crashes": 1}),
+    "the messages of an earlier snapshot linger": (HOLD, 2, 1, True, {"more_snapshots": 1}),
+    "an earlier snapshot, a host dies": (
+        HOLD, 1, 1, True, {"more_snapshots": 1, "host_crashes": 1}
+    ),
+    "three hosts": (HOLD, 3, 1, True, {}),
+    "three hosts, one dies": (HOLD, 3, 1, True, {"host_crashes": 1, "timeouts": 0}),
+    "three hosts, a barrier, a lease ends": (BARRIER, 3, 1, True, {"lapses": 1, "timeouts": 0}),
+    "markers": (MARKER, 2, 1, True, {"lapses": 1}),
+    "markers, a host dies, a cut fails": (MARKER, 2, 1, True, {"host_crashes": 1, "failures": 1}),
+    "markers, three hosts": (MARKER, 3, 1, True, {"timeouts": 0}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("story", WORLDS)
+def test_every_world_keeps_the_promises_and_can_become_quiet(story):
+    gate, hosts, members, atomic, faults = WORLDS[story]
+    rules = Rules(atomic=atomic)
+
+    found = explore(rules, rules.begin(new_world(gate, hosts, members, Budget(**faults))))
+
+    print(f"{story}: {found.states} states, {found.steps} steps, {found.quiet} ends")
+    assert 0 < found.available < found.quiet or not any(faults.values())
+
+
+def test_without_a_gate_members_receive_what_nobody_has_sent():
+    rules = Rules()
+
+    with pytest.raises(Violation, match="has received what nobody has sent"):
+        explore(rules, rules.begin(new_world(Gate.NONE)))

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How packets go between guests, and what becomes of gates that nobody opens."""
+
+from dataclasses import replace
+
+from hotsnap_nova.protocol import commands as do
+from hotsnap_nova.protocol import cut
+from hotsnap_nova.protocol.cut import Deliver, Emit, Packet, TakeCut
+from hotsnap_nova.protocol.messages import Gate, Member
+
+
+class TrafficRules:
+    def _guard(self, world, name):
+        for guest in world.host(name).guests:
+            guest, effects = self.build.engine.guard(guest)
+            world = self._route(world.with_host(world.host(name).with_guest(guest)), effects)
+        return world
+
+    def _lapse(self, world, name):
+        """The lease of this host's gates ends, and with it what its clock shows."""
+        world, opened = world.spend("lapses"), []
+        for guest in world.host(name).guests:
+            if not guest.leased:
+                continue
+            if guest.path.gate is Gate.BARRIER:
+                guest, effects = self.build.engine.guard(guest)
+            else:
+                path, effects = guest.path.lapse()
+                guest = replace(guest, path=path, leased=False)
+            end = guest.closed_ns + cut.NS_PER_MS
+            host = world.host(name).with_guest(guest)
+            world = world.with_host(replace(host, now=max(host.now, end)))
+            world = self._route(world, effects)
+            opened.append(guest)
+        return self._leak(world, opened)
+
+    def _packet(self, world, sender, receiver, how):
+        """A packet crosses at once; it may ask the receiver to cut itself first."""
+        if how == "fail":
+            world = world.spend("failures")
+        _, effects = sender.path.send(Packet(sender.name, receiver.name, 0))
+        return self._route(world, effects, at_once=True, cut_fails=how == "fail")
+
+    def _route(self, world, effects, at_once=False, cut_fails=False):
+        for effect in effects:
+            match effect:
+                case Emit(packet=packet) if at_once:
+                    world = self._arrive(world, packet, cut_fails)
+                case Emit(packet=packet) if packet.number:
+                    world = replace(world, packets=(*world.packets, packet))
+                case Deliver(packet=packet):
+                    world = self._receive(world, packet)
+        return world
+
+    def _arrive(self, world, packet, cut_fails=False):
+        host = _host_of(world, packet.target)
+        guest = host.guest(packet.target)
+        path, effects = guest.path.arrive(packet)
+        world = world.with_host(host.with_guest(replace(guest, path=path)))
+        for effect in effects:
+            if isinstance(effect, TakeCut):
+                world = self._cut_now(world, host.name, packet.target, cut_fails)
+            else:
+                world = self._route(world, (effect,))
+        return world
+
+    def _cut_now(self, world, name, member, fails):
+        guest = world.host(name).guest(member)
+        if fails:
+            path, effects = guest.path.fail()
+            guest = replace(guest, path=path)
+            return self._route(world.with_host(world.host(name).with_guest(guest)), effects)
+        work = dict(world.row.hosts)[name]
+        alone = replace(work, members=(Member(member),))
+        command = do.RecordMembers(world.row.snapshot, world.row.epoch, alone)
+        return self._work(world, name, command, None, "ok")
+
+    def _receive(self, world, packet):
+        host = _host_of(world, packet.target)
+        guest = host.guest(packet.target)
+        if guest.path.epoch < packet.epoch:
+            guest = replace(guest, orphan=True)
+        if packet.number:
+            received = dict(guest.received)
+            received[packet.source] = max(received.get(packet.source, 0), packet.number)
+            guest = replace(guest, received=tuple(sorted(received.items())))
+        return world.with_host(host.with_guest(guest))
+
+    def _leak(self, world, opened=()):
+        """The worst case: who is past its cut and may send, at once sends to all before theirs.
+
+        With markers it is an action of its own, because it changes the receiver.
+        """
+        if world.row.hosts[0][1].gate is Gate.MARKER:
+            return world
+        snapshot = world.row.snapshot
+        guests = [guest for host in world.hosts for guest in host.guests]
+        if not opened and not any(_is_taken(g, snapshot) and g.leaks for g in guests):
+            return world
+        hosts = tuple(
+            replace(host, guests=tuple(
+                g if _is_taken(g, snapshot) or g.path.suspended else replace(g, orphan=True)
+                for g in host.guests
+            ))
+            for host in world.hosts
+        )  # fmt: skip
+        return replace(world, hosts=hosts)
+
+
+def _is_taken(guest, snapshot):
+    return guest.taken is not None and guest.taken.snapshot == snapshot
+
+
+def _host_of(world, member):
+    return next(h for h in world.hosts if any(g.name == member for g in h.guests))
