@@ -99,6 +99,12 @@ class DomainXml:
     def vcpus(self) -> int:
         return int(self._text('./vcpu') or 1)
 
+    @property
+    def agent(self) -> bool:
+        """Whether a guest agent may answer."""
+        return any(target.get('name') == 'org.qemu.guest_agent.0'
+                   for target in self.root.iterfind('./devices/channel/target'))
+
     def find_all(self, path: str) -> list[ET.Element]:
         return self.root.findall(path)
 

@@ -27,17 +27,6 @@ _STATES = {
     libvirt.VIR_DOMAIN_PMSUSPENDED: 'asleep',
 }
 
-#: Why libvirt holds a guest paused, where it was not a bare QMP ``stop`` like
-#: ours: such a pause is somebody's, and we never end it.
-_NOT_OURS = frozenset({
-    libvirt.VIR_DOMAIN_PAUSED_USER, libvirt.VIR_DOMAIN_PAUSED_IOERROR,
-    libvirt.VIR_DOMAIN_PAUSED_MIGRATION, libvirt.VIR_DOMAIN_PAUSED_SAVE,
-    libvirt.VIR_DOMAIN_PAUSED_DUMP, libvirt.VIR_DOMAIN_PAUSED_WATCHDOG,
-    libvirt.VIR_DOMAIN_PAUSED_CRASHED, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY,
-    libvirt.VIR_DOMAIN_PAUSED_POSTCOPY_FAILED, libvirt.VIR_DOMAIN_PAUSED_API_ERROR,
-})
-
-
 def connect(uri: str):
     """A libvirt connection with events delivered by one thread of this process.
 
@@ -68,7 +57,12 @@ def _run_loop() -> None:
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """``name`` as people say it; ``ours``: a pause that a bare ``stop`` explains."""
+    """``name`` as people say it.
+
+    :ivar ours: paused for no reason that libvirt knows, as after our bare QMP
+        ``stop``. A pause by an operator, an I/O error or a migration has its
+        reason, survives us, and is never ended by us.
+    """
 
     name: str
     ours: bool = False
@@ -145,7 +139,8 @@ class Guest:
         with self._translated('state'):
             state, reason = self._domain.state()
         name = _STATES.get(state, 'in an unknown state')
-        return State(name, ours=name == 'paused' and reason not in _NOT_OURS)
+        return State(name, ours=name == 'paused'
+                     and reason == libvirt.VIR_DOMAIN_PAUSED_UNKNOWN)
 
     def require_running(self) -> None:
         """:raises exception.GuestNotRunning:"""
@@ -169,6 +164,19 @@ class Guest:
     def persistent(self) -> bool:
         with self._translated('persistence'):
             return bool(self._domain.isPersistent())
+
+    def has_saved_state(self) -> bool:
+        """Whether a managed save image would be started instead of the disks."""
+        with self._translated('managed save'):
+            return bool(self._domain.hasManagedSaveImage())
+
+    def incompatible_with(self, save_image: str) -> str:
+        """Why the definition does not fit a save image, which is changed; '' where it does."""
+        try:
+            self._connection.saveImageDefineXML(save_image, self.xml(live=False), 0)
+        except libvirt.libvirtError as exc:
+            return str(exc)
+        return ''
 
     def libvirt_job(self) -> bool:
         """Whether libvirt itself runs a job (a migration, a save) on the guest."""

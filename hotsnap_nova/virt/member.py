@@ -7,7 +7,6 @@ from what QEMU itself shows. Both ends, ``finish`` and ``discard``, cut what is
 held here first and then sweep: a fresh process does just the second half.
 """
 
-import contextlib
 import itertools
 import os
 import time
@@ -16,7 +15,8 @@ from oslo_log import log
 
 from hotsnap_nova import exception
 from hotsnap_nova.virt import disks as disks_module
-from hotsnap_nova.virt import domain, gate, guest, memory, records, saveimage, sweep, targets
+from hotsnap_nova.virt import domain, gate, guest, media, memory, records, saveimage, sweep
+from hotsnap_nova.virt import targets as targets_module
 
 LOG = log.getLogger(__name__)
 
@@ -45,8 +45,8 @@ class Member:
         self.gate_closed_ns = 0
         self._qemu = running.monitor
         self._sink: memory.MemorySink | None = None
-        self._daemon: targets.StorageDaemon | None = None
-        self._relay: targets.Relay | None = None
+        self._daemon: targets_module.StorageDaemon | None = None
+        self._relay: targets_module.Relay | None = None
         self._watch = None
         self._watch_handle = None
         self._gate = None
@@ -55,6 +55,11 @@ class Member:
         self._devices: frozenset[str] = frozenset()
         self._bandwidth = None
         self._suspended_since: int | None = None
+        self._marks: list[tuple[str, int]] = []
+        self._cut_ns = self._cut_wall_ns = 0
+        self._stops_before = self._resumes_before = 0
+        self._opened_ns = 0
+        self.wait_ms = 0.0
         self._stop_issued = False
         self._ending = False
         self._files: tuple[records.SavedFile, ...] = ()
@@ -78,8 +83,8 @@ class Member:
 
         frozen = self._find_disks(parsed)
         if frozen:
-            self._relay = targets.Relay()
-            self._daemon = targets.StorageDaemon({
+            self._relay = targets_module.Relay()
+            self._daemon = targets_module.StorageDaemon({
                 disk.target: (f'{self.folder}/{disk.target}.qcow2', disk.size_bytes)
                 for disk in frozen})
         self._disks = disks_module.FrozenDisks(self._qemu, self.guest.name, self.tag, frozen)
@@ -136,67 +141,75 @@ class Member:
             disks=tuple({'target': disk.target, 'file': f'{disk.target}.qcow2',
                          'format': forms[disk.target].form, 'size_bytes': disk.size_bytes}
                         for disk in frozen),
-            media=tuple({'target': disk.target, 'path': disk.path}
-                        for disk in parsed.disks if disk.medium))
+            media=tuple(media.describe(disk) for disk in parsed.disks if disk.medium))
 
     # --- record: the pause ---
 
-    def record(self) -> records.CutRecord:
-        """Freeze the guest's state at this instant.
+    def cut(self) -> None:
+        """Freeze the guest's state at this instant; :meth:`recorded` tells how it went.
 
         Whatever fails, the guest runs again when this returns or raises, but
         for ``barrier``, whose guests run again with the release.
 
-        :raises exception.HotsnapError: there is no cut; call :meth:`discard`
+        :raises exception.HotsnapError: there is no cut; call :meth:`end`
         """
-        stops, resumes = self._watch.count('STOP'), self._watch.count('RESUME')
-        keeps = self._gate.keeps_suspended
-        marks = [('', time.monotonic_ns())]
-
-        def mark(step: str) -> None:
-            marks.append((step, time.monotonic_ns()))
-
+        self._stops_before = self._watch.count('STOP')
+        self._resumes_before = self._watch.count('RESUME')
+        self._marks = [('', time.monotonic_ns())]
+        self.gate_closed_ns = self._marks[0][1]
+        self._stop_issued = True
         try:
-            self.gate_closed_ns = time.monotonic_ns()
-            self._stop_issued = True
             self._qemu.stop()
-            mark('stop')
-            cut_ns, cut_wall_ns = time.monotonic_ns(), time.time_ns()
+            self._cut_ns, self._cut_wall_ns = time.monotonic_ns(), time.time_ns()
+            self._mark('stop')
             # QEMU touches and protects all memory in a thread of its own; what
             # follows is done meanwhile. The guest stands: the order is free.
             self._memory.start()
-            mark('migrate')
+            self._mark('migrate')
             self._gate.close()
-            mark('gate')
+            self._mark('gate')
             self._disks.freeze()
-            mark('disks')
+            self._mark('disks')
             if (now := self._qemu.devices()) != self._devices:
                 raise exception.GuestChanged(
                     member=self.guest.name,
                     reason=f'devices {", ".join(sorted(now ^ self._devices))} came or went')
-            mark('devices')
+            self._mark('devices')
             self._memory.wait_protected(_PROTECT_TIMEOUT_S)
-            mark('memory')
+            self._mark('memory')
+            self._sink.pace(memory.Pace.GENTLE)
         except BaseException:
+            # The pipe first: a guest may not get through its resumption while
+            # QEMU waits for somebody to read.
+            self._sink.close()
             self._resume()
             raise
-        if keeps:
+        if self._gate.keeps_suspended:
             self._suspended_since = time.monotonic_ns()
         else:
             self._resume()
-        mark('resume')
-        self._sink.pace(memory.Pace.HELD if keeps else memory.Pace.GENTLE)
-        done_ns = time.monotonic_ns()
-        self._await_events(stops + 1, resumes + (0 if keeps else 1))
-        pause_ms = (done_ns - marks[0][1]) / 1e6
+        self._mark('resume')
+
+    def _mark(self, step: str) -> None:
+        self._marks.append((step, time.monotonic_ns()))
+
+    def recorded(self) -> records.CutRecord:
+        """How the cut went. Not part of it: events may take their time to reach us.
+
+        :raises exception.CutNotClean: the events that must come did not
+        """
+        keeps = self._gate.keeps_suspended
+        self._await_events(self._stops_before + 1, self._resumes_before + (0 if keeps else 1))
+        pause_ms = (self._marks[-1][1] - self._marks[0][1]) / 1e6
         if not keeps:
             pause_ms = (self._watch.last('RESUME') - self._watch.last('STOP')) * 1e3
         return records.CutRecord(
-            member=self.guest.uuid, epoch=self.work.epoch, cut_ns=cut_ns,
-            cut_wall_ns=cut_wall_ns, gate_closed_ns=self.gate_closed_ns, pause_ms=pause_ms,
-            stops=self._watch.count('STOP'), resumes=self._watch.count('RESUME'),
+            member=self.guest.uuid, epoch=self.work.epoch, cut_ns=self._cut_ns,
+            cut_wall_ns=self._cut_wall_ns, gate_closed_ns=self.gate_closed_ns,
+            pause_ms=round(pause_ms, 3), stops=self._watch.count('STOP'),
+            resumes=self._watch.count('RESUME'),
             parts_ms={name: round((at - before) / 1e6, 3)
-                      for (_, before), (name, at) in itertools.pairwise(marks)})
+                      for (_, before), (name, at) in itertools.pairwise(self._marks)})
 
     def _resume(self) -> None:
         """Let the guest run, unless somebody else meanwhile wants it to stand."""
@@ -213,24 +226,24 @@ class Member:
 
     # --- release ---
 
-    def release(self, *, fired: bool) -> records.ReleaseRecord:
-        """Open the gate.
+    def open(self) -> None:
+        """Open the gate; what cannot wait for anything else."""
+        if self._suspended_since is not None:
+            self.wait_ms = (time.monotonic_ns() - self._suspended_since) / 1e6
+            self._resume()
+        self._gate.open()
+        self._opened_ns = time.monotonic_ns()
+
+    def released(self, *, fired: bool) -> records.ReleaseRecord:
+        """How the gate opened; call it after :meth:`open`.
 
         :param fired: the guardian opened it before we came
         """
-        wait_ms = 0.0
-        resumes = self._watch.count('RESUME')
-        if self._suspended_since is not None:
-            suspended_since = self._suspended_since
-            self._resume()
-            wait_ms = (time.monotonic_ns() - suspended_since) / 1e6
-            if not fired:
-                self._watch.wait('RESUME', resumes + 1, _EVENT_TIMEOUT_S)
-        self._gate.open()
-        hold_ms = (time.monotonic_ns() - self.gate_closed_ns) / 1e6
+        self._watch.wait('RESUME', self._resumes_before + 1, _EVENT_TIMEOUT_S)
+        hold_ms = (self._opened_ns - self.gate_closed_ns) / 1e6
         gated = self.work.gate != records.NO_GATE
         return records.ReleaseRecord(
-            member=self.guest.uuid, hold_ms=hold_ms if gated else 0.0, wait_ms=wait_ms,
+            member=self.guest.uuid, hold_ms=hold_ms if gated else 0.0, wait_ms=self.wait_ms,
             opened_by_itself=gated and (fired or hold_ms >= self.work.max_hold_ms),
             stops=self._watch.count('STOP'), resumes=self._watch.count('RESUME'))
 
@@ -311,26 +324,29 @@ class Member:
             member=self.guest.uuid, files=tuple(files), memory_bytes=memory_size,
             disk_bytes=disk_bytes)
 
-    # --- the ends ---
+    # --- the ends: finish and discard are the same to a guest ---
 
-    def finish(self) -> None:
-        """Leave nothing of ours in QEMU; the files stay. Repeatable."""
-        self._end()
-
-    def discard(self) -> None:
-        """Leave nothing of ours anywhere but the files; the guest runs if it ran."""
-        self._end()
-
-    def _end(self) -> None:
+    def give_up(self) -> None:
+        """Make a save under way end soon, with an error."""
         self._ending = True
-        # Gate and guest first: whatever else fails, the guest runs and is heard.
+
+    def let_go(self) -> None:
+        """Gate open, guest running: before anything that may fail or wait."""
+        self._ending = True
         if self._gate:
             gate.open_all(self._qemu, self._gate.filters)
-        if self._stop_issued:
-            self._resume()
-        # Then our own ends: QEMU's writes to us fail at once instead of waiting.
+        # The pipe before the guest: see record.
         if self._sink:
             self._sink.close()
+        if self._stop_issued:
+            self._resume()
+
+    def end(self) -> None:
+        """Leave nothing of ours in QEMU or in this process. Repeatable.
+
+        Our own ends first: QEMU's writes to us then fail at once instead of
+        keeping it waiting.
+        """
         if self._relay:
             self._relay.close()
         try:
@@ -346,8 +362,3 @@ class Member:
     def daemon_pid(self) -> int | None:
         return self._daemon.pid if self._daemon else None
 
-
-def make_folder(path: str) -> None:
-    """A folder for members' files, 0700; one that exists is kept."""
-    with contextlib.suppress(FileExistsError):
-        os.makedirs(path, mode=0o700)

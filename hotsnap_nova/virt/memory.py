@@ -7,10 +7,12 @@ stores. The guest's own writes wait on that pipe, so the reader never waits for
 the disk: where the writer stops for longer than ``STALL_LIMIT_S``, the pipe is
 closed, QEMU gives the snapshot up, and the guest goes on.
 
-The reader has three paces. ``HELD``: nothing is read, for while the guest is
-suspended, the processors are needed to let it run again. ``GENTLE``: enough
-that a running guest's writes are served every other millisecond, for while
-other members are still to be recorded. ``FULL``.
+The reader has three paces. ``HELD``: nothing is read yet; until the memory is
+protected, the processors are needed for that. ``GENTLE``: enough that a guest's
+writes are served every other millisecond; it must begin before the guest
+resumes, for resuming writes to the guest's memory under QEMU's big lock, and
+with a full pipe QEMU would wait for us for ever. It lasts while other members
+are still to be recorded. ``FULL``.
 """
 
 import contextlib
@@ -18,6 +20,7 @@ import enum
 import fcntl
 import os
 import queue
+import select
 import threading
 import time
 
@@ -125,11 +128,15 @@ class MemorySink:
 
     def _read(self) -> None:
         try:
+            readable = select.poll()
+            readable.register(self._read_fd, select.POLLIN)
             self._paced.wait()
             while not self._closing.is_set():
                 gentle = self._pace is Pace.GENTLE
                 if gentle:
                     time.sleep(_GENTLE_SLEEP_S)
+                if not readable.poll(100):
+                    continue
                 chunk = os.read(self._read_fd, _GENTLE_CHUNK if gentle else _CHUNK)
                 if not chunk:
                     self._whole.set()

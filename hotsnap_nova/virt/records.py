@@ -170,3 +170,30 @@ class Leftover:
     name: str
     snapshot_tag: str
     what: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class RestoreMember:
+    """One member to bring back.
+
+    :ivar folder: where its files are, complete and verified; only read
+    :ivar facts: what the manifest says of it: machine, cpu, disks, media …
+    """
+
+    spec: MemberSpec
+    folder: str
+    facts: dict = dataclasses.field(hash=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class RestoreWork:
+    """One host's part of a restore.
+
+    :ivar restore_id: names what is put beside the disks
+    :ivar paused: leave the members standing at the cut
+    """
+
+    snapshot_id: str
+    restore_id: str
+    members: tuple[RestoreMember, ...]
+    paused: bool = False

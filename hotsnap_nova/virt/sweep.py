@@ -67,20 +67,22 @@ def member(running: guest.Guest, tag: str, *, bandwidth: int | None = None) -> N
         steps.callback(gate.open_all, qemu, names)
 
 
-def everything(running: guest.Guest, *, stopped_by_us: bool) -> None:
-    """What a fresh process does for a guest another left behind.
+def abandoned(running: guest.Guest, tag: str | None = None) -> None:
+    """What a fresh process does for a guest that another left behind.
 
-    :param stopped_by_us: the journal says a stop was intended; then a pause
-        that nobody else explains is ended
+    The guest is resumed where it carries something of ours and stands without
+    anybody else's reason.
+
+    :param tag: a snapshot whose descriptors may be there though no node is
     """
-    state = running.state()
-    if state.name not in ('running', 'paused'):
+    leftover = survey(running)
+    if leftover is None:
         return
     gate.open_all(running.monitor, gate.leftovers(running.monitor))
-    if stopped_by_us and state.ours:
+    if running.state().ours:
         running.monitor.cont()
-    for tag in disks_module.leftovers(running.monitor) or {'none'}:
-        member(running, tag)
+    for each in sorted({*leftover.snapshot_tag.split(','), tag or ''} - {''}) or ['']:
+        member(running, each)
 
 
 def survey(running: guest.Guest) -> records.Leftover | None:

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine's way in: all members that a snapshot has on this host.
+
+Every method may be repeated for the same snapshot. The order of a snapshot is
+prepare, record, release, save, finish; discard at any point, also from another
+thread while save runs.
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import threading
+import time
+
+from oslo_log import log
+
+from hotsnap_nova import exception
+from hotsnap_nova.virt import disks, guardian, guest, preflight, records, restore, sweep
+from hotsnap_nova.virt import member as member_module
+
+LOG = log.getLogger(__name__)
+
+#: Members prepared, or saved, at once.
+_AT_ONCE = 4
+
+
+@dataclasses.dataclass
+class _Open:
+    """A snapshot under way on this host."""
+
+    members: list[member_module.Member]
+    facts: tuple[records.MemberFacts, ...] = ()
+    cuts: tuple[records.CutRecord, ...] = ()
+    releases: tuple[records.ReleaseRecord, ...] = ()
+    saved: tuple[records.SavedMember, ...] = ()
+
+
+class Engine(restore.Restorer):
+    """Hot snapshots of the guests of one libvirt.
+
+    :param uri: libvirt's connection URI
+    :param keep_hours: how long disks that a restore replaced are kept
+    """
+
+    def __init__(self, uri: str, keep_hours: float = 24.0):
+        self._uri = uri
+        self.keep_hours = keep_hours
+        self._connection = None
+        self._guardian: guardian.Guardian | None = None
+        self._open: dict[str, _Open] = {}
+        self._lock = threading.Lock()
+
+    # --- questions ---
+
+    @staticmethod
+    def tag_of(snapshot_id: str) -> str:
+        """How a snapshot is called inside QEMU, where names are short."""
+        return disks.tag_of(snapshot_id)
+
+    def find(self, names: tuple[str, ...]) -> tuple[records.MemberSpec, ...]:
+        """The guests of these names or UUIDs.
+
+        :raises exception.MemberNotFound:
+        """
+        return tuple(self._guest(name).spec for name in names)
+
+    def check(self, members: tuple[records.MemberSpec, ...], gate: str = 'auto',
+              free_bytes: int | None = None) -> records.Verdict:
+        """Whether these guests can be snapshotted; nothing is touched.
+
+        :param free_bytes: room where the files would go; None: not looked at
+        """
+        guests = [self._guest(spec.id) for spec in members]
+        return preflight.check(guests, gate, free_bytes, self._libvirt())
+
+    def survey(self) -> tuple[records.Leftover, ...]:
+        """What running guests carry of ours, as QEMU tells: whoever left it."""
+        found = []
+        for domain in self._libvirt().listAllDomains():
+            # A guest may go away, or be busy ending, while we ask.
+            with contextlib.suppress(exception.HotsnapError):
+                if leftover := sweep.survey(self._guest(domain.UUIDString())):
+                    found.append(leftover)
+        return tuple(found)
+
+    # --- a snapshot ---
+
+    def prepare(self, work: records.Work) -> tuple[records.MemberFacts, ...]:
+        """Make ready all that a guest cannot feel.
+
+        :raises exception.HotsnapError: call :meth:`discard`
+        """
+        if (known := self._open.get(work.snapshot_id)) and known.facts:
+            return known.facts
+        watcher = self._guard()
+        members = [member_module.Member(work, self._guest(spec.id)) for spec in work.members]
+        current = self._open[work.snapshot_id] = _Open(members)
+        with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
+            current.facts = tuple(pool.map(lambda each: each.prepare(), members))
+        watcher.wait_ready()
+        for each in members:
+            if each.daemon_pid:
+                watcher.daemon(each.daemon_pid)
+        return current.facts
+
+    def record(self, work: records.Work) -> tuple[records.CutRecord, ...]:
+        """Cut every member, one after the other.
+
+        :raises exception.HotsnapError: there is no cut; call :meth:`discard`
+        """
+        current = self._current(work)
+        if current.cuts:
+            return current.cuts
+        delays = work.record_delays_s or (0.0,) * len(current.members)
+        for each, delay_s in zip(current.members, delays, strict=True):
+            time.sleep(delay_s)
+            if work.gate != records.NO_GATE:
+                self._guardian.arm(each.guest.uuid, each.filters,
+                                   time.monotonic_ns() + work.max_hold_ms * 1_000_000)
+            each.cut()
+        current.cuts = tuple(each.recorded() for each in current.members)
+        return current.cuts
+
+    def release(self, work: records.Work) -> tuple[records.ReleaseRecord, ...]:
+        """Open the gates. A member whose gate opened by itself says so."""
+        current = self._current(work)
+        if current.releases:
+            return current.releases
+        for each in current.members:
+            each.open()
+        fired = self._guardian.disarm(tuple(each.guest.uuid for each in current.members))
+        current.releases = tuple(
+            each.released(fired=each.guest.uuid in fired) for each in current.members)
+        return current.releases
+
+    def save(self, work: records.Work, on_progress) -> tuple[records.SavedMember, ...]:
+        """Bring memory and disks to the members' folders; the guests run.
+
+        :param on_progress: called with :class:`records.Progress`, from any thread
+        :raises exception.HotsnapError: nothing of use is in the folders
+        """
+        current = self._current(work)
+        if current.saved:
+            return current.saved
+        with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
+            waiting = [pool.submit(each.save, on_progress) for each in current.members]
+            concurrent.futures.wait(
+                waiting, return_when=concurrent.futures.FIRST_EXCEPTION)
+            if any(one.done() and one.exception() for one in waiting):
+                for each in current.members:
+                    each.give_up()
+            failures = [one.exception() for one in waiting if one.exception()]
+            for failure in failures:
+                # The first that is not the consequence of another.
+                if not isinstance(failure, exception.Aborted):
+                    raise failure
+            current.saved = tuple(one.result() for one in waiting)
+        return current.saved
+
+    def finish(self, work: records.Work) -> None:
+        """Leave nothing of ours in QEMU; the files stay."""
+        self.discard(work.snapshot_id, work.members)
+
+    def discard(self, snapshot_id: str, members: tuple[records.MemberSpec, ...]) -> None:
+        """Leave nothing of ours in QEMU; guests run if they ran, gates are open.
+
+        Safe in any state and from any thread. The files are the store's.
+
+        :raises exception.HotsnapError: something is left; call again
+        """
+        current = self._open.get(snapshot_id)
+        if current is None:
+            tag = self.tag_of(snapshot_id)
+            for spec in members:
+                with contextlib.suppress(exception.MemberNotFound):
+                    sweep.abandoned(self._guest(spec.id), tag)
+            return
+        with contextlib.ExitStack() as steps:
+            for each in current.members:
+                steps.callback(each.end)
+            steps.callback(self._disarm, current)
+            for each in current.members:
+                steps.callback(each.let_go)
+        self._open.pop(snapshot_id, None)
+
+    def clean(self, members: tuple[records.MemberSpec, ...]) -> None:
+        """Take out of guests whatever any process of ours left there."""
+        for spec in members:
+            with contextlib.suppress(exception.MemberNotFound):
+                sweep.abandoned(self._guest(spec.id))
+
+    def close(self) -> None:
+        """End; guests that are still armed are let go by the guardian."""
+        if self._guardian:
+            self._guardian.close()
+        if self._connection is not None:
+            self._connection.close()
+
+    # --- inside ---
+
+    def _libvirt(self):
+        with self._lock:
+            if self._connection is None or not self._connection.isAlive():
+                self._connection = guest.connect(self._uri)
+            return self._connection
+
+    def _guest(self, uuid_or_name: str) -> guest.Guest:
+        return guest.Guest(self._libvirt(), uuid_or_name)
+
+    def _guard(self) -> guardian.Guardian:
+        with self._lock:
+            if self._guardian is None:
+                self._guardian = guardian.Guardian(self._uri)
+            return self._guardian
+
+    def _disarm(self, current: _Open) -> None:
+        # One that died has let everybody go.
+        with contextlib.suppress(exception.HostUnreachable):
+            if self._guardian:
+                self._guardian.disarm(tuple(each.guest.uuid for each in current.members))
+
+    def _current(self, work: records.Work) -> _Open:
+        current = self._open.get(work.snapshot_id)
+        if current is None:
+            raise exception.CutExpired(phase='this host no longer knew the snapshot')
+        return current

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A disk put back as it was at the cut, and the one it replaces kept aside.
+
+Beside the image, named after the restore::
+
+    <image>.hotsnap-new-<restore>    the disk of the cut, being made or ready
+    <image>.hotsnap-kept-<restore>   the disk that was replaced
+
+The names alone say what was done, so an undo needs no journal. At no instant
+is the image's own path without a disk.
+"""
+
+import contextlib
+import glob
+import os
+import subprocess
+import time
+
+from hotsnap_nova import exception
+
+
+class Replacement:
+    """One disk of one restore.
+
+    :param path: of the image the domain uses
+    :param form: the image's format, as the domain has it
+    """
+
+    def __init__(self, member: str, path: str, form: str, restore_id: str):
+        self._member = member
+        self._path = path
+        self._form = form
+        self._new = f'{path}.hotsnap-new-{restore_id}'
+        self._kept = f'{path}.hotsnap-kept-{restore_id}'
+
+    def prepare(self, source: str) -> None:
+        """Make the disk of the cut from ``source`` (qcow2, only read), durably."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._new)
+        made = subprocess.run(
+            ['qemu-img', 'convert', '-q', '-f', 'qcow2', '-O', self._form, source, self._new],
+            capture_output=True, text=True, check=False)
+        if made.returncode:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._new)
+            raise exception.TargetFailed(
+                member=self._member, device=self._path,
+                reason=made.stderr.strip().splitlines()[-1] if made.stderr else 'qemu-img failed')
+        with contextlib.suppress(FileNotFoundError):
+            old = os.stat(self._path)
+            os.chown(self._new, old.st_uid, old.st_gid)
+            os.chmod(self._new, old.st_mode & 0o7777)
+        _sync(self._new)
+
+    def swap(self) -> None:
+        """The disk of the cut takes the image's place. Repeatable."""
+        if not os.path.exists(self._new):
+            return
+        with contextlib.suppress(FileExistsError, FileNotFoundError):
+            os.link(self._path, self._kept)
+        os.replace(self._new, self._path)
+        _sync(os.path.dirname(self._path))
+
+    @property
+    def swapped(self) -> bool:
+        """Whether the image's path may hold the disk of the cut."""
+        return os.path.exists(self._kept)
+
+    def undo(self) -> None:
+        """The old disk is back, whatever was done. Repeatable."""
+        if os.path.exists(self._kept):
+            if os.path.exists(self._path) and os.path.samefile(self._kept, self._path):
+                os.unlink(self._kept)
+            else:
+                os.replace(self._kept, self._path)
+            _sync(os.path.dirname(self._path))
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._new)
+
+    def finish(self, keep_hours: float) -> None:
+        """Drop disks that were kept aside for longer than ``keep_hours``."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._new)
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(self._kept)  # from now on it counts as kept
+        for kept in glob.glob(f'{glob.escape(self._path)}.hotsnap-kept-*'):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - os.stat(kept).st_mtime >= keep_hours * 3600:
+                    os.unlink(kept)
+
+
+def overlay(member: str, base: str, path: str) -> None:
+    """A qcow2 at ``path`` that begins as ``base`` and leaves it alone."""
+    made = subprocess.run(
+        ['qemu-img', 'create', '-q', '-f', 'qcow2', '-F', 'qcow2', '-b', os.path.abspath(base),
+         path], capture_output=True, text=True, check=False)
+    if made.returncode:
+        raise exception.TargetFailed(
+            member=member, device=path,
+            reason=made.stderr.strip().splitlines()[-1] if made.stderr else 'qemu-img failed')
+
+
+def _sync(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
