@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hosts with fake engines, a coordinator and a real database, joined by a transport."""
+
+import os
+import uuid
+
+from oslo_config import cfg
+
+from hotsnap_nova import rpc
+from hotsnap_nova.compute import manager, rpcapi
+from hotsnap_nova.conductor import requests, snapshots
+from hotsnap_nova.db import api
+from hotsnap_nova.storage import local
+from tests.fakes.engine import Engine, World
+
+
+class Host:
+    """One host's service; `kill` and `start` again make a restart."""
+
+    def __init__(self, name, folder, transport, world):
+        self.name = name
+        self.folder = folder
+        self.engine = Engine(world)
+        self.store = local.LocalStore(f'{folder}/store')
+        self._transport = transport
+        self.manager = None
+        self._server = None
+
+    def start(self):
+        """Ids of the snapshots that were cleaned up."""
+        self.manager = manager.ComputeManager(
+            self.name, self.engine, self.store, f'{self.folder}/state-{self.name}')
+        found = self.manager.start()
+        self._server = rpc.open_server(self._transport, rpcapi.TOPIC, self.name, [self.manager])
+        self._server.start()
+        return found
+
+    def silence(self):
+        """Answer nothing any more; the process, as it were, lives."""
+        if self._server:
+            self._server.stop()
+            self._server.wait()
+            self._server = None
+
+    def kill(self):
+        """End without any tidying: journal and guests stay as they are."""
+        self.silence()
+        if self.manager:
+            self.manager._participants.locks.release_all()
+            self.manager = None
+        self.engine = Engine(self.engine.world)
+
+    def stop(self):
+        self.silence()
+        if self.manager:
+            self.manager.stop()
+
+    def left(self):
+        """Whatever of ours is in the state folder, but the ledger."""
+        state = f'{self.folder}/state-{self.name}'
+        return [name for part in ('journal', 'locks') for name in os.listdir(f'{state}/{part}')]
+
+
+class Cluster:
+    """As many hosts as named, one guest a letter: ``{'h1': 'ab', 'h2': 'c'}``."""
+
+    def __init__(self, folder, guests, url=rpc.IN_PROCESS):
+        conf = cfg.CONF
+        conf([], project='hotsnap', default_config_files=[], default_config_dirs=[])
+        self.folder = str(folder)
+        self.transport = rpc.open_transport(conf, url, exchange=uuid.uuid4().hex)
+        self.world = World(f'{folder}/world.json')
+        self.hosts = {}
+        self.members = []
+        for name, letters in guests.items():
+            self.hosts[name] = Host(name, self.folder, self.transport, self.world)
+            for letter in letters:
+                self.world.add(letter)
+                self.members.append((letter, name))
+        self.database = api.Database(f'sqlite:///{folder}/hotsnap.db')
+        self.database.upgrade()
+        self.compute = rpcapi.ComputeApi(self.transport)
+        self.snapshots = self.coordinator('first')
+
+    def coordinator(self, owner, is_dead=lambda owner: False):
+        return snapshots.Snapshots(self.database, self.compute, owner, is_dead=is_dead)
+
+    def __enter__(self):
+        for host in self.hosts.values():
+            host.start()
+        return self
+
+    def __exit__(self, *error):
+        self.snapshots.close()
+        for host in self.hosts.values():
+            host.stop()
+        self.database.close()
+        self.transport.cleanup()
+
+    def engines(self):
+        return [host.engine for host in self.hosts.values()]
+
+    def request(self, name='nightly', **more):
+        return requests.CreateRequest(**{
+            'name': name, 'members': tuple(self.members), 'max_hold_ms': 5000, **more})
+
+    def create(self, name='nightly', **more):
+        """The row of a snapshot that has ended."""
+        snapshot = self.snapshots.create(self.request(name, **more))
+        assert self.snapshots.wait(snapshot, timeout_s=60)
+        return self.snapshots.get(snapshot)
+
+    def clean(self):
+        """Whether guests run, gates are open and nothing of ours is left on any host."""
+        return (self.world.untouched() and not any(host.left() for host in self.hosts.values())
+                and not any(host.store.drafts() for host in self.hosts.values()))

@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A snapshot of two hosts' guests, from the wish to the store, and what can go wrong."""
+
+import threading
+import time
+
+import pytest
+
+from hotsnap_nova import exception
+from hotsnap_nova.conductor import requests
+
+
+@pytest.mark.parametrize('gate', ['hold', 'barrier', 'none'])
+def test_snapshot_becomes_available_and_leaves_nothing_in_the_guests(cluster, gate):
+    row = cluster.create(gate=gate)
+
+    assert (row.status, row.gate, row.error_code) == ('available', gate, None)
+    assert cluster.clean()
+
+
+def test_the_row_tells_what_every_member_went_through(cluster):
+    row = cluster.create()
+
+    assert [member.name for member in row.members] == ['a', 'b', 'c']
+    for member in row.members:
+        assert member.pause_ms == 5.0
+        assert 0 < member.hold_ms < 5000
+        assert member.size_bytes > 0
+        assert {len(file['digest']) for file in member.detail['files']} == {64}
+    assert row.skew_ms >= 0
+
+
+def test_hosts_publish_the_same_manifest(cluster):
+    row = cluster.create()
+
+    manifest = cluster.compute.manifest('h1', row.id)
+    assert manifest == cluster.compute.manifest('h2', row.id)
+    assert [member['host'] for member in manifest['members']].count('h1') == 2
+    assert cluster.snapshots.verify('nightly')['files'] == 18    # both see the shared store
+
+
+def test_auto_takes_the_best_gate_that_every_member_can_do(cluster):
+    cluster.world.add('d', gates=['barrier'])
+    members = (*cluster.members, ('d', 'h2'))
+
+    row = cluster.create(members=members)
+
+    assert row.gate == 'barrier'
+
+
+def test_a_gate_a_member_cannot_do_is_refused_with_the_cause(cluster):
+    cluster.world.add('d', gates=['barrier'])
+
+    with pytest.raises(exception.GateNotPossible, match='d.*vhost'):
+        cluster.create(members=(('d', 'h2'),), gate='hold')
+
+
+def test_epochs_of_a_group_grow_and_outlive_failures(cluster):
+    first = cluster.create('one')
+    cluster.hosts['h2'].engine.faults['record'] = exception.GuestBusy(member='c', reason='no')
+    failed = cluster.create('two')
+    del cluster.hosts['h2'].engine.faults['record']
+    third = cluster.create('three')
+
+    assert [first.epoch, failed.epoch, third.epoch] == [1, 2, 3]
+    assert [row.status for row in (first, failed, third)] == ['available', 'error', 'available']
+
+
+@pytest.mark.parametrize('step', ['prepare', 'record', 'record_member', 'release', 'save',
+                                  'finish'])
+@pytest.mark.parametrize('gate', ['hold', 'barrier'])
+def test_failure_at_a_step_leaves_guests_running_and_names_the_culprit(cluster, step, gate):
+    engine = cluster.hosts['h2'].engine
+    error = exception.TargetFailed(member='c', device='vda', reason='is full')
+
+    def once(_about):
+        engine.faults.pop(step)
+        raise error
+    engine.faults[step] = once
+
+    row = cluster.create(gate=gate)
+
+    if step == 'finish':    # decided: repeated until it is done
+        assert row.status == 'available'
+    else:
+        assert (row.status, row.error_code, row.error_host) == ('error', 'target_failed', 'h2')
+        assert 'is full' in row.error_message
+        assert not cluster.hosts['h1'].store.list()
+    assert cluster.clean()
+
+
+def test_a_pause_over_the_limit_fails_the_snapshot_not_the_guest(cluster):
+    cluster.hosts['h1'].engine.pause_ms = 101
+
+    row = cluster.create(max_pause_ms=100)
+
+    assert row.error_code == 'pause_too_long'
+    assert cluster.clean()
+
+
+def test_a_gate_held_over_its_lease_fails_the_snapshot(cluster):
+    row = cluster.create(max_hold_ms=50, record_delays_s={'b': 0.2})
+
+    assert row.error_code == 'gate_opened'
+    assert cluster.clean()
+
+
+def test_a_deadline_that_passes_while_saving_aborts(cluster):
+    for engine in cluster.engines():
+        engine.save_s = 60
+
+    row = cluster.create(deadline_s=1.0)
+
+    assert row.status == 'error'
+    assert row.error_code in ('cut_expired', 'timeout')
+    assert cluster.clean()
+
+
+def test_abort_by_another_coordinator_reaches_the_one_in_charge(cluster):
+    for engine in cluster.engines():
+        engine.save_s = 60
+    other = cluster.coordinator('second')
+    snapshot = cluster.snapshots.create(cluster.request())
+    _until(lambda: 'save' in cluster.hosts['h1'].engine.calls)
+
+    other.abort('nightly', 'somebody')
+    other.wait_until_over(snapshot)
+
+    row = cluster.snapshots.get(snapshot)
+    assert (row.status, row.error_code) == ('error', 'aborted')
+    assert 'somebody' in row.error_message
+    cluster.snapshots.close()
+    assert cluster.clean()
+
+
+def test_an_available_snapshot_cannot_be_aborted(cluster):
+    cluster.create()
+
+    with pytest.raises(exception.SnapshotBusy):
+        cluster.snapshots.abort('nightly', 'somebody')
+    assert cluster.snapshots.get('nightly').status == 'available'
+
+
+def test_a_guest_takes_part_in_one_snapshot_at_a_time(cluster):
+    for engine in cluster.engines():
+        engine.save_s = 2
+    first = cluster.snapshots.create(cluster.request('one'))
+    _until(lambda: 'save' in cluster.hosts['h1'].engine.calls)
+
+    second = cluster.snapshots.create(cluster.request('two', members=(('a', 'h1'),)))
+    cluster.snapshots.wait(second)
+    cluster.snapshots.wait(first)
+
+    assert cluster.snapshots.get('two').error_code == 'member_busy'
+    assert cluster.snapshots.get('one').status == 'available'
+    assert cluster.clean()
+
+
+def test_nothing_but_one_commit_lies_between_the_last_cut_and_the_first_release(cluster):
+    writes, real = [], cluster.database.compare_and_swap
+    touched = []
+
+    def counted(*args, **values):
+        writes.append(values['decision'])
+        return real(*args, **values)
+    cluster.database.compare_and_swap = counted
+    for name in ('update', 'update_members', 'renew_lease', 'abort_requested', 'get'):
+        method = getattr(cluster.database, name)
+        setattr(cluster.database, name,
+                lambda *args, method=method, **more: (touched.append(method.__name__),
+                                                      method(*args, **more))[1])
+    seen = {}
+
+    def at(what):
+        return lambda _about: seen.setdefault(what, (len(writes), len(touched)))
+    for engine in cluster.engines():
+        engine.faults |= {'record': at('record'), 'release': at('release')}
+
+    cluster.create(record_delays_s={'a': 1.5})
+
+    assert seen['release'][0] - seen['record'][0] == 1
+    assert seen['release'][1] == seen['record'][1]
+
+
+def test_delete_removes_files_and_row(cluster):
+    cluster.create()
+
+    cluster.snapshots.delete('nightly')
+
+    assert cluster.hosts['h1'].store.list() == ()
+    with pytest.raises(exception.SnapshotNotFound):
+        cluster.snapshots.get('nightly')
+
+
+def test_a_snapshot_being_made_cannot_be_deleted(cluster):
+    for engine in cluster.engines():
+        engine.save_s = 0.5
+    snapshot = cluster.snapshots.create(cluster.request())
+
+    with pytest.raises(exception.SnapshotBusy):
+        cluster.snapshots.delete('nightly')
+
+    cluster.snapshots.wait(snapshot)
+    assert cluster.snapshots.get('nightly').status == 'available'
+
+
+def test_progress_reaches_the_watcher_and_the_database(cluster):
+    for engine in cluster.engines():
+        engine.save_s = 1.0
+    events = []
+
+    snapshot = cluster.snapshots.create(cluster.request(), events.append)
+    cluster.snapshots.wait(snapshot)
+
+    phases = [event['phase'] for event in events if 'members' not in event]
+    assert phases == ['prepare', 'record', 'release', 'save', 'finish', 'closed']
+    assert any('a' in event.get('members', {}) for event in events)
+    assert any(member.total_bytes == 1000 for member in cluster.snapshots.get(snapshot).members)
+
+
+@pytest.mark.parametrize(('change', 'error', 'about'), [
+    ({'members': ()}, exception.EmptyGroup, ''),
+    ({'members': (('a', 'h1'), ('a', 'h1'))}, exception.DuplicateMember, 'a'),
+    ({'members': (('zzz', 'h1'),)}, exception.MemberNotFound, 'zzz'),
+    ({'name': ''}, exception.InvalidValue, 'name'),
+    ({'name': 'a\nb'}, exception.InvalidValue, 'name'),
+    ({'gate': 'marker!'}, exception.InvalidValue, 'gate'),
+    ({'max_pause_ms': 0}, exception.InvalidValue, 'max_pause_ms'),
+    ({'max_hold_ms': -1}, exception.InvalidValue, 'max_hold_ms'),
+    ({'max_hold_ms': 10**9}, exception.InvalidValue, 'max_hold_ms'),
+    ({'deadline_s': 0.0}, exception.InvalidValue, 'deadline_s'),
+    ({'deadline_s': float('nan')}, exception.InvalidValue, 'deadline_s'),
+])
+def test_bad_input_is_refused_before_anything_is_touched(cluster, change, error, about):
+    with pytest.raises(error, match=about or None):
+        cluster.create(**change)
+
+    assert cluster.snapshots.list() == ()
+    assert not {call for engine in cluster.engines() for call in engine.calls} & {
+        'prepare', 'record', 'discard'}
+
+
+def test_a_member_named_by_name_and_by_id_is_a_duplicate(cluster):
+    member = cluster.world.spec('a')
+
+    with pytest.raises(exception.DuplicateMember):
+        cluster.create(members=(('a', 'h1'), (member.id, 'h1')))
+
+
+def test_a_stopped_member_is_refused_before_anything_is_touched(cluster):
+    with cluster.world.open() as guests:
+        guests['b']['state'] = 'shut off'
+
+    with pytest.raises(exception.GuestNotRunning, match='b'):
+        cluster.create()
+
+    assert cluster.snapshots.list() == ()
+
+
+def test_a_taken_name_is_refused_before_anything_is_touched(cluster):
+    cluster.create()
+    calls = [len(engine.calls) for engine in cluster.engines()]
+
+    with pytest.raises(exception.NameTaken):
+        cluster.create()
+
+    new = [engine.calls[count:] for engine, count in zip(cluster.engines(), calls, strict=True)]
+    assert not {call for calls in new for call in calls} & {'prepare', 'discard'}
+
+
+def test_the_verdict_of_a_group_names_device_cause_and_remedy(cluster):
+    cluster.world.add('d', gates=['barrier'])
+
+    found = cluster.snapshots.check((*cluster.members, ('d', 'h2')))
+
+    assert found['gates'] == ['barrier']
+    assert found['findings'][0] | {'host': 'h2', 'device': 'net0', 'cause': 'vhost'} == (
+        found['findings'][0])
+
+
+def test_a_member_that_can_do_no_gate_rules_the_snapshot_out():
+    finding = {'member': 'd', 'device': 'hostdev0', 'cause': 'VFIO', 'remedy': 'detach it',
+               'gates': [], 'refuses': True}
+
+    with pytest.raises(exception.Refused, match='d, hostdev0: VFIO. Remedy: detach it'):
+        requests.choose_gate('auto', {'h1': {'gates': [], 'findings': [finding]}})
+
+
+def _until(true, timeout_s=30):
+    ends = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < ends, 'it does not happen'
+        threading.Event().wait(0.01)
