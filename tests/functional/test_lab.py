@@ -279,9 +279,11 @@ MEMBERS = [GuestSpec(), WIDE, GuestSpec(disks=(Disk('raw'), Disk('qcow2', backin
 
 
 @pytest.fixture(scope='module')
-def lab():
+def lab(request):
+    failed_before = request.session.testsfailed
     with Lab() as lab:
         yield lab
+        lab.keep_files = request.session.testsfailed > failed_before
 
 
 @pytest.fixture(scope='module')
@@ -337,6 +339,75 @@ def test_guests_of_different_instants_hold_orphans(group):
     assert 'orphan' in kinds(verdict.check_cut([early, group[1].counters()]))
 
 
+def snapshot_with_libvirt(guest, flags):
+    """libvirt's own snapshot of memory and disk, files beside the guest's."""
+    guest.domain.snapshotCreateXML(
+        f"""<domainsnapshot>
+              <memory snapshot='external' file='{guest.folder}/memory'/>
+              <disks><disk name='vda' snapshot='external'>
+                <source file='{guest.folder}/overlay'/>
+              </disk></disks>
+            </domainsnapshot>""", flags | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA)
+
+
+def kill_and_restore_paused(lab, group):
+    for guest in group:
+        guest.kill9()
+    for guest in group:
+        lab.connection.restoreFlags(str(guest.folder / 'memory'), None,
+                                    libvirt.VIR_DOMAIN_SAVE_PAUSED)
+
+
+@pytest.fixture
+def quiet_lab(lab):
+    """The lab with all its guests paused meanwhile, to leave the machine to others."""
+    running = lab.connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_RUNNING)
+    for domain in running:
+        domain.suspend()
+    yield lab
+    for domain in running:
+        domain.resume()
+
+
+@pytest.fixture
+def fresh(quiet_lab):
+    lab = quiet_lab
+    group = lab.start(3, wait=True)
+    yield group
+    for guest in group:
+        guest.domain.destroy()
+
+
+def test_snapshot_of_guests_that_all_stand_still_lives_on(lab, fresh):
+    for guest in fresh:
+        guest.domain.suspend()
+    for guest in fresh:
+        snapshot_with_libvirt(guest, flags=0)
+    for guest in fresh:
+        guest.domain.resume()
+
+    kill_and_restore_paused(lab, fresh)
+
+    assert fresh.verdict() == []
+    before = fresh.counters()
+    for guest in fresh:
+        guest.domain.resume()
+    assert fresh.wait_messages(100, before) == []
+
+
+def test_snapshots_one_after_another_are_found_out(lab, fresh):
+    for guest in fresh:
+        snapshot_with_libvirt(guest, libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_LIVE)
+
+    kill_and_restore_paused(lab, fresh)
+
+    assert 'orphan' in kinds(fresh.verdict())
+    before = fresh.counters()
+    for guest in fresh:
+        guest.domain.resume()
+    assert fresh.wait_messages(100, before, timeout_s=20) != []
+
+
 def test_base_written_into_is_noticed(lab, paused):
     (path, image_format), base = paused[1].disk_images[0], paused[1].folder / 'base0.raw'
     untouched = base.read_bytes()
@@ -369,7 +440,7 @@ def test_each_guest_says_how_it_does_once_a_second(group):
     assert status['breaks'] == status['io_errors'] == status['dirty_bad'] == 0
 
 
-def test_guests_of_two_hosts_share_a_network_alone():
+def test_guests_of_two_hosts_share_a_network_alone(quiet_lab):
     with Lab(hosts=2) as lab:
         group = lab.start([GuestSpec(host=0), GuestSpec(host=1)], wait=True)
 
@@ -393,8 +464,8 @@ def own_labs_folder(monkeypatch):
         yield
 
 
-def test_killed_guest_is_gone_and_no_status_of_it_is_invented(lab):
-    alone = lab.start(1, wait=True)[0]
+def test_killed_guest_is_gone_and_no_status_of_it_is_invented(quiet_lab):
+    alone = quiet_lab.start(1, wait=True)[0]
     pid, began = alone.pid, start_time(alone.pid)
 
     alone.kill9()
@@ -421,6 +492,18 @@ def test_nothing_runs_on_when_the_owner_is_killed(own_labs_folder):
     wait_until(lambda: not any(start_time(pid) for pid in pids))
     assert pathlib.Path(folder) in reap()
     assert not pathlib.Path(folder).exists()
+
+
+def test_logs_are_kept_where_something_failed_alone(own_labs_folder, capsys):
+    with Lab() as well:
+        pass
+    with pytest.raises(ZeroDivisionError), Lab() as failed:
+        raise ZeroDivisionError
+
+    assert not well.folder.exists()
+    assert (failed.folder / 'log/libvirtd.log').exists()
+    assert str(failed.folder) in capsys.readouterr().err
+    assert not start_time(json.loads((failed.folder / 'processes.json').read_text())[1]['pid'])
 
 
 def test_reap_leaves_a_living_lab_alone(own_labs_folder):

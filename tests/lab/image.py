@@ -63,23 +63,24 @@ def image() -> Image:
 
 
 def _kernel_folder() -> pathlib.Path:
-    package = _kernel_package()
-    return _made('kernel', package, lambda folder: _unpack(folder, package))
+    """The current cloud kernel, or without a mirror the newest in the cache."""
+    try:
+        package = _kernel_package()
+        return _made('kernel', package, lambda folder: _unpack(folder, package))
+    except ImageError:
+        held = sorted(cache_folder().glob('kernel-*'), key=lambda path: path.stat().st_mtime)
+        if not held:
+            raise
+        return held[-1]
 
 
 def _kernel_package() -> str:
-    """The concrete package behind Debian's cloud kernel, or the newest we hold."""
-    try:
-        listing = _run('apt-cache', 'depends', 'linux-image-cloud-amd64')
-    except ImageError:
-        listing = ''
-    found = re.search(r'Depends: (linux-image-\d\S+)', listing)
-    if found:
-        return found.group(1)
-    held = sorted(cache_folder().glob('kernel-*'), key=lambda path: path.stat().st_mtime)
-    if not held:
+    """The concrete package behind Debian's cloud kernel."""
+    found = re.search(r'Depends: (linux-image-\d\S+)',
+                      _run('apt-cache', 'depends', 'linux-image-cloud-amd64'))
+    if not found:
         raise ImageError('apt knows no linux-image-cloud-amd64: run apt-get update')
-    return held[-1].name.removeprefix('kernel-')
+    return found.group(1)
 
 
 def _unpack(folder: pathlib.Path, package: str) -> None:

@@ -9,7 +9,7 @@ import libvirt
 
 from tests.lab import disks, enclosure, image, specification
 from tests.lab.group import Group
-from tests.lab.guest import Guest, LabError
+from tests.lab.guest import Guest
 
 
 class Lab:
@@ -24,6 +24,7 @@ class Lab:
 
         :param hosts: how many libvirtds, each as on a machine of its own, on one network
         """
+        self.keep_files = False           # set it where a failure is seen elsewhere
         self._boot = image.image()
         self.groups: list[Group] = []
         self._hosts: list[enclosure.Enclosure] = []
@@ -53,7 +54,9 @@ class Lab:
         return self
 
     def __exit__(self, kind, _exc, _traceback) -> None:
-        self.close(keep_files=kind is not None and not issubclass(kind, KeyboardInterrupt))
+        if kind is not None and not issubclass(kind, (KeyboardInterrupt, SystemExit)):
+            self.keep_files = True
+        self.close()
 
     def start(self, members: int | list[specification.GuestSpec], *, wait: bool = False,
               **changes) -> Group:
@@ -82,15 +85,13 @@ class Lab:
         """The output of a command run where the guests' network and processes are."""
         return self._home.run_inside(*command)
 
-    def close(self, keep_files: bool = False) -> None:
-        """End everything; safe to repeat.
-
-        :param keep_files: leave the logs and print where
-        """
+    def close(self) -> None:
+        """End everything; safe to repeat. With ``keep_files`` its folder stays, and is printed."""
         atexit.unregister(self.close)
-        for host in reversed(self._hosts):
-            host.close(keep_files)
-            if keep_files:
+        while self._hosts:
+            host = self._hosts.pop()
+            host.close(self.keep_files)
+            if self.keep_files:
                 print(f'lab logs kept in {host.folder}', file=sys.stderr)
 
     def _define(self, number: int, spec: specification.GuestSpec, count: int,
@@ -105,6 +106,3 @@ class Lab:
             name, spec, self._boot, specification.kernel_arguments(spec, number, count), paths,
             guest.console, bridge, f'52:54:00:{len(self.groups):02x}:{number:02x}'))
         return guest
-
-
-__all__ = ['Lab', 'LabError']

@@ -23,7 +23,7 @@ class Disk:
 class Workload:
     """What the guest does; the defaults leave most of a small machine idle."""
 
-    rate: int = 25                # messages a second, each link, each way
+    rate: int = 25                # messages a second, each link, each way; at least 1
     message_bytes: int = 512      # longest
     dirty_rate: int = 500         # pages a second
     dirty_mb: int = 8             # within this much memory
