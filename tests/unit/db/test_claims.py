@@ -145,6 +145,13 @@ def test_a_commit_reaches_the_disk_and_is_not_followed_by_a_checkpoint(database,
     assert b'zzzz' in (tmp_path / 'hotsnap.db-wal').read_bytes()
 
 
+def test_a_snapshot_begins_with_a_checkpoint_behind_it(database, tmp_path):
+    """So that none of its decisions, made while guests wait, comes to the log's limit."""
+    database.create(rows.snapshot(machine='q' * 5000), ())
+
+    assert b'qqqq' in (tmp_path / 'hotsnap.db').read_bytes()
+
+
 def test_the_file_is_private(database, tmp_path):
     for path in tmp_path.iterdir():
         assert path.stat().st_mode & 0o777 == 0o600, path
