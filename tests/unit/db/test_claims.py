@@ -9,6 +9,8 @@ import sqlite3
 import threading
 
 import pytest
+import sqlalchemy as sa
+from oslo_db import exception as db_exception
 
 from hotsnap_nova import exception
 from hotsnap_nova.db import api
@@ -32,6 +34,20 @@ def test_no_epoch_is_given_twice(database, other):
         given = list(pool.map(lambda n: (database, other)[n % 2].next_epoch('g'), range(80)))
 
     assert sorted(given) == list(range(1, 81))
+
+
+def test_a_group_another_coordinator_has_just_begun_is_gone_on_with(database, other):
+    """On a server both may find no row and add one; SQLite lets nobody in between."""
+    @sa.event.listens_for(database._engine.engine, 'before_cursor_execute')
+    def be_late(_connection, _cursor, statement, *_more):
+        if statement.startswith('INSERT INTO group_epochs') and not late:
+            late.append(statement)
+            raise db_exception.DBDuplicateEntry(columns=['group_id'])
+
+    late = []
+
+    assert database.next_epoch('g') == 1
+    assert len(late) == 1
 
 
 def test_a_lease_has_one_holder(database, other):
