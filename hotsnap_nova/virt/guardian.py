@@ -125,6 +125,11 @@ def main(uri: str) -> None:
         with contextlib.suppress(exception.HotsnapError):
             found = guests.get(member) or guest.Guest(connection, member)
             gate.open_all(found.monitor, tuple(entry.filters))
+            # A participant that stands still does not empty the memory's
+            # socket; the guest would get stuck in its own resumption.
+            if found.monitor.background_snapshot():
+                with contextlib.suppress(exception.HotsnapError):
+                    found.monitor.cancel_migration()
             if found.state().ours:
                 found.monitor.cont()
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One member of a snapshot: its transient snapshot (the cut) and its full one.
 
-What this object holds (pipe, links, daemon, events) dies with the process; what
+What this object holds (sockets, links, daemon, events) dies with the process; what
 it puts into QEMU is named after the snapshot, so that :mod:`sweep` removes it
 from what QEMU itself shows. Both ends, ``finish`` and ``discard``, cut what is
 held here first and then sweep: a fresh process does just the second half.
@@ -177,9 +177,8 @@ class Member:
             self._mark('devices')
             self._memory.wait_protected(_PROTECT_TIMEOUT_S)
             self._mark('memory')
-            self._sink.pace(memory.Pace.GENTLE)
         except BaseException:
-            # The pipe first: a guest may not get through its resumption while
+            # The memory's socket first: a guest may not get through its resumption while
             # QEMU waits for somebody to read.
             self._sink.close()
             self._resume()
@@ -255,7 +254,7 @@ class Member:
         :param on_progress: called with :class:`records.Progress`
         :raises exception.TargetFailed: nothing of use is in the folder
         """
-        self._sink.pace(memory.Pace.FULL)
+        self._sink.hurry()
         self._disks.start_copy()
         total_memory = domain.DomainXml(self.guest.xml()).memory_bytes
         stalled_at, last = time.monotonic(), -1
@@ -335,7 +334,7 @@ class Member:
         self._ending = True
         if self._gate:
             gate.open_all(self._qemu, self._gate.filters)
-        # The pipe before the guest: see record.
+        # The memory's socket before the guest: see cut.
         if self._sink:
             self._sink.close()
         if self._stop_issued:

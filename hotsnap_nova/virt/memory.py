@@ -1,26 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """A guest's memory, saved copy-on-write while it runs.
 
-QEMU's background snapshot writes the memory of one instant into a pipe; a
-reader here empties the pipe and a writer behind it hashes, compresses and
-stores. The guest's own writes wait on that pipe, so the reader never waits for
-the disk: where the writer stops for longer than ``STALL_LIMIT_S``, the pipe is
-closed, QEMU gives the snapshot up, and the guest goes on.
+QEMU's background snapshot writes the memory of one instant into a socket; a
+reader here empties it and a writer behind it hashes, compresses and stores. The
+guest's own writes wait on that socket, so the reader never waits for the disk:
+where the writer stops for longer than ``STALL_LIMIT_S``, the socket is closed,
+QEMU gives the snapshot up, and the guest goes on. A socket and no pipe, for
+QEMU can shut down a socket that is full: ``migrate_cancel`` then works even
+where this process stands still, which the guardian needs.
 
-The reader has three paces. ``HELD``: nothing is read yet; until the memory is
-protected, the processors are needed for that. ``GENTLE``: enough that a guest's
-writes are served every other millisecond; it must begin before the guest
-resumes, for resuming writes to the guest's memory under QEMU's big lock, and
-with a full pipe QEMU would wait for us for ever. It lasts while other members
-are still to be recorded. ``FULL``.
+Until every member is recorded the reader is gentle: it takes just enough that
+a guest's writes are served every other millisecond, for the processors are
+needed to end the pauses. It never stops altogether: whatever lets a guest run,
+we or the guardian, waits inside QEMU for writes to that guest's memory, under
+QEMU's big lock; with a full socket that nobody reads, QEMU and then libvirt would
+be stuck (seen with a reader that began to read only when the guest ran again).
 """
 
 import contextlib
-import enum
-import fcntl
 import os
 import queue
 import select
+import socket
 import threading
 import time
 
@@ -34,18 +35,14 @@ _CHUNK = 1 << 20
 _QUEUE_CHUNKS = 24
 STALL_LIMIT_S = 3.0
 _POLL_S = 0.0005
+#: From <asm-generic/socket.h>; Python has no name for it.
+_SO_SNDBUFFORCE = 32
 _GENTLE_CHUNK = 128 * 1024
 _GENTLE_SLEEP_S = 0.002
 
 
-class Pace(enum.Enum):
-    HELD = 'held'
-    GENTLE = 'gentle'
-    FULL = 'full'
-
-
 class MemorySink:
-    """The file a member's memory goes to, and the pipe that leads there.
+    """The file a member's memory goes to, and the socket that leads there.
 
     :param path: of the save image; made here, 0600
     :param xml: the domain XML for the archive
@@ -60,15 +57,15 @@ class MemorySink:
         self._chunks: queue.Queue = queue.Queue(_QUEUE_CHUNKS)
         self._failure: str | None = None
         self._closing = threading.Event()
-        self._pace = Pace.HELD
-        self._paced = threading.Event()
+        self._gentle = True
         self._whole = threading.Event()
         self.received_bytes = 0
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self._file = os.fdopen(fd, 'wb', buffering=0)
-        self._read_fd, self.write_fd = os.pipe2(os.O_CLOEXEC)
-        with contextlib.suppress(OSError):
-            fcntl.fcntl(self._read_fd, fcntl.F_SETPIPE_SZ, _CHUNK)
+        reading, writing = socket.socketpair()
+        with contextlib.suppress(OSError):  # more than the host's limit is a privilege
+            writing.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _CHUNK)
+        self._read_fd, self.write_fd = reading.detach(), writing.detach()
         try:
             self._store(self._head if compress else self._partial)
         except OSError as exc:
@@ -80,21 +77,19 @@ class MemorySink:
         self._writer = threading.Thread(target=self._write, name='memory-writer', daemon=True)
 
     def start(self) -> None:
-        """Ready to empty the pipe, at the pace HELD; QEMU has its ``write_fd`` by now."""
+        """Begin to empty the socket, gently; QEMU has its copy of ``write_fd`` by now."""
         os.close(self.write_fd)
         self.write_fd = -1
         self._reader.start()
         self._writer.start()
 
-    def pace(self, pace: Pace) -> None:
-        """Read so fast from now on."""
-        self._pace = pace
-        if pace is not Pace.HELD:
-            self._paced.set()
+    def hurry(self) -> None:
+        """Every member is recorded: read as fast as QEMU writes."""
+        self._gentle = False
 
     @property
     def failure(self) -> str | None:
-        """Why the pipe was closed early; None while all is well."""
+        """Why the socket was closed early; None while all is well."""
         return self._failure
 
     def finish(self) -> tuple[int, str]:
@@ -115,9 +110,8 @@ class MemorySink:
         return size, self._digest.hexdigest()
 
     def close(self) -> None:
-        """Give up: QEMU meets a closed pipe. Harmless after :meth:`finish`."""
+        """Give up: QEMU meets a closed socket. Harmless after :meth:`finish`."""
         self._closing.set()
-        self._paced.set()
         if self.write_fd >= 0:
             os.close(self.write_fd)
             self.write_fd = -1
@@ -130,14 +124,16 @@ class MemorySink:
         try:
             readable = select.poll()
             readable.register(self._read_fd, select.POLLIN)
-            self._paced.wait()
             while not self._closing.is_set():
-                gentle = self._pace is Pace.GENTLE
+                gentle = self._gentle
                 if gentle:
                     time.sleep(_GENTLE_SLEEP_S)
                 if not readable.poll(100):
                     continue
-                chunk = os.read(self._read_fd, _GENTLE_CHUNK if gentle else _CHUNK)
+                try:
+                    chunk = os.read(self._read_fd, _GENTLE_CHUNK if gentle else _CHUNK)
+                except ConnectionResetError:
+                    chunk = b''
                 if not chunk:
                     self._whole.set()
                     return
