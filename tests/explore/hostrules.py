@@ -50,13 +50,12 @@ class HostRules:
         if how == "crash":
             world = world.spend("host_crashes")
         if isinstance(command, do.Journal):
+            if units is None or units:
+                host = write_journal(host, command)
             if how == "crash":
                 return world.with_host(replace(host, machine=None, threads=()))
-            if how == "fail":
-                outcome = do.CommandFailed(command, FAILED)
-            else:
-                host = write_journal(host, command)
-                outcome = do.Journaled(command)
+            failed = do.CommandFailed(command, FAILED)
+            outcome = failed if how == "fail" else do.Journaled(command)
         else:
             if how == "ok" and not self.build.engine.allows(host, command):
                 how, units = "fail", 0
@@ -92,9 +91,10 @@ class HostRules:
         return world
 
     def _units(self, host, command):
+        """The last of them is to report what was done."""
         if isinstance(command, do.Journal):
-            return 1
-        return len(self.build.engine.units(host, command))
+            return 2
+        return len(self.build.engine.units(host, command)) + 1
 
     def _hear(self, world, host, message, rest=()):
         machine = self.build.participant(host.machine)

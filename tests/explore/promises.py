@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What must never be, whatever fails."""
 
-from hotsnap_nova.protocol.durable import Decision
+from hotsnap_nova.protocol.durable import Decision, Phase
+from hotsnap_nova.protocol.messages import Refused
 from tests.explore.hostmodel import Violation
 
 
@@ -11,6 +12,9 @@ def check_decision(world, row):
         raise Violation("a decision was changed")
     if row.decision is not Decision.FINISH or row.closed:
         return
+    for message in world.net:
+        if isinstance(message, Refused) and message.epoch == row.epoch:
+            raise Violation(f"{message.host} has disowned this snapshot")
     for host in world.hosts:
         for guest in host.guests:
             taken = guest.taken
@@ -40,7 +44,9 @@ def check(world):
                 raise Violation(f"{guest.name} was published but never decided")
             if row.closed and row.decision is Decision.FINISH and not published:
                 raise Violation(f"{guest.name} of an available snapshot is missing")
-        idle = host.machine is not None and not host.threads and not host.machine.parts
+        parts = host.machine.parts if host.machine is not None else ()
+        idle = host.machine is not None and not host.threads
+        idle = idle and all(part.phase is Phase.SPOILED for part in parts)
         for guest in host.guests if idle or row.closed else ():
             if not guest.untouched:
                 raise Violation(f"{guest.name} is left with traces of a snapshot")

@@ -112,7 +112,7 @@ class Rules(CoordinatorRules, HostRules, TrafficRules):
                     if isinstance(thread[0], do.RecordMembers) and units:
                         many.append(("do", host.name, n, "second stop", None))
                 if left.host_crashes:
-                    many += [("do", host.name, n, "crash", k) for k in range(1, units)]
+                    many += [("do", host.name, n, "crash", k) for k in range(units)]
             if left.host_crashes and host is world.hosts[0]:  # hosts are alike
                 many.append(("crash", host.name))
             wakeup = self.build.participant(host.machine).wakeup()
