@@ -19,7 +19,7 @@ class Local:
     """The database, and where asked for coordinator, participant and engine.
 
     :param conf: read configuration
-    :param open_engine: gives an engine for (uri, state_path); None: QEMU
+    :param open_engine: gives an engine for (uri, keep_hours); None: QEMU
     """
 
     def __init__(self, conf, open_engine=None):

@@ -54,7 +54,7 @@ _EXAMPLES = """examples:
 class Shell(app.App):
     """The command line.
 
-    :param open_engine: gives an engine for (uri, state_path); None: QEMU's
+    :param open_engine: gives an engine for (uri, keep_hours); None: QEMU's
     """
 
     NAME = 'hotsnap'

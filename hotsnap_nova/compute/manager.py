@@ -52,8 +52,8 @@ class ComputeManager:
     @rpc.answers
     def check(self, _context, members, gate):
         specs = tuple(records.MemberSpec(**member) for member in members)
-        verdict = self._engine.check(specs, gate)
-        return {'gates': list(verdict.gates), 'free_bytes': self._store.free_bytes(),
+        verdict = self._engine.check(specs, gate, self._store.free_bytes())
+        return {'gates': list(verdict.gates),
                 'findings': [dataclasses.asdict(each) | {'refuses': each.refuses}
                              for each in verdict.findings]}
 

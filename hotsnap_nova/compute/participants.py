@@ -56,9 +56,9 @@ class Participants:
         """
         leftovers = self._engine.survey()
         parts = self._journal.adopt()
-        residues = self._residues(leftovers, {part.snapshot for part in parts})
         for part in parts:
             self._lock(part.snapshot, part.work.members)
+        residues = self._residues(leftovers, {part.snapshot for part in parts})
         self._machine, todo = machines.Participant.recover(
             self._host, residues, parts, self._journal.decided())
         self._runner = runner.Runner(self._machine, {

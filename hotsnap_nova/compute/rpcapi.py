@@ -37,7 +37,7 @@ class ComputeApi:
         return self._client.call(host, 'find', _SHORT_S, names=names)
 
     def check(self, host: str, members: list[dict], gate: str) -> dict:
-        """``{'gates', 'findings', 'free_bytes'}``: what stands in the way of a snapshot."""
+        """``{'gates', 'findings'}``: what stands in the way of a snapshot."""
         return self._client.call(host, 'check', _SHORT_S, members=members, gate=gate)
 
     def receive(self, request: messages.Request, timeout_s: float) -> messages.Answer | None:

@@ -11,7 +11,7 @@ def open_manager(conf, open_engine=None) -> manager.ComputeManager:
     """The manager of this host's guests and store, not started.
 
     :param conf: group ``[hotsnap]`` of the configuration
-    :param open_engine: gives an engine for (uri, state_path); None: QEMU's
+    :param open_engine: gives an engine for (uri, keep_hours); None: QEMU's
     :raises Unavailable: libvirt or the store cannot be used
     """
     if open_engine is None:
@@ -19,4 +19,5 @@ def open_manager(conf, open_engine=None) -> manager.ComputeManager:
         open_engine = host.Engine
     state_path = os.path.abspath(conf.state_path)
     store = storage.open_store(conf.store, conf.store_path)
-    return manager.ComputeManager(conf.host, open_engine(conf.uri, state_path), store, state_path)
+    return manager.ComputeManager(conf.host, open_engine(conf.uri, conf.restore_keep_hours),
+                                  store, state_path)

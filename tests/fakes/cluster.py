@@ -2,6 +2,7 @@
 """Hosts with fake engines, a coordinator and a real database, joined by a transport."""
 
 import os
+import time
 import uuid
 
 from oslo_config import cfg
@@ -12,6 +13,14 @@ from hotsnap_nova.conductor import requests, snapshots
 from hotsnap_nova.db import api
 from hotsnap_nova.storage import local
 from tests.fakes.engine import Engine, World
+
+
+def until(true, timeout_s=30):
+    """Return when ``true()`` is."""
+    ends = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < ends, 'it does not happen'
+        time.sleep(0.005)
 
 
 class Host:
@@ -34,6 +43,18 @@ class Host:
         self._server = rpc.open_server(self._transport, rpcapi.TOPIC, self.name, [self.manager])
         self._server.start()
         return found
+
+    def manager_only(self):
+        """What another process of this host would clean up as it starts."""
+        other = manager.ComputeManager(
+            self.name, self.engine, self.store, f'{self.folder}/state-{self.name}')
+        try:
+            return other.start()
+        finally:
+            other.stop()
+
+    def phases(self):
+        return {str(part.phase) for part in self.manager._participants._machine.state.parts}
 
     def silence(self):
         """Answer nothing any more; the process, as it were, lives."""

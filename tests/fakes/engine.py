@@ -100,7 +100,7 @@ class Engine:
                 found.append(records.MemberSpec(guest['id'], guest['name']))
             return tuple(found)
 
-    def check(self, members, gate='auto'):
+    def check(self, members, gate='auto', free_bytes=None):
         self._begin('check', members)
         gates, findings = list(records.GATES), []
         with self._guests(members) as guests:

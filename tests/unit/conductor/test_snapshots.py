@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A snapshot of two hosts' guests, from the wish to the store, and what can go wrong."""
 
-import threading
-import time
-
 import pytest
 
 from hotsnap_nova import exception
 from hotsnap_nova.conductor import requests
+from tests.fakes import cluster as clusters
 
 
 @pytest.mark.parametrize('gate', ['hold', 'barrier', 'none'])
@@ -51,7 +49,7 @@ def test_auto_takes_the_best_gate_that_every_member_can_do(cluster):
 def test_a_gate_a_member_cannot_do_is_refused_with_the_cause(cluster):
     cluster.world.add('d', gates=['barrier'])
 
-    with pytest.raises(exception.GateNotPossible, match='d.*vhost'):
+    with pytest.raises(exception.GateNotPossible, match=r'd.*vhost'):
         cluster.create(members=(('d', 'h2'),), gate='hold')
 
 
@@ -121,7 +119,7 @@ def test_abort_by_another_coordinator_reaches_the_one_in_charge(cluster):
         engine.save_s = 60
     other = cluster.coordinator('second')
     snapshot = cluster.snapshots.create(cluster.request())
-    _until(lambda: 'save' in cluster.hosts['h1'].engine.calls)
+    clusters.until(lambda: 'save' in cluster.hosts['h1'].engine.calls)
 
     other.abort('nightly', 'somebody')
     other.wait_until_over(snapshot)
@@ -145,7 +143,7 @@ def test_a_guest_takes_part_in_one_snapshot_at_a_time(cluster):
     for engine in cluster.engines():
         engine.save_s = 2
     first = cluster.snapshots.create(cluster.request('one'))
-    _until(lambda: 'save' in cluster.hosts['h1'].engine.calls)
+    clusters.until(lambda: 'save' in cluster.hosts['h1'].engine.calls)
 
     second = cluster.snapshots.create(cluster.request('two', members=(('a', 'h1'),)))
     cluster.snapshots.wait(second)
@@ -282,12 +280,6 @@ def test_a_member_that_can_do_no_gate_rules_the_snapshot_out():
     finding = {'member': 'd', 'device': 'hostdev0', 'cause': 'VFIO', 'remedy': 'detach it',
                'gates': [], 'refuses': True}
 
-    with pytest.raises(exception.Refused, match='d, hostdev0: VFIO. Remedy: detach it'):
+    with pytest.raises(exception.Refused, match=r'd, hostdev0: VFIO\. Remedy: detach it'):
         requests.choose_gate('auto', {'h1': {'gates': [], 'findings': [finding]}})
 
-
-def _until(true, timeout_s=30):
-    ends = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < ends, 'it does not happen'
-        threading.Event().wait(0.01)

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Processes that die: whoever starts next leaves guests running and nothing behind."""
+
+import dataclasses
+
+import pytest
+
+from hotsnap_nova.protocol import coordinator as machines
+from tests.fakes import cluster as clusters
+
+
+class Died(BaseException):
+    """Ends a thread as kill -9 ends a process: no handler of ours may catch it."""
+
+
+def _die(host):
+    """Ends the host's service at this call, for ever silent to those who wait."""
+    def die(_about):
+        host.engine.faults.clear()
+        host.manager._participants._runner.carry_out = lambda todo: None
+        raise Died
+    return die
+
+
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnhandledThreadExceptionWarning')
+@pytest.mark.parametrize('gate', ['hold', 'barrier'])
+@pytest.mark.parametrize('step', ['prepare', 'record', 'record_member', 'release', 'save'])
+def test_a_participant_that_died_at_a_step_is_cleaned_up_by_the_next(cluster, step, gate):
+    host = cluster.hosts['h2']
+    host.engine.faults[step] = _die(host)
+    snapshot = cluster.snapshots.create(cluster.request(
+        gate=gate, prepare_timeout_s=1.0, deadline_s=2.0))
+    cluster.snapshots.wait(snapshot, timeout_s=1.5)
+
+    host.kill()
+    found = host.start()
+    assert cluster.snapshots.wait(snapshot, timeout_s=60)
+
+    assert found == (snapshot,)
+    assert cluster.snapshots.get(snapshot).status == 'error'
+    assert cluster.clean()
+
+
+def test_a_participant_restarted_after_saving_still_publishes(cluster):
+    host = cluster.hosts['h2']
+    cluster.hosts['h1'].engine.save_s = 1.5
+    snapshot = cluster.snapshots.create(cluster.request())
+    clusters.until(lambda: 'saved' in host.phases())
+
+    host.kill()
+    host.start()
+    cluster.snapshots.wait(snapshot)
+
+    assert cluster.snapshots.get(snapshot).status == 'available'
+    assert cluster.snapshots.verify(snapshot)['files'] == 18
+    assert cluster.clean()
+
+
+def test_leftovers_no_journal_knows_are_removed(cluster):
+    host = cluster.hosts['h1']
+    host.kill()
+    with cluster.world.open() as guests:
+        guests['a'].update(left=['abcdef'], closed_by='abcdef')
+
+    host.start()
+
+    assert cluster.clean()
+
+
+def test_what_a_live_process_is_at_work_on_is_left_alone(cluster, tmp_path):
+    cluster.hosts['h1'].engine.save_s = 1.5
+    snapshot = cluster.snapshots.create(cluster.request(members=(('a', 'h1'), ('b', 'h1'))))
+    clusters.until(lambda: 'saving' in cluster.hosts['h1'].phases())
+    second = clusters.Host('h1', cluster.folder, cluster.transport, cluster.world)
+
+    found = second.manager_only()
+
+    assert found == ()
+    assert not {'discard', 'clean'} & set(second.engine.calls)
+    cluster.snapshots.wait(snapshot)
+    assert cluster.snapshots.get(snapshot).status == 'available'
+
+
+def test_a_draft_whose_process_died_before_its_journal_is_removed(cluster):
+    host = cluster.hosts['h1']
+    host.store.begin('0b2f7bb4-0000-4000-8000-000000000000', 'h1')
+    host.kill()
+
+    host.start()
+
+    assert host.store.drafts() == ()
+
+
+@pytest.mark.parametrize(('stop_at', 'found', 'status'), [
+    (('release', False), 'none', 'error'),
+    (('finish', False), 'release', 'available'),
+    (('finish', True), 'finish', 'available'),
+])
+def test_a_dead_coordinators_snapshot_is_taken_over(cluster, stop_at, found, status):
+    """The first coordinator dies as it writes (decision, closed)."""
+    real = cluster.database.compare_and_swap
+
+    def die(snapshot, generation, **values):
+        if generation >= 0 and (values['decision'], values['closed']) == stop_at:
+            cluster.database.compare_and_swap = real
+            raise Died
+        return real(snapshot, generation, **values)
+    first = cluster.coordinator('dead')
+    cluster.database.compare_and_swap = die
+    snapshot = first.create(cluster.request())
+    clusters.until(lambda: cluster.database.compare_and_swap is real)
+    _bury(first, snapshot)
+    cluster.database.take_lease(snapshot, 'dead', 3600, force=True)
+    assert cluster.snapshots.get(snapshot).decision == found
+    heir = cluster.coordinator('heir', is_dead=lambda owner: owner == 'dead')
+
+    assert heir.recover() == (snapshot,)
+    heir.wait(snapshot)
+
+    assert cluster.snapshots.get(snapshot).status == status
+    assert cluster.clean()
+
+
+def test_of_two_coordinators_the_one_that_is_late_stands_down(cluster):
+    for engine in cluster.engines():
+        engine.save_s = 1.0
+    snapshot = cluster.snapshots.create(cluster.request())
+    clusters.until(lambda: 'saving' in cluster.hosts['h1'].phases())
+    cluster.database.take_lease(snapshot, 'heir', 3600, force=True)
+    heir = cluster.coordinator('heir')
+
+    heir.recover()
+    heir.wait(snapshot)
+    cluster.snapshots.wait(snapshot)
+
+    assert cluster.snapshots.get(snapshot).status == 'available'
+    assert cluster.clean()
+
+
+def test_a_live_coordinators_snapshot_is_not_taken_over(cluster):
+    cluster.hosts['h1'].engine.save_s = 1.0
+    snapshot = cluster.snapshots.create(cluster.request())
+
+    assert cluster.coordinator('other').recover() == ()
+
+    cluster.snapshots.wait(snapshot)
+    assert cluster.snapshots.get(snapshot).status == 'available'
+
+
+def _bury(coordinator, snapshot):
+    """End what a dead process would not have gone on with."""
+    driven = coordinator._drives[snapshot]
+    driven._runner.carry_out = lambda todo: None
+    driven._machine.state = dataclasses.replace(
+        driven._machine.state, phase=machines.Phase.STOOD_DOWN, waiting=(), deadline_ns=None)
+    assert driven.wait(10)
