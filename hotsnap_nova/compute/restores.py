@@ -62,13 +62,13 @@ class Restores:
             verdict = self._engine.restore_check(work)
             _refuse(verdict)
             return
-        if step == 'undo' and not self._lock(work, partly=True):
-            return    # another has the members, so nothing was touched here
-        if step != 'undo':
-            self._lock(work)
+        busy = self._lock(work)
+        if busy and step != 'undo':
+            raise exception.GuestBusy(member=busy, reason='a snapshot or restore has it')
         if step == 'prepare':
             self._store.verify(work.snapshot_id, proved)
-        getattr(self._engine, f'restore_{step}')(work)
+        if not busy:    # else this is an undo, and nothing was touched here
+            getattr(self._engine, f'restore_{step}')(work)
         if step in ('finish', 'undo'):
             for member_id in self._locked.pop(work.restore_id, ()):
                 self._locks.release(f'domain-{member_id}')
@@ -85,17 +85,15 @@ class Restores:
         return records.RestoreWork(snapshot_id=snapshot, restore_id=restore_id,
                                    members=tuple(members), paused=paused)
 
-    def _lock(self, work, partly=False):
+    def _lock(self, work):
+        """Take all members; the name of one that another has, or None."""
         mine = self._locked.setdefault(work.restore_id, set())
-        for member in work.members:
-            spec = member.spec
-            if spec.id in mine:
-                continue
-            if self._locks.take(f'domain-{spec.id}'):
+        for spec in (member.spec for member in work.members):
+            if spec.id not in mine:
+                if not self._locks.take(f'domain-{spec.id}'):
+                    return spec.name
                 mine.add(spec.id)
-            elif not partly:
-                raise exception.GuestBusy(member=spec.name, reason='a snapshot or restore has it')
-        return len(mine) == len(work.members)
+        return None
 
 
 def _refuse(verdict):

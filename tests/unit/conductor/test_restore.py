@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A group comes back whole, or is left as it was."""
+
+import pytest
+
+from hotsnap_nova import exception
+from hotsnap_nova.conductor import restore as restores
+from tests.fakes import cluster as clusters
+
+BEFORE = ('restore_check', 'restore_prepare', 'restore_stop', 'restore_start')
+
+
+def _guests(cluster):
+    return {name: cluster.world.guest(name) for name, _ in cluster.members}
+
+
+def _steps(cluster):
+    return [[call for call in engine.calls if call.startswith('restore_')]
+            for engine in cluster.engines()]
+
+
+def test_all_members_run_on_the_disks_of_the_cut(cluster):
+    row = cluster.create()
+
+    cluster.snapshots.restore('nightly')
+
+    guests = _guests(cluster)
+    assert {guest['disk'] for guest in guests.values()} == {row.id}
+    assert {guest['old_disk'] for guest in guests.values()} == {'own'}
+    assert cluster.clean()
+    assert cluster.snapshots.get('nightly').status == 'available'
+
+
+def test_a_killed_group_comes_back(cluster):
+    cluster.create()
+    with cluster.world.open() as guests:
+        for guest in guests.values():
+            guest['state'] = 'shut off'
+
+    cluster.snapshots.restore('nightly')
+
+    assert cluster.clean()
+
+
+def test_paused_leaves_the_members_at_the_cut(cluster):
+    cluster.create()
+
+    cluster.snapshots.restore('nightly', paused=True)
+
+    assert {guest['state'] for guest in _guests(cluster).values()} == {'paused'}
+    assert not any('restore_resume' in steps for steps in _steps(cluster))
+
+
+@pytest.mark.parametrize('step', ['stop', 'start', 'resume'])
+def test_no_host_begins_a_step_before_all_have_ended_the_one_before(cluster, step):
+    cluster.create()
+    order = []
+    for name, host in cluster.hosts.items():
+        for each in BEFORE + ('restore_resume',):
+            host.engine.faults[each] = lambda _work, name=name, each=each: order.append(each)
+
+    cluster.snapshots.restore('nightly')
+
+    before = order[:order.index(f'restore_{step}')]
+    assert all(before.count(each) == 2 for each in set(before))
+
+
+@pytest.mark.parametrize('step', BEFORE)
+def test_failure_before_the_decision_puts_the_old_disks_back(cluster, step):
+    cluster.create()
+    cluster.hosts['h2'].engine.faults[step] = exception.HypervisorError(
+        member='c', reason='no')
+
+    with pytest.raises(exception.HypervisorError, match='c: no'):
+        cluster.snapshots.restore('nightly')
+
+    assert {guest['disk'] for guest in _guests(cluster).values()} == {'own'}
+    assert not any('restore_resume' in steps for steps in _steps(cluster))
+    if step in BEFORE[:2]:
+        assert cluster.clean()
+    assert not any(host.left() for host in cluster.hosts.values())
+    assert cluster.snapshots.get('nightly').status == 'available'
+
+
+@pytest.mark.parametrize('file', ['memory.save', 'vda.qcow2', 'manifest.json'])
+def test_damage_is_found_before_anything_is_stopped(cluster, file):
+    row = cluster.create()
+    member = cluster.world.spec('c')
+    place = f'{cluster.folder}/store/{row.id}'
+    path = f'{place}/{file}' if file == 'manifest.json' else f'{place}/{member.id}/{file}'
+    with open(path, 'r+b') as content:
+        content.write(b'?')
+
+    with pytest.raises((exception.SnapshotDamaged, exception.ManifestDamaged)):
+        cluster.snapshots.restore('nightly')
+
+    assert not any('restore_stop' in steps for steps in _steps(cluster))
+    assert cluster.clean()
+
+
+def test_a_member_in_another_snapshot_is_not_restored(cluster):
+    cluster.create()
+    cluster.hosts['h1'].engine.save_s = 2.0
+    second = cluster.snapshots.create(cluster.request('two', members=(('a', 'h1'),)))
+    clusters.until(lambda: 'saving' in cluster.hosts['h1'].phases())
+
+    with pytest.raises(exception.GuestBusy, match='a'):
+        cluster.snapshots.restore('nightly')
+
+    assert not any('restore_stop' in steps for steps in _steps(cluster))
+    cluster.snapshots.wait(second)
+    assert cluster.snapshots.get('two').status == 'available'
+    assert cluster.clean()
+
+
+def test_an_unwanted_restore_is_undone(cluster):
+    cluster.create()
+    asked = []
+
+    def is_unwanted():
+        asked.append(cluster.world.guest('a')['state'])
+        return asked[-1] == 'shut off'
+
+    with pytest.raises(exception.Aborted):
+        cluster.snapshots.restore('nightly', is_unwanted=is_unwanted)
+
+    assert {guest['disk'] for guest in _guests(cluster).values()} == {'own'}
+    assert not any('restore_resume' in steps for steps in _steps(cluster))
+
+
+@pytest.mark.parametrize(('dies_at', 'disk'), [
+    *((step.removeprefix('restore_'), 'own') for step in BEFORE), ('resume', 'snapshot'),
+    ('finish', 'snapshot')])
+def test_a_restore_whose_coordinator_died_is_ended_by_the_next(cluster, dies_at, disk,
+                                                               monkeypatch):
+    row = cluster.create()
+    real = restores.Restore._do
+
+    def do(self, step, *args):
+        real(self, step, *args)
+        if step == dies_at:
+            monkeypatch.setattr(restores.Restore, '_do', lambda *args: None)
+            monkeypatch.setattr(restores.Restore, '_end', lambda *args: None)
+            raise KeyboardInterrupt
+    monkeypatch.setattr(restores.Restore, '_do', do)
+    end = restores.Restore._end
+    with pytest.raises(KeyboardInterrupt):
+        cluster.snapshots.restore('nightly')
+    monkeypatch.setattr(restores.Restore, '_do', real)
+    monkeypatch.setattr(restores.Restore, '_end', end)
+    assert cluster.snapshots.get('nightly').status == 'restoring'
+    for host in cluster.hosts.values():
+        host.kill()
+        host.start()
+    heir = cluster.coordinator('heir', is_dead=lambda owner: owner == 'first')
+
+    assert heir.recover() == (row.id,)
+
+    expected = {'own': 'own', 'snapshot': row.id}[disk]
+    assert {guest['disk'] for guest in _guests(cluster).values()} == {expected}
+    assert heir.get('nightly').status == 'available'
+    assert not any(host.left() for host in cluster.hosts.values())
+    if disk == 'snapshot':
+        assert {guest['state'] for guest in _guests(cluster).values()} == {'running'}
+
+
+def test_what_is_being_restored_cannot_be_deleted(cluster):
+    row = cluster.create()
+    cluster.database.compare_and_swap(row.id, row.generation, status='restoring')
+
+    with pytest.raises(exception.SnapshotBusy):
+        cluster.snapshots.delete('nightly')
