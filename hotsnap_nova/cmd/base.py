@@ -7,8 +7,10 @@ import sys
 from cliff import command, lister, show
 
 from hotsnap_nova import exception
+from hotsnap_nova.cmd import interrupts
 
 FAILED = 1
+INTERRUPTED = 130
 _UNITS = ('KiB', 'MiB', 'GiB', 'TiB')
 
 
@@ -32,6 +34,9 @@ class _Explained:
                 raise
             self.app.stderr.write(f'hotsnap: {self.app.explain(exc)}\n')
             return FAILED
+        except interrupts.Interrupted as exc:
+            self.app.stderr.write(f'hotsnap: {exc}\n')
+            return INTERRUPTED
 
 
 class Command(_Explained, command.Command):

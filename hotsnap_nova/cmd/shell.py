@@ -12,7 +12,7 @@ from importlib import metadata
 from cliff import app, commandmanager
 
 from hotsnap_nova import conf, exception
-from hotsnap_nova.cmd import check, interrupts, snapshot
+from hotsnap_nova.cmd import check, snapshot
 
 #: What to do about an error whose message does not say so already.
 REMEDIES = {
@@ -41,7 +41,6 @@ COMMANDS = {
     'check': check.Check,
     'recover': check.Recover,
 }
-INTERRUPTED = 130
 _EXAMPLES = """examples:
   hotsnap check --domain web --domain db
   hotsnap snapshot create before-upgrade --domain web --domain db --wait
@@ -102,22 +101,19 @@ class Shell(app.App):
         from hotsnap_nova.cmd import local
         return local.Local(self.conf, self._open_engine)
 
-    def run_subcommand(self, argv):
-        """As the parent's, with errors that say what to do, in one line."""
-        try:
-            return super().run_subcommand(argv)
-        except interrupts.Interrupted as exc:
-            self.stderr.write(f'hotsnap: {exc}\n')
-            return INTERRUPTED
-
     def configure_logging(self):
         """Errors to the terminal by us, everything else to a file; more with -v."""
         root = logging.getLogger('')
         root.setLevel(logging.WARNING)
         logging.getLogger('hotsnap_nova').setLevel(
             logging.DEBUG if self.options.verbose_level > 2 else logging.INFO)
-        for handler in _ours(root):
-            root.removeHandler(handler)
+        for logger in (root, self.LOG):
+            for handler in _ours(logger):
+                logger.removeHandler(handler)
+        # What cliff itself has to say: an unknown command, no configuration.
+        own = _OurStream(self.stderr)
+        own.setFormatter(logging.Formatter('hotsnap: %(message)s'))
+        self.LOG.addHandler(own)
         if self.options.verbose_level > 1:
             console = _OurStream(self.stderr)
             console.setFormatter(logging.Formatter('%(levelname)s %(name)s: %(message)s'))
@@ -164,8 +160,8 @@ class _OurFile(logging.handlers.WatchedFileHandler):
             super().emit(record)
 
 
-def _ours(root):
-    return [handler for handler in root.handlers if isinstance(handler, (_OurStream, _OurFile))]
+def _ours(logger):
+    return [handler for handler in logger.handlers if isinstance(handler, (_OurStream, _OurFile))]
 
 
 def _version():

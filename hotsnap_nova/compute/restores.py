@@ -37,6 +37,7 @@ class Restores:
         self._locks = host_locks
         self._locked: dict[str, set[str]] = {}
         self._unwanted: set[str] = set()
+        self._works: dict[str, records.RestoreWork] = {}
         self._one_at_a_time = threading.Lock()
 
     def do(self, step: str, snapshot: str, restore_id: str, paused: bool,
@@ -55,13 +56,16 @@ class Restores:
                 raise exception.Aborted(who='the coordinator')
             tell(done, total)
         with self._one_at_a_time:
-            self._do(step, self._work(snapshot, restore_id, paused), proved)
+            # What was read at first stays: an undo must not depend on the store.
+            work = self._works.get(restore_id) or self._work(snapshot, restore_id, paused)
+            self._do(step, work, proved)
 
     def _do(self, step, work, proved):
         if step == 'check':
             verdict = self._engine.restore_check(work)
             _refuse(verdict)
             return
+        self._works[work.restore_id] = work
         busy = self._lock(work)
         if busy and step != 'undo':
             raise exception.GuestBusy(member=busy, reason='a snapshot or restore has it')
@@ -73,6 +77,7 @@ class Restores:
             for member_id in self._locked.pop(work.restore_id, ()):
                 self._locks.release(f'domain-{member_id}')
             self._unwanted.discard(work.restore_id)
+            self._works.pop(work.restore_id, None)
 
     def _work(self, snapshot, restore_id, paused):
         manifest = self._store.load(snapshot)

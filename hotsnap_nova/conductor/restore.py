@@ -4,7 +4,7 @@
 ::
 
     check ─► prepare ─► stop ─► start ─► (decided) ─► resume ─► finish
-      └─────────┴────────┴───────┴──► undo
+                └────────┴───────┴──► undo
 
 Each step is done on all hosts before the next begins on any: digests are
 proved and files placed before anything is stopped, and no restored member
@@ -24,7 +24,7 @@ from hotsnap_nova.conductor import fanout, rows
 
 LOG = logging.getLogger(__name__)
 
-_BEFORE = ('check', 'prepare', 'stop', 'start')
+_BEFORE = ('prepare', 'stop', 'start')
 _AFTER = ('resume', 'finish')
 _DECIDED = 'decided'
 
@@ -50,6 +50,7 @@ class Restore:
         :raises HotsnapError: undone; the snapshot is as good as before
         """
         plan = {'restore_id': str(uuid.uuid4()), 'paused': paused, 'step': _BEFORE[0]}
+        self._do('check', plan, watcher, is_unwanted)    # touches nothing: nothing to undo
         self._write(plan, rows.RESTORING)
         if not self._database.take_lease(self._found.id, self._owner, self._lease_s, force=True):
             raise exception.SnapshotBusy(snapshot=self._found.name, status=rows.RESTORING)

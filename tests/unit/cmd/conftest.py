@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+import dataclasses
+import io
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from hotsnap_nova.cmd import shell
+from hotsnap_nova.storage import local
+from tests.fakes.engine import Engine, World
+
+
+@dataclasses.dataclass
+class Ran:
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        return json.loads(self.out)
+
+
+class Hotsnap:
+    """The command on a folder of its own with three fake guests: a, b and c."""
+
+    def __init__(self, folder):
+        self.state = f'{folder}/state'
+        self.world = World(f'{folder}/world.json')
+        for name in 'abc':
+            self.world.add(name)
+        self.engines = []
+        self.save_s = 0.0
+        self.faults = {}
+
+    def __call__(self, *args):
+        """Run the real shell in this process."""
+        out, err = io.StringIO(), io.StringIO()
+        under_test = shell.Shell(self._open_engine, stdout=out, stderr=err)
+        try:
+            status = under_test.run(['--state', self.state, *args])
+        except SystemExit as exc:    # how argparse and cliff's help end a process
+            status = exc.code or 0
+        return Ran(status, out.getvalue(), err.getvalue())
+
+    def process(self, *args, **environment):
+        """Start the command as a process of its own."""
+        return subprocess.Popen(
+            [sys.executable, '-m', 'tests.fakes.hotsnap', '--state', self.state, *args],
+            env=os.environ | {'WORLD': self.world.path, 'PYTHONPATH': os.pathsep.join(sys.path)}
+            | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def run(self, *args, **environment):
+        process = self.process(*args, **environment)
+        out, err = process.communicate(timeout=60)
+        return Ran(process.returncode, out, err)
+
+    def create(self, name='one', *args):
+        return self('snapshot', 'create', name, '--domain', 'a', '--domain', 'b',
+                    '--max-hold-ms', '5000', '--wait', '-f', 'json', *args)
+
+    def show(self, name='one'):
+        return self('snapshot', 'show', name, '-f', 'json').json
+
+    @property
+    def store(self):
+        return local.LocalStore(f'{self.state}/store')
+
+    def left(self):
+        """What is left beside database, log, ledger and published snapshots."""
+        found = [name for part in ('journal', 'locks')
+                 for name in os.listdir(f'{self.state}/{part}')]
+        return found + [draft.snapshot_id for draft in self.store.drafts()]
+
+    def _open_engine(self, uri, keep_hours):
+        engine = Engine(self.world)
+        engine.save_s, engine.faults = self.save_s, dict(self.faults)
+        self.engines.append(engine)
+        return engine
+
+
+@pytest.fixture
+def hotsnap(tmp_path):
+    return Hotsnap(tmp_path)

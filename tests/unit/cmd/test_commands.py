@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every verb through the real shell, in process."""
+
+import pytest
+
+from hotsnap_nova.cmd import shell
+
+VERBS = [*shell.COMMANDS]
+
+
+@pytest.mark.parametrize('verb', VERBS)
+def test_help_of_every_verb_shows_an_example_of_it(hotsnap, verb):
+    ran = hotsnap(*verb.split(), '--help')
+
+    assert (ran.status, ran.err) == (0, '')
+    assert f'hotsnap {verb}' in ran.out.partition('examples:')[2]
+
+
+def test_help_names_every_verb(hotsnap):
+    ran = hotsnap('--help')
+
+    assert ran.status == 0
+    assert all(f'  {verb} ' in ran.out for verb in VERBS)
+
+
+def test_create_prints_what_every_member_went_through(hotsnap):
+    ran = hotsnap.create()
+
+    assert (ran.status, ran.err) == (0, '')
+    made = ran.json
+    assert (made['status'], made['gate']) == ('available', 'hold')
+    assert [member['name'] for member in made['members']] == ['a', 'b']
+    for member in made['members']:
+        assert member['pause_ms'] == 5.0
+        assert member['hold_ms'] > 0
+        assert {file['name'] for file in member['files']} == {
+            'memory.save', 'vda.qcow2', 'domain.xml'}
+    assert hotsnap.world.untouched()
+    assert hotsnap.left() == []
+
+
+def test_a_table_for_people_has_the_same(hotsnap):
+    hotsnap.create()
+
+    out = hotsnap('snapshot', 'show', 'one').out
+
+    assert 'pause 5.0 ms' in out
+    assert 'memory.save' in out
+
+
+def test_list_filters_by_status(hotsnap):
+    hotsnap.create('one')
+    hotsnap.faults['record'] = OSError('broken')
+    hotsnap.create('two')
+
+    def names(*args):
+        return {row['Name'] for row in hotsnap('snapshot', 'list', '-f', 'json', *args).json}
+    assert names() == {'one', 'two'}
+    assert names('--status', 'available') == {'one'}
+    assert names('--status', 'error') == {'two'}
+
+
+def test_looking_starts_no_engine(hotsnap):
+    hotsnap.create()
+    hotsnap.engines.clear()
+
+    hotsnap('snapshot', 'list')
+    hotsnap('snapshot', 'show', 'one')
+
+    assert hotsnap.engines == []
+
+
+def test_verify_says_what_was_read(hotsnap):
+    hotsnap.create()
+
+    ran = hotsnap('snapshot', 'verify', 'one', '-f', 'json')
+
+    assert (ran.status, ran.json['files']) == (0, 6)
+
+
+def test_restore_brings_killed_members_back(hotsnap):
+    made = hotsnap.create().json
+    with hotsnap.world.open() as guests:
+        guests['a']['state'] = 'shut off'
+
+    ran = hotsnap('snapshot', 'restore', 'one')
+
+    assert (ran.status, ran.out, ran.err) == (0, '', '')
+    assert hotsnap.world.guest('a')['disk'] == made['id']
+    assert hotsnap.world.untouched()
+
+
+def test_restore_paused_leaves_them_at_the_cut(hotsnap):
+    hotsnap.create()
+
+    assert hotsnap('snapshot', 'restore', 'one', '--paused').status == 0
+
+    assert hotsnap.world.guest('a')['state'] == 'paused'
+
+
+def test_export_lists_its_files(hotsnap, tmp_path):
+    hotsnap.create()
+
+    ran = hotsnap('snapshot', 'export', 'one', str(tmp_path / 'out'), '-f', 'json')
+
+    assert {(row['Member'], row['File']) for row in ran.json} == {
+        ('a', 'xml'), ('a', 'memory'), ('b', 'xml'), ('b', 'memory')}
+
+
+def test_delete_takes_several_and_frees_their_names(hotsnap):
+    hotsnap.create('one')
+    hotsnap.create('two')
+
+    assert hotsnap('snapshot', 'delete', 'one', 'two').status == 0
+
+    assert hotsnap('snapshot', 'list', '-f', 'json').json == []
+    assert hotsnap.store.list() == ()
+    assert hotsnap.create('one').status == 0
+
+
+def test_a_failed_snapshots_name_can_be_used_again(hotsnap):
+    hotsnap.faults['record'] = OSError('broken')
+    assert hotsnap.create().status == 1
+    hotsnap.faults.clear()
+
+    assert hotsnap.create().status == 0
+
+
+def test_check_says_which_gates_are_possible(hotsnap):
+    hotsnap.world.add('d', gates=['barrier'])
+
+    ran = hotsnap('check', '--domain', 'a', '--domain', 'd', '-f', 'json')
+
+    assert ran.status == 0
+    assert {row['About'] for row in ran.json} == {'gate hold', 'gate barrier'}
+    assert {'Member': 'd', 'Device': 'net0', 'Finding': 'vhost', 'Remedy': 'use driver qemu',
+            'About': 'gate hold'} in ran.json
+
+
+def test_check_of_a_group_that_cannot_be_snapshotted_fails(hotsnap):
+    hotsnap.world.add('d', gates=[])
+
+    assert hotsnap('check', '--domain', 'd').status == 1
+
+
+def test_the_control_experiment_needs_the_lab(hotsnap, monkeypatch):
+    assert hotsnap.create('one', '--gate', 'none').status == 1
+    assert hotsnap('snapshot', 'list', '-f', 'json').json == []
+
+    monkeypatch.setenv('HOTSNAP_LAB', '1')
+    made = hotsnap.create('two', '--gate', 'none', '--record-delay', 'b=0.1').json
+
+    assert made['gate'] == 'none'
+    assert made['skew_ms'] >= 100
+
+
+def test_options_come_from_the_configuration_file(hotsnap, tmp_path):
+    path = tmp_path / 'hotsnap.conf'
+    path.write_text('[hotsnap]\ngate = barrier\n')
+
+    made = hotsnap('--config-file', str(path), 'snapshot', 'create', 'one', '--domain', 'a',
+                   '--max-hold-ms', '5000', '--wait', '-f', 'json').json
+
+    assert made['gate'] == 'barrier'

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command as processes: signals, death, and what goes on behind it."""
+
+import signal
+import time
+
+import pytest
+
+CREATE = ('snapshot', 'create', 'one', '--domain', 'a', '--domain', 'b', '--max-hold-ms', '20000')
+
+
+def _until(true, timeout_s=60):
+    ends = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < ends, 'it does not happen'
+        time.sleep(0.02)
+
+
+def _phase(hotsnap):
+    ran = hotsnap('snapshot', 'list', '-f', 'json')
+    rows = ran.json if ran.status == 0 else []
+    return rows[0]['Phase'] if rows else ''
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_aborts_and_leaves_nothing(hotsnap, number):
+    process = hotsnap.process(*CREATE, '--wait', SAVE_S='60')
+    _until(lambda: _phase(hotsnap) == 'release')
+
+    process.send_signal(number)
+    _out, err = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    assert err.count('\n') == 1
+    assert 'nothing of it is left' in err
+    assert hotsnap.world.untouched()
+    assert hotsnap.left() == []
+    assert hotsnap.store.list() == ()
+    assert hotsnap.show()['status'] == 'error'
+
+
+def test_without_wait_the_command_returns_when_the_cut_stands(hotsnap):
+    ran = hotsnap.run(*CREATE, '-f', 'json', SAVE_S='2')
+
+    assert (ran.status, ran.json['status'], ran.err) == (0, 'creating', '')
+    assert all(guest['closed_by'] == '' for guest in map(hotsnap.world.guest, 'ab'))
+    _until(lambda: hotsnap.show()['status'] == 'available')
+    _until(lambda: hotsnap.left() == [])
+    assert hotsnap.run('snapshot', 'verify', 'one').status == 0
+
+
+def test_without_wait_a_failure_before_the_cut_is_told(hotsnap):
+    ran = hotsnap.run(*CREATE, DIE_AT='record')
+
+    assert ran.status == 1
+    assert ran.err.count('\n') == 1
+
+
+def test_abort_ends_what_goes_on_in_the_background(hotsnap):
+    assert hotsnap.run(*CREATE, SAVE_S='60').status == 0
+
+    assert hotsnap.run('snapshot', 'abort', 'one').status == 0
+
+    shown = hotsnap.show()
+    assert (shown['status'], shown['error']['code']) == ('error', 'aborted')
+    assert hotsnap.world.untouched()
+    _until(lambda: hotsnap.left() == [])
+
+
+@pytest.mark.parametrize('step', ['prepare', 'record', 'record_member', 'release', 'save',
+                                  'finish'])
+@pytest.mark.parametrize('gate', ['hold', 'barrier'])
+def test_whatever_a_killed_process_left_the_next_cleans_up(hotsnap, step, gate):
+    ran = hotsnap.run(*CREATE, '--wait', '--gate', gate, DIE_AT=step)
+    assert ran.status == -signal.SIGKILL
+
+    recovered = hotsnap('recover', '-f', 'json')
+
+    assert recovered.status == 0
+    wanted = 'available' if step == 'finish' else 'error'
+    assert [row['Status'] for row in recovered.json] == [wanted]
+    assert hotsnap.world.untouched()
+    assert hotsnap.left() == []
+    assert hotsnap('recover', '-f', 'json').json == []
+
+
+def test_the_next_snapshot_needs_no_recovery_by_hand(hotsnap):
+    hotsnap.run(*CREATE, '--wait', DIE_AT='release')
+
+    ran = hotsnap.create('two')
+
+    assert ran.json['status'] == 'available'
+    assert hotsnap.show('one')['status'] == 'error'
+    assert hotsnap.world.untouched()
+    assert hotsnap.left() == []
+
+
+@pytest.mark.parametrize(('step', 'disk'), [
+    ('restore_prepare', 'own'), ('restore_stop', 'own'), ('restore_start', 'own'),
+    ('restore_resume', 'cut'), ('restore_finish', 'cut')])
+def test_a_killed_restore_is_undone_or_completed(hotsnap, step, disk):
+    made = hotsnap.create().json
+    assert hotsnap.run('snapshot', 'restore', 'one', DIE_AT=step).status == -signal.SIGKILL
+
+    assert hotsnap('recover').status == 0
+
+    assert hotsnap.show()['status'] == 'available'
+    expected = made['id'] if disk == 'cut' else 'own'
+    assert {hotsnap.world.guest(name)['disk'] for name in 'ab'} == {expected}
+    assert hotsnap.left() == []
+    if disk == 'cut':
+        assert hotsnap.world.untouched()
+
+
+def test_a_busy_guest_is_not_taken_from_the_process_that_has_it(hotsnap):
+    assert hotsnap.run(*CREATE, SAVE_S='3').status == 0
+
+    ran = hotsnap.create('two')
+
+    assert ran.status == 1
+    assert 'busy' in ran.err
+    _until(lambda: hotsnap.show('one')['status'] == 'available')
+    assert hotsnap.world.untouched()
