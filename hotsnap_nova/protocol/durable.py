@@ -66,6 +66,7 @@ class Phase(enum.StrEnum):
     RELEASED = "released"  # gates open, the transient snapshot is kept
     SAVING = "saving"  # Save came; the engine works in the background; ends in KEEPING
     KEEPING = "keeping"  # all is stored, and that is being journalled; ends in SAVED
+    UNKEPT = "unkept"  # the journal failed, or seemed to; each request tries again: SAVED
     SAVED = "saved"  # durable and complete: waits for the decision as long as it takes
     FINISHING = "finishing"  # Finish came; ends with the part forgotten
     SPOILING = "spoiling"  # failed: being cleaned up; ends in SPOILED

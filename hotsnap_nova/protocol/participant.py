@@ -153,6 +153,9 @@ class Participant:
             return [do.Reply(part.refusal)]
         if part.phase in BUSY or part.phase is Phase.STUCK:
             return [self._working(part)]
+        if part.phase is Phase.UNKEPT:
+            part = self._put(_replace(part, phase=Phase.KEEPING))
+            return [do.Journal(part.snapshot, _replace(part, phase=Phase.SAVED))]
         needs, leads_to, command, answer = _STEPS[type(request)]
         for given in part.answers:
             if isinstance(given, answer):
@@ -237,8 +240,14 @@ class Participant:
                 return [self._working(self._put(_replace(part, phase=Phase.STUCK)))]
             case (do.Journal(part=None) | do.FinishMembers()), Phase.FINISHING:
                 return [self._working(self._put(_replace(part, phase=Phase.SAVED)))]
-            case do.Journal(), Phase.PREPARING | Phase.KEEPING:
+            case do.Journal(part=Part()), Phase.PREPARING:
                 return self._spoil(part, cause)
+            case do.Journal(part=Part()), Phase.KEEPING if not part.discard:
+                # It may have been written, and a restart may find it: so what it says has to
+                # stay true, and from here on only the coordinator can give up.
+                return [self._working(self._put(_replace(command.part, phase=Phase.UNKEPT)))]
+            case do.Journal(part=Part()), Phase.KEEPING:
+                return self._discard(part)
             case do.EngineCommand(), _ if isinstance(command, _engine_command_of(part.phase)):
                 return self._spoil(part, cause)
         return []

@@ -7,7 +7,7 @@ from hotsnap_nova.protocol import commands as do
 from hotsnap_nova.protocol import cut
 from hotsnap_nova.protocol.messages import Refused, Working
 from tests.explore.hostmodel import Violation, write_journal
-from tests.explore.world import FAILED
+from tests.explore.world import DISOWNED, FAILED
 
 
 class HostRules:
@@ -107,7 +107,9 @@ class HostRules:
         for command in (*commands, *rest):
             if isinstance(command, do.Reply):
                 if isinstance(command.answer, Refused):
-                    net.add(replace(command.answer, cause=FAILED))
+                    # only what was journalled is known for ever; before it nothing was done
+                    known = command.answer.snapshot in {part.snapshot for part in host.parts}
+                    net.add(replace(command.answer, cause=DISOWNED if known else FAILED))
                 elif not isinstance(command.answer, Working):
                     net.add(command.answer)
             elif isinstance(command, do.SaveMembers):

@@ -4,6 +4,7 @@
 from hotsnap_nova.protocol.durable import Decision, Phase
 from hotsnap_nova.protocol.messages import Refused
 from tests.explore.hostmodel import Violation
+from tests.explore.world import DISOWNED
 
 
 def check_decision(world, row):
@@ -13,7 +14,8 @@ def check_decision(world, row):
     if row.decision is not Decision.FINISH or row.closed:
         return
     for message in world.net:
-        if isinstance(message, Refused) and message.epoch == row.epoch:
+        disowned = isinstance(message, Refused) and message.cause == DISOWNED
+        if disowned and message.epoch == row.epoch:
             raise Violation(f"{message.host} has disowned this snapshot")
     for host in world.hosts:
         for guest in host.guests:

@@ -17,7 +17,9 @@ WORLDS = {
     "messages arrive while hosts work": (HOLD, 2, 1, False, {}),
     "a host dies anywhere while messages arrive": (HOLD, 2, 1, False, {"host_crashes": 1}),
     "two commands fail": (HOLD, 2, 1, True, {"failures": 2}),
-    "a host dies twice": (HOLD, 2, 1, True, {"host_crashes": 2}),
+    "one host, every fault, most twice": (
+        HOLD, 1, 1, True, {"host_crashes": 2, "failures": 2, "lapses": 1}
+    ),
     "a host dies, a lease ends": (HOLD, 2, 1, True, {"host_crashes": 1, "lapses": 1}),
     "a barrier, a host dies, a lease ends": (
         BARRIER, 2, 1, True, {"host_crashes": 1, "lapses": 1}

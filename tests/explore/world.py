@@ -30,6 +30,7 @@ class Build:
 
 
 FAILED = Cause("injected")
+DISOWNED = Cause("disowned")
 
 
 @_frozen

@@ -24,7 +24,8 @@ ANSWERS = (
 )  # fmt: skip
 GIVEN = {  # how many of these a part has given in each phase
     Phase.PREPARED: 1, Phase.RECORDING: 1, Phase.RECORDED: 2, Phase.RELEASING: 2,
-    Phase.RELEASED: 3, Phase.SAVING: 3, Phase.KEEPING: 3, Phase.SAVED: 4, Phase.FINISHING: 4,
+    Phase.RELEASED: 3, Phase.SAVING: 3, Phase.KEEPING: 3, Phase.UNKEPT: 4,
+    Phase.SAVED: 4, Phase.FINISHING: 4,
 }  # fmt: skip
 
 
@@ -82,6 +83,7 @@ HOST_MESSAGES = {
     "Finish failed": do.CommandFailed(do.FinishMembers(*COMMAND), CAUSE),
     "Discard failed": do.CommandFailed(do.DiscardMembers("s", 5, (GUEST,)), CAUSE),
     "Journal failed": do.CommandFailed(do.Journal("s", part(Phase.PREPARING)), CAUSE),
+    "Journal of saved failed": do.CommandFailed(do.Journal("s", part(Phase.SAVED)), CAUSE),
     "Journal of the end failed": do.CommandFailed(do.Journal("s", None), CAUSE),
 }
 
