@@ -74,17 +74,17 @@ def _prove_all_heal(came_from, leads_to, quiet):
 
 
 def _story(came_from, world, last=None):
-    lines = [] if last is None else [_line(last)]
+    lines = [] if last is None else [line(last)]
     while came_from[world] is not None:
         world, action = came_from[world]
-        lines.append(_line(action))
+        lines.append(line(action))
     return "\n".join(reversed(lines))
 
 
-def _line(action):
+def line(action):
     name, *rest = action
     if name == "with":
-        return f"{_line(rest[2])} with {rest[0]} at {rest[1]}"
+        return f"{line(rest[2])} with {rest[0]} at {rest[1]}"
     words = " ".join(_brief(item) for item in rest if item is not None)
     return f"  {name} {words}"
 

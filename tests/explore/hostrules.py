@@ -86,7 +86,7 @@ class HostRules:
             if how == "second stop" and unit is cut.Step.FREEZE:
                 taken = replace(guest.taken, torn=True)
                 guest = replace(guest, taken=taken, stops=guest.stops + 1)
-            world = self._route(world.with_host(host.with_guest(guest)), effects)
+            world = self.route(world.with_host(host.with_guest(guest)), effects)
             world = self._leak(world)
         return world
 

@@ -13,7 +13,7 @@ class TrafficRules:
     def _guard(self, world, name):
         for guest in world.host(name).guests:
             guest, effects = self.build.engine.guard(guest)
-            world = self._route(world.with_host(world.host(name).with_guest(guest)), effects)
+            world = self.route(world.with_host(world.host(name).with_guest(guest)), effects)
         return world
 
     def _lapse(self, world, name):
@@ -30,7 +30,7 @@ class TrafficRules:
             end = guest.closed_ns + cut.NS_PER_MS
             host = world.host(name).with_guest(guest)
             world = world.with_host(replace(host, now=max(host.now, end)))
-            world = self._route(world, effects)
+            world = self.route(world, effects)
             opened.append(guest)
         return self._leak(world, opened)
 
@@ -39,20 +39,20 @@ class TrafficRules:
         if how == "fail":
             world = world.spend("failures")
         _, effects = sender.path.send(Packet(sender.name, receiver.name, 0))
-        return self._route(world, effects, at_once=True, cut_fails=how == "fail")
+        return self.route(world, effects, at_once=True, cut_fails=how == "fail")
 
-    def _route(self, world, effects, at_once=False, cut_fails=False):
+    def route(self, world, effects, at_once=False, cut_fails=False):
         for effect in effects:
             match effect:
                 case Emit(packet=packet) if at_once:
-                    world = self._arrive(world, packet, cut_fails)
+                    world = self.arrive(world, packet, cut_fails)
                 case Emit(packet=packet) if packet.number:
                     world = replace(world, packets=(*world.packets, packet))
                 case Deliver(packet=packet):
                     world = self._receive(world, packet)
         return world
 
-    def _arrive(self, world, packet, cut_fails=False):
+    def arrive(self, world, packet, cut_fails=False):
         host = _host_of(world, packet.target)
         guest = host.guest(packet.target)
         path, effects = guest.path.arrive(packet)
@@ -61,7 +61,7 @@ class TrafficRules:
             if isinstance(effect, TakeCut):
                 world = self._cut_now(world, host.name, packet.target, cut_fails)
             else:
-                world = self._route(world, (effect,))
+                world = self.route(world, (effect,))
         return world
 
     def _cut_now(self, world, name, member, fails):
@@ -69,7 +69,7 @@ class TrafficRules:
         if fails:
             path, effects = guest.path.fail()
             guest = replace(guest, path=path)
-            return self._route(world.with_host(world.host(name).with_guest(guest)), effects)
+            return self.route(world.with_host(world.host(name).with_guest(guest)), effects)
         work = dict(world.row.hosts)[name]
         alone = replace(work, members=(Member(member),))
         command = do.RecordMembers(world.row.snapshot, world.row.epoch, alone)
