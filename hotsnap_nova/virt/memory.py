@@ -37,6 +37,7 @@ STALL_LIMIT_S = 3.0
 _POLL_S = 0.0005
 #: From <asm-generic/socket.h>; Python has no name for it.
 _SO_SNDBUFFORCE = 32
+_SOCKET_BYTES = 16 << 20
 _GENTLE_CHUNK = 128 * 1024
 _GENTLE_SLEEP_S = 0.002
 
@@ -64,7 +65,7 @@ class MemorySink:
         self._file = os.fdopen(fd, 'wb', buffering=0)
         reading, writing = socket.socketpair()
         with contextlib.suppress(OSError):  # more than the host's limit is a privilege
-            writing.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _CHUNK)
+            writing.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _SOCKET_BYTES)
         self._read_fd, self.write_fd = reading.detach(), writing.detach()
         try:
             self._store(self._head if compress else self._partial)
