@@ -19,6 +19,8 @@ LOG = logging.getLogger(__name__)
 _LOOK_EVERY_S = 1.0
 #: Calls to one host that may be under way: the first, and repeats answered "working".
 _CALLS_A_HOST = 4
+#: A call that takes longer is asked again, and answered then.
+_CALL_MS = 10_000
 #: No row is ever at it.
 _NO_GENERATION = -1
 _URGENT = frozenset({coordinator.Phase.RECORD, coordinator.Phase.RELEASE})
@@ -174,7 +176,7 @@ class Drive:
         limits = self._row.limits
         timeout_ms = {messages.Prepare: limits.prepare_timeout_ms,
                       messages.Record: limits.record_timeout_ms,
-                      messages.Release: limits.record_timeout_ms}.get(type(request), 60_000)
+                      messages.Release: limits.record_timeout_ms}.get(type(request), _CALL_MS)
         try:
             answer = self._compute.receive(request, timeout_ms / 1e3)
         except exception.HostUnreachable as exc:

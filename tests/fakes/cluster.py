@@ -23,6 +23,10 @@ def until(true, timeout_s=30):
         time.sleep(0.005)
 
 
+class Died(BaseException):
+    """Ends a thread as kill -9 ends a process: no handler of ours may catch it."""
+
+
 class Host:
     """One host's service; `kill` and `start` again make a restart."""
 
@@ -55,6 +59,14 @@ class Host:
 
     def phases(self):
         return {str(part.phase) for part in self.manager._participants._machine.state.parts}
+
+    def die_at(self, method):
+        """At the engine's next ``method`` the service ends, silent to those who wait."""
+        def die(_about):
+            self.engine.faults.clear()
+            self.manager._participants._runner.carry_out = lambda todo: None
+            raise Died
+        self.engine.faults[method] = die
 
     def silence(self):
         """Answer nothing any more; the process, as it were, lives."""

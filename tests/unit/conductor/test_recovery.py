@@ -9,25 +9,12 @@ from hotsnap_nova.protocol import coordinator as machines
 from tests.fakes import cluster as clusters
 
 
-class Died(BaseException):
-    """Ends a thread as kill -9 ends a process: no handler of ours may catch it."""
-
-
-def _die(host):
-    """Ends the host's service at this call, for ever silent to those who wait."""
-    def die(_about):
-        host.engine.faults.clear()
-        host.manager._participants._runner.carry_out = lambda todo: None
-        raise Died
-    return die
-
-
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnhandledThreadExceptionWarning')
 @pytest.mark.parametrize('gate', ['hold', 'barrier'])
 @pytest.mark.parametrize('step', ['prepare', 'record', 'record_member', 'release', 'save'])
 def test_a_participant_that_died_at_a_step_is_cleaned_up_by_the_next(cluster, step, gate):
     host = cluster.hosts['h2']
-    host.engine.faults[step] = _die(host)
+    host.die_at(step)
     snapshot = cluster.snapshots.create(cluster.request(
         gate=gate, prepare_timeout_s=1.0, deadline_s=2.0))
     cluster.snapshots.wait(snapshot, timeout_s=1.5)
@@ -103,7 +90,7 @@ def test_a_dead_coordinators_snapshot_is_taken_over(cluster, stop_at, found, sta
     def die(snapshot, generation, **values):
         if generation >= 0 and (values['decision'], values['closed']) == stop_at:
             cluster.database.compare_and_swap = real
-            raise Died
+            raise clusters.Died
         return real(snapshot, generation, **values)
     first = cluster.coordinator('dead')
     cluster.database.compare_and_swap = die

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Coordinator and hosts over a real broker: Debian's RabbitMQ, private ports and folders."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+
+import pytest
+
+from hotsnap_nova import exception
+from tests.fakes import cluster as clusters
+
+SERVER = '/usr/lib/rabbitmq/bin/rabbitmq-server'
+START_S = 120
+
+
+def _free_ports(count):
+    sockets = [socket.create_server(('127.0.0.1', 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+class Broker:
+    """One private RabbitMQ node and the epmd it needs, in a folder."""
+
+    def __init__(self, folder):
+        self.port, self._dist_port, self._epmd_port = _free_ports(3)
+        self._folder = folder
+        for name in ('home', 'mnesia', 'log'):
+            (folder / name).mkdir()
+        (folder / 'rabbitmq.conf').write_text(
+            f'listeners.tcp.1 = 127.0.0.1:{self.port}\ndefault_user = hotsnap\n'
+            'default_pass = hotsnap\ndisk_free_limit.absolute = 50MB\n')
+        (folder / 'plugins').write_text('[].\n')
+        self._epmd = None
+        self._node = None
+
+    @property
+    def url(self):
+        return f'rabbit://hotsnap:hotsnap@127.0.0.1:{self.port}/'
+
+    def start(self):
+        epmd = shutil.which('epmd')
+        assert epmd, 'erlang-base has it'
+        self._epmd = subprocess.Popen(
+            [epmd, '-port', str(self._epmd_port), '-address', '127.0.0.1'])
+        folder = str(self._folder)
+        with open(f'{folder}/log/out', 'ab') as log:
+            self._node = subprocess.Popen([SERVER], stdout=log, stderr=log,
+                                          start_new_session=True, env=os.environ | {
+                'HOME': f'{folder}/home',
+                'RABBITMQ_NODENAME': f'hotsnap{self.port}@localhost',
+                'RABBITMQ_MNESIA_BASE': f'{folder}/mnesia',
+                'RABBITMQ_LOG_BASE': f'{folder}/log',
+                'RABBITMQ_PID_FILE': f'{folder}/pid',
+                'RABBITMQ_CONFIG_FILE': f'{folder}/rabbitmq.conf',
+                'RABBITMQ_CONF_ENV_FILE': os.devnull,
+                'RABBITMQ_ENABLED_PLUGINS_FILE': f'{folder}/plugins',
+                'RABBITMQ_DIST_PORT': str(self._dist_port),
+                'ERL_EPMD_ADDRESS': '127.0.0.1', 'ERL_EPMD_PORT': str(self._epmd_port),
+                'RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS':
+                    '-kernel inet_dist_use_interface {127,0,0,1} '
+                    '+sbwt none +sbwtdcpu none +sbwtdio none +S 2:2'})
+        ends = time.monotonic() + START_S
+        while True:
+            try:
+                # The port opens when the node is ready to serve.
+                with socket.create_connection(('127.0.0.1', self.port), 1):
+                    return
+            except OSError:
+                assert self._node.poll() is None, self.log()
+                assert time.monotonic() < ends, self.log()
+                time.sleep(0.2)
+
+    def stop(self):
+        for process in (self._node, self._epmd):
+            if process and process.poll() is None:
+                if process is self._node:
+                    os.killpg(process.pid, signal.SIGKILL)
+                else:
+                    process.kill()
+                process.wait()
+
+    def log(self):
+        with open(self._folder / 'log' / 'out', errors='replace') as log:
+            return log.read()[-3000:]
+
+
+@pytest.fixture(scope='module')
+def broker(tmp_path_factory):
+    made = Broker(tmp_path_factory.mktemp('rabbit'))
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.fixture
+def cluster(broker, tmp_path):
+    with clusters.Cluster(tmp_path, {'h1': 'ab', 'h2': 'c'}, broker.url) as made:
+        yield made
+
+
+@pytest.mark.parametrize('gate', ['hold', 'barrier'])
+def test_snapshot_and_restore_over_a_broker(cluster, gate):
+    row = cluster.create(gate=gate)
+    assert (row.status, row.error_message) == ('available', None)
+    assert cluster.clean()
+
+    cluster.snapshots.restore('nightly')
+
+    assert {cluster.world.guest(name)['disk'] for name in 'abc'} == {row.id}
+    assert cluster.clean()
+
+
+def test_an_error_crosses_the_broker_unchanged(cluster):
+    with pytest.raises(exception.MemberNotFound, match='zzz') as raised:
+        cluster.compute.find('h1', ['zzz'])
+
+    assert raised.value.kwargs == {'member': 'zzz'}
+
+
+def test_a_host_that_never_answers_is_a_deadline_and_the_others_go_on_running(cluster):
+    cluster.hosts['h2'].die_at('record')
+
+    snapshot = cluster.snapshots.create(cluster.request(max_hold_ms=500))
+    clusters.until(lambda: cluster.snapshots.get(snapshot).decision == 'discard')
+    clusters.until(lambda: not cluster.hosts['h1'].phases())
+    assert all(cluster.world.guest(name)['state'] == 'running' for name in 'ab')
+    cluster.hosts['h2'].kill()
+    cluster.hosts['h2'].start()
+
+    assert cluster.snapshots.wait(snapshot, timeout_s=120)
+    assert cluster.snapshots.get(snapshot).status == 'error'
+    assert cluster.clean()
+
+
+def test_an_unknown_host_is_unreachable(cluster):
+    with pytest.raises(exception.HostUnreachable, match='h9'):
+        cluster.compute._client.call('h9', 'find', 0.5, names=['a'])
