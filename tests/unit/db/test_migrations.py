@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 import concurrent.futures
 import multiprocessing
+import threading
 
 import alembic.autogenerate
+import alembic.command
 import alembic.runtime.migration
 import alembic.script
 import pytest
@@ -91,6 +93,33 @@ def test_processes_that_start_together_make_the_tables_once(url):
         epochs = list(pool.map(_upgrade, [url] * 6))
 
     assert sorted(epochs) == list(range(1, 7))
+
+
+def test_who_comes_second_waits_for_who_makes_the_tables(url, empty):
+    late = engine.Engine(url)
+    began = threading.Event()
+    sa.event.listen(late.engine, 'begin', lambda _connection: began.set())
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        with empty.engine.begin() as connection:
+            connection.exec_driver_sql('PRAGMA user_version = 1')
+            config = migration.configuration()
+            config.attributes['connection'] = connection
+            alembic.command.upgrade(config, 'head')
+            second = pool.submit(migration.upgrade, late.engine)
+            began.wait()
+            # Time to read what is not there yet, if it does so before it waits.
+            concurrent.futures.wait([second], timeout=0.3)
+        second.result()
+    late.close()
+
+
+def test_tables_that_are_right_are_not_locked(database, url):
+    busy = engine.Engine(url)
+    with busy.engine.begin() as connection:
+        connection.exec_driver_sql('PRAGMA user_version = 1')
+
+        database.upgrade()
+    busy.close()
 
 
 def test_tables_can_be_made_on_mariadb():
