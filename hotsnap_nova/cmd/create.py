@@ -11,7 +11,7 @@ from hotsnap_nova import exception
 from hotsnap_nova.cmd import base, interrupts
 
 #: From here on the cut stands, and guests have nothing more to do with it.
-_CUT_STANDS = frozenset({'save', 'finish', 'closed'})
+_CUT_STANDS = frozenset({'save', 'finish'})
 _LAB = 'HOTSNAP_LAB'
 
 

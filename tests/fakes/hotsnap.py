@@ -2,13 +2,14 @@
 """The hotsnap command with fake guests: ``python -m tests.fakes.hotsnap``.
 
 WORLD names the guests' file, SAVE_S says how long a member's save takes, and
-DIE_AT at which method of the engine the process kills itself.
+DIE_AT and FAIL_AT at which method of the engine the process kills itself or fails.
 """
 
 import os
 import signal
 import sys
 
+from hotsnap_nova import exception
 from hotsnap_nova.cmd import shell
 from tests.fakes.engine import Engine, World
 
@@ -18,6 +19,9 @@ def open_engine(uri, keep_hours):
     engine.save_s = float(os.environ.get('SAVE_S', '0'))
     if method := os.environ.get('DIE_AT'):
         engine.faults[method] = lambda _about: os.kill(os.getpid(), signal.SIGKILL)
+    if method := os.environ.get('FAIL_AT'):
+        engine.faults[method] = exception.TargetFailed(
+            member='b', device='vda', reason='is full')
     return engine
 
 

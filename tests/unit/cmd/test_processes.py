@@ -49,11 +49,36 @@ def test_without_wait_the_command_returns_when_the_cut_stands(hotsnap):
     assert hotsnap.run('snapshot', 'verify', 'one').status == 0
 
 
-def test_without_wait_a_failure_before_the_cut_is_told(hotsnap):
+@pytest.mark.parametrize('step', ['find', 'prepare', 'record', 'record_member', 'release'])
+def test_without_wait_a_failure_before_the_cut_stands_is_told(hotsnap, step):
+    ran = hotsnap.run(*CREATE, FAIL_AT=step)
+
+    assert (ran.status, ran.out) == (1, '')
+    assert ran.err.count('\n') == 1
+    assert 'b, vda' in ran.err
+    assert hotsnap.world.untouched()
+    _until(lambda: hotsnap.left() == [])
+
+
+def test_without_wait_the_death_of_the_worker_is_told(hotsnap):
     ran = hotsnap.run(*CREATE, DIE_AT='record')
 
     assert ran.status == 1
     assert ran.err.count('\n') == 1
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_without_wait_a_signal_before_the_cut_stands_aborts(hotsnap, number):
+    process = hotsnap.process(*CREATE, '--record-delay', 'a=3', HOTSNAP_LAB='1')
+    _until(lambda: _phase(hotsnap) == 'prepare')
+
+    process.send_signal(number)
+    _out, err = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    assert 'nothing of it is left' in err
+    assert hotsnap.world.untouched()
+    _until(lambda: hotsnap.left() == [])
 
 
 def test_abort_ends_what_goes_on_in_the_background(hotsnap):
