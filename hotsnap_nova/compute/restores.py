@@ -37,6 +37,7 @@ class Restores:
         self._locks = host_locks
         self._locked: dict[str, set[str]] = {}
         self._unwanted: set[str] = set()
+        self._untouched: set[str] = set()
         self._works: dict[str, records.RestoreWork] = {}
         self._one_at_a_time = threading.Lock()
 
@@ -67,16 +68,19 @@ class Restores:
             return
         self._works[work.restore_id] = work
         busy = self._lock(work)
-        if busy and step != 'undo':
+        if busy and not (step == 'undo' and work.restore_id in self._untouched):
+            if step == 'prepare':
+                self._untouched.add(work.restore_id)
             raise exception.GuestBusy(member=busy, reason='a snapshot or restore has it')
         if step == 'prepare':
             self._store.verify(work.snapshot_id, proved)
-        if not busy:    # else this is an undo, and nothing was touched here
+        if not busy:    # else this is an undo, and the preparation found it busy too
             getattr(self._engine, f'restore_{step}')(work)
         if step in ('finish', 'undo'):
             for member_id in self._locked.pop(work.restore_id, ()):
                 self._locks.release(f'domain-{member_id}')
             self._unwanted.discard(work.restore_id)
+            self._untouched.discard(work.restore_id)
             self._works.pop(work.restore_id, None)
 
     def _work(self, snapshot, restore_id, paused):

@@ -15,6 +15,7 @@ only goes on.
 """
 
 import json
+import time
 import uuid
 
 from oslo_log import log as logging
@@ -42,6 +43,8 @@ class Restore:
         self._owner = owner
         self._lease_s = lease_s
         self._generation = found.generation
+        self._leased = False
+        self._renew_at = 0.0
         self._hosts = tuple(sorted({member.host for member in found.members}))
 
     def run(self, paused: bool, watcher=None, is_unwanted=lambda: False) -> None:
@@ -51,14 +54,17 @@ class Restore:
         """
         plan = {'restore_id': str(uuid.uuid4()), 'paused': paused, 'step': _BEFORE[0]}
         self._do('check', plan, watcher, is_unwanted)    # touches nothing: nothing to undo
-        self._write(plan, rows.RESTORING)
-        if not self._database.take_lease(self._found.id, self._owner, self._lease_s, force=True):
-            raise exception.SnapshotBusy(snapshot=self._found.name, status=rows.RESTORING)
+        # With the lease in the same write: nobody finds the row restoring and unowned.
+        self._write(plan, lease_owner=self._owner,
+                    lease_expires_at=time.time() + self._lease_s)
+        self._leased = True
         try:
             for step in _BEFORE:
                 self._do(step, plan, watcher, is_unwanted)
             plan['step'] = _DECIDED
-            self._write(plan, rows.RESTORING)
+            self._write(plan)
+        except (exception.LeaseHeld, exception.StaleGeneration):
+            raise    # another ends it: to undo it as well would be to undo what it does
         except BaseException:
             self._undo(plan)
             raise
@@ -67,6 +73,7 @@ class Restore:
     def recover(self) -> None:
         """End what a dead coordinator began: undo it, or where it was decided go on."""
         plan = json.loads(self._found.restore)
+        self._leased = True
         if plan['step'] == _DECIDED:
             self._go_on(plan)
         else:
@@ -91,9 +98,9 @@ class Restore:
 
     def _do(self, step, plan, watcher=None, is_unwanted=lambda: False):
         LOG.info('Snapshot %s: restore, %s', self._found.id, step)
-        self._database.renew_lease(self._found.id, self._owner, self._lease_s)
 
         def tell(done_bytes, total_bytes):
+            self._renew()
             if is_unwanted():
                 raise exception.Aborted(who='the user')
             if watcher and total_bytes:
@@ -104,11 +111,20 @@ class Restore:
         fanout.each(self._hosts, lambda host: self._compute.restore(
             host, step, self._found.id, plan['restore_id'], plan['paused'], tell))
 
+    def _renew(self):
+        """Steps take longer than a lease; whoever lost it has nothing more to do."""
+        if not self._leased or time.monotonic() < self._renew_at:
+            return
+        self._renew_at = time.monotonic() + self._lease_s / 4
+        if not self._database.renew_lease(self._found.id, self._owner, self._lease_s):
+            raise exception.LeaseHeld(snapshot=self._found.id, owner='another coordinator')
+
     def _end(self):
         self._generation = self._database.compare_and_swap(
             self._found.id, self._generation, status=rows.AVAILABLE, restore=None)
         self._database.release_lease(self._found.id, self._owner)
 
-    def _write(self, plan, status):
+    def _write(self, plan, **more):
         self._generation = self._database.compare_and_swap(
-            self._found.id, self._generation, status=status, restore=json.dumps(plan))
+            self._found.id, self._generation, status=rows.RESTORING, restore=json.dumps(plan),
+            **more)

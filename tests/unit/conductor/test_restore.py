@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """A group comes back whole, or is left as it was."""
 
+import time
+
 import pytest
 
 from hotsnap_nova import exception
+from hotsnap_nova.compute import locks
+from hotsnap_nova.compute import restores as restores_here
 from hotsnap_nova.conductor import restore as restores
 from tests.fakes import cluster as clusters
 
@@ -162,6 +166,60 @@ def test_a_restore_whose_coordinator_died_is_ended_by_the_next(cluster, dies_at,
     assert not any(host.left() for host in cluster.hosts.values())
     if disk == 'snapshot':
         assert {guest['state'] for guest in _guests(cluster).values()} == {'running'}
+
+
+def test_a_long_step_keeps_its_lease(cluster):
+    cluster.create()
+    mine = cluster.coordinator('mine', lease_s=1.0)
+    heirs = []
+
+    def slow(_work):
+        ends = time.monotonic() + 2.5
+        while time.monotonic() < ends:
+            heirs.append(cluster.coordinator('heir').recover())
+            time.sleep(0.05)
+    cluster.hosts['h1'].engine.faults['restore_prepare'] = slow
+
+    mine.restore('nightly')
+
+    assert set(heirs) == {()}
+    assert cluster.clean()
+
+
+def test_a_restore_that_was_taken_over_is_not_undone_twice(cluster):
+    row = cluster.create()
+    mine = cluster.coordinator('mine', lease_s=1.0)
+
+    def stolen(_work):
+        assert cluster.database.take_lease(row.id, 'heir', 3600, force=True)
+        time.sleep(1.0)
+    cluster.hosts['h1'].engine.faults['restore_stop'] = stolen
+
+    with pytest.raises(exception.LeaseHeld):
+        mine.restore('nightly')
+
+    assert not any('restore_undo' in steps for steps in _steps(cluster))
+    assert cluster.snapshots.get('nightly').status == 'restoring'
+
+
+def test_a_live_restore_is_not_undone_by_another_process(cluster):
+    row = cluster.create()
+    first = clusters.Host('h1', cluster.folder, cluster.transport, cluster.world)
+    first.manager_only()
+    seen = []
+
+    def meddle(_work):
+        other = restores_here.Restores(first.engine, first.store,
+                                       locks.Locks(f'{cluster.folder}/state-h1/locks'))
+        with pytest.raises(exception.GuestBusy):
+            other.do('undo', row.id, 'any', False, lambda *done: None)
+        seen.append(first.engine.calls)
+    cluster.hosts['h1'].engine.faults['restore_start'] = meddle
+
+    cluster.snapshots.restore('nightly')
+
+    assert 'restore_undo' not in seen[0]
+    assert cluster.clean()
 
 
 def test_what_is_being_restored_cannot_be_deleted(cluster):
