@@ -120,7 +120,8 @@ class HostRules:
             threads.append(tuple(thread))
         if machine.state is host.machine and not threads and net <= world.net:
             return world
-        threads.sort(key=repr)
+        if len(threads) > 1:
+            threads.sort(key=repr)  # their order means nothing
         host = replace(host, machine=machine.state, threads=tuple(threads))
         world = replace(world.with_host(host), net=world.net | net)
         for n, waiting in enumerate(host.threads if self.atomic else ()):

@@ -15,24 +15,26 @@ from tests.explore.world import Budget, new_world
 HOLD, BARRIER, MARKER = Gate.HOLD, Gate.BARRIER, Gate.MARKER
 WORLDS = {
     "messages arrive while hosts work": (HOLD, 2, 1, False, {}),
-    "a host dies anywhere while messages arrive": (HOLD, 2, 1, False, {"host_crashes": 1}),
-    "two commands fail": (HOLD, 2, 1, True, {"failures": 2}),
+    "a host dies anywhere while messages arrive": (
+        HOLD, 2, 1, False, {"host_crashes": 1, "timeouts": 0}
+    ),
+    "two commands fail": (HOLD, 2, 1, True, {"failures": 2, "timeouts": 0}),
     "one host, every fault, most twice": (
         HOLD, 1, 1, True, {"host_crashes": 2, "failures": 2, "lapses": 1}
     ),
     "a host dies, a lease ends": (HOLD, 2, 1, True, {"host_crashes": 1, "lapses": 1}),
     "a barrier, a host dies, a lease ends": (
-        BARRIER, 2, 1, True, {"host_crashes": 1, "lapses": 1}
+        BARRIER, 2, 1, True, {"host_crashes": 1, "lapses": 1, "timeouts": 0}
     ),
     "a barrier, a command fails, a lease ends": (
-        BARRIER, 2, 1, True, {"failures": 1, "lapses": 1}
+        BARRIER, 2, 1, True, {"failures": 1, "lapses": 1, "timeouts": 0}
     ),
     "two members on each host": (HOLD, 2, 2, True, {"failures": 1}),
     "a host and the coordinator die": (
-        HOLD, 2, 1, True, {"host_crashes": 1, "coordinator_crashes": 1}
+        HOLD, 2, 1, True, {"host_crashes": 1, "coordinator_crashes": 1, "timeouts": 0}
     ),
     "a command fails, the coordinator dies": (
-        HOLD, 2, 1, True, {"failures": 1, "coordinator_crashes": 1}
+        HOLD, 2, 1, True, {"failures": 1, "coordinator_crashes": 1, "timeouts": 0}
     ),
     "two coordinators": (HOLD, 2, 1, True, {"takeovers": 1}),
     "two coordinators, a write fails": (HOLD, 1, 1, True, {"takeovers": 1, "failures": 1}),
@@ -45,7 +47,11 @@ WORLDS = {
     "three hosts, one dies": (HOLD, 3, 1, True, {"host_crashes": 1, "timeouts": 0}),
     "three hosts, a barrier, a lease ends": (BARRIER, 3, 1, True, {"lapses": 1, "timeouts": 0}),
     "markers": (MARKER, 2, 1, True, {"lapses": 1}),
-    "markers, a host dies, a cut fails": (MARKER, 2, 1, True, {"host_crashes": 1, "failures": 1}),
+    "markers, a host dies": (MARKER, 2, 1, True, {"host_crashes": 1}),
+    "markers, a cut fails": (MARKER, 2, 1, True, {"failures": 1}),
+    "markers, a host dies, a cut fails": (
+        MARKER, 2, 1, True, {"host_crashes": 1, "failures": 1, "timeouts": 0}
+    ),
     "markers, three hosts": (MARKER, 3, 1, True, {"timeouts": 0}),
 }  # fmt: skip
 
