@@ -59,6 +59,7 @@ class Member:
         self._cut_ns = self._cut_wall_ns = 0
         self._stops_before = self._resumes_before = 0
         self._opened_ns = 0
+        self._gate_lost = False
         self.wait_ms = 0.0
         self._stop_issued = False
         self._ending = False
@@ -177,11 +178,15 @@ class Member:
             self._mark('devices')
             self._memory.wait_protected(_PROTECT_TIMEOUT_S)
             self._mark('memory')
-        except BaseException:
+        except BaseException as exc:
+            # Where the store failed, QEMU knows only that its socket was closed.
+            reason = self._sink.failure
             # The memory's socket first: a guest may not get through its resumption while
             # QEMU waits for somebody to read.
             self._sink.close()
             self._resume()
+            if reason:
+                raise self._memory_failed(reason) from exc
             raise
         if self._gate.keeps_suspended:
             self._suspended_since = time.monotonic_ns()
@@ -229,6 +234,8 @@ class Member:
         """Open the gate; what cannot wait for anything else."""
         if self._suspended_since is not None:
             self.wait_ms = (time.monotonic_ns() - self._suspended_since) / 1e6
+            # Somebody else may have let it run, with nothing held back.
+            self._gate_lost = not self.guest.state().ours
             self._resume()
         self._gate.open()
         self._opened_ns = time.monotonic_ns()
@@ -239,12 +246,17 @@ class Member:
         :param fired: the guardian opened it before we came
         """
         self._watch.wait('RESUME', self._resumes_before + 1, _EVENT_TIMEOUT_S)
+        stops, resumes = self._watch.count('STOP'), self._watch.count('RESUME')
+        lost = (self._gate_lost or fired or stops != self._stops_before + 1
+                or resumes != self._resumes_before + 1
+                # A NIC that came meanwhile has no filter.
+                or self._qemu.devices() != self._devices)
         hold_ms = (self._opened_ns - self.gate_closed_ns) / 1e6
         gated = self.work.gate != records.NO_GATE
         return records.ReleaseRecord(
             member=self.guest.uuid, hold_ms=hold_ms if gated else 0.0, wait_ms=self.wait_ms,
-            opened_by_itself=gated and (fired or hold_ms >= self.work.max_hold_ms),
-            stops=self._watch.count('STOP'), resumes=self._watch.count('RESUME'))
+            opened_by_itself=gated and (lost or hold_ms >= self.work.max_hold_ms),
+            stops=stops, resumes=resumes)
 
     # --- save ---
 
@@ -258,10 +270,14 @@ class Member:
         self._disks.start_copy()
         total_memory = domain.DomainXml(self.guest.xml()).memory_bytes
         stalled_at, last = time.monotonic(), -1
+        memory_done = False
         while True:
             if self._ending:
                 raise exception.Aborted(who='a discard')
-            memory_done = self._memory_done()
+            if not memory_done and (memory_done := self._memory_done()):
+                # At once: with the capability left on, another's migration or
+                # memory snapshot would silently be of this kind.
+                sweep.memory(self._qemu, self.guest.name, self.tag, self._bandwidth)
             disks_done, disks_total, copied = self._disks_progress()
             on_progress(records.Progress(
                 self.guest.uuid, min(self._sink.received_bytes, total_memory) + disks_done,
@@ -281,12 +297,14 @@ class Member:
     def _memory_done(self) -> bool:
         status, error = self._memory.state()
         if self._sink.failure:
-            raise exception.TargetFailed(
-                member=self.guest.name, device='memory', reason=self._sink.failure)
+            raise self._memory_failed(self._sink.failure)
         if status in ('failed', 'cancelled', 'none'):
-            raise exception.TargetFailed(
-                member=self.guest.name, device='memory', reason=error or status)
+            raise self._memory_failed(error or status)
         return status == 'completed'
+
+    def _memory_failed(self, reason: str) -> exception.TargetFailed:
+        return exception.TargetFailed(
+            member=self.guest.name, device='memory', reason=reason)
 
     def _disks_progress(self) -> tuple[int, int, bool]:
         for disk in self._disks.disks:
@@ -300,8 +318,7 @@ class Member:
         try:
             memory_size, digest = self._sink.finish()
         except OSError as exc:
-            raise exception.TargetFailed(
-                member=self.guest.name, device='memory', reason=str(exc)) from exc
+            raise self._memory_failed(str(exc)) from exc
         # The filters first: they hold the targets, and the daemon closes what
         # nobody writes to any more.
         sweep.disks(self._qemu, self.guest.name, self.tag)
@@ -328,6 +345,12 @@ class Member:
     def give_up(self) -> None:
         """Make a save under way end soon, with an error."""
         self._ending = True
+
+    def reattach(self, running: guest.Guest) -> None:
+        """Go on with a new connection; the events of the old one are lost."""
+        self.guest = running
+        self._qemu = running.monitor
+        self._watch_handle = None
 
     def let_go(self) -> None:
         """Gate open, guest running: before anything that may fail or wait."""
