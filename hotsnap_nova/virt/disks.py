@@ -10,7 +10,7 @@ a write may wait. The member's own disk path never changes.
 The nodes are named so that a fresh process can undo them from what QEMU shows::
 
     hs-<tag>-t-<node>   the target (NBD)
-    hs-<tag>-f-<node>   the filter; <node> is what the device had before
+    hs-<tag>-f-<node>   the filter; <node> is what the device had then
     hs-<tag>-a-<node>   read access to the frozen image
     hs-<tag>-j-<node>   the job that copies the rest (a job, not a node)
 
@@ -171,9 +171,12 @@ def remove(qemu: monitor.Monitor, tag: str, member: str, timeout_s: float = 20.0
         qemu.del_node(name)
     under = {row['inserted']['node-name']: row['qdev'] for row in qemu.block_devices()
              if row.get('inserted') and row.get('qdev')}
+    below = qemu.children()
     for name, node in ours.get('f', ()):
         if name in under:
-            qemu.set_drive(under[name], node)
+            # Not what was there at the preparation: somebody may since have
+            # put an overlay below the filter, or have taken one away.
+            qemu.set_drive(under[name], below.get((name, 'file'), node))
         qemu.del_node(name)
     for name, _ in ours.get('t', ()):
         qemu.del_node(name)

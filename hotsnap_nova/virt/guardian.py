@@ -6,17 +6,19 @@ for each when the guest's lease ends, or at once for all when its standard input
 closes: the kernel does that when the participant dies, however it dies. It also
 ends the storage daemons that such a participant leaves.
 
+Until it is disarmed it acts again and again: what it found running may have been
+about to stop.
+
 Lines of JSON on standard input and output::
 
     {"arm": MEMBER, "filters": [NAME …], "deadline_ns": CLOCK_MONOTONIC}
     {"daemon": PID, "started": CLOCK_TICKS}
-    {"disarm": [MEMBER …]}     answered by {"fired": [MEMBER …]}
+    {"disarm": [MEMBER …], "number": N}     answered by {"fired": [MEMBER …], "number": N}
 
 It prints ``{"ready": true}`` once it has reached libvirt.
 """
 
 import contextlib
-import dataclasses
 import json
 import os
 import select
@@ -29,6 +31,10 @@ import time
 from hotsnap_nova import exception
 
 _START_TIMEOUT_S = 30.0
+#: Between one attempt to let a guest go and the next.
+_AGAIN_S = 0.2
+#: How long the guardian outlives the participant, at most.
+_LAST_TRIES_S = 120.0
 
 
 class Guardian:
@@ -40,6 +46,7 @@ class Guardian:
     def __init__(self, uri: str):
         self._lock = threading.Lock()
         self._ready = False
+        self._asked = 0
         self._process = subprocess.Popen(
             [sys.executable, '-m', 'hotsnap_nova.virt.guardian', uri],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
@@ -55,6 +62,7 @@ class Guardian:
             if not self._ready:
                 self._ready = bool(self._answer(_START_TIMEOUT_S).get('ready'))
 
+
     def arm(self, member: str, filters: tuple[str, ...], deadline_ns: int) -> None:
         """From now on the guest is watched over.
 
@@ -69,8 +77,22 @@ class Guardian:
     def disarm(self, members: tuple[str, ...]) -> frozenset[str]:
         """Members for which it had acted before it read this."""
         with self._lock:
-            self._say({'disarm': list(members)})
-            return frozenset(self._answer(5.0)['fired'])
+            self._asked += 1
+            self._say({'disarm': list(members), 'number': self._asked})
+            while (answer := self._answer(5.0)).get('number') != self._asked:
+                pass    # the late answer to a question that was given up
+            return frozenset(answer['fired'])
+
+    def alive(self) -> bool:
+        """Whether it would act: its process is there and reaches libvirt."""
+        if self._process.poll() is not None:
+            return False
+        try:
+            self.wait_ready()
+            self.disarm(())
+        except exception.HostUnreachable:
+            return False
+        return True
 
     def close(self) -> None:
         """End it; whoever is armed still is let go."""
@@ -102,79 +124,114 @@ class Guardian:
 # --- the guardian process itself ---
 
 
-@dataclasses.dataclass
-class _Armed:
-    filters: list[str]
-    deadline_ns: int
-    fired: bool = False
+class _Watched(threading.Thread):
+    """One armed guest; its own thread, for one QEMU that hangs must not keep others waiting."""
+
+    def __init__(self, find, member: str, filters: tuple[str, ...], deadline_ns: int):
+        super().__init__(name=f'guard-{member}', daemon=True)
+        self._find = find
+        self._member = member
+        self._filters = filters
+        self._deadline_ns = deadline_ns
+        self._disarmed = threading.Event()
+        self._now = threading.Event()
+        self.fired = False
+
+    def run(self) -> None:
+        wait_s = (self._deadline_ns - time.monotonic_ns()) / 1e9
+        self._now.wait(max(0.0, wait_s))
+        while not self._disarmed.is_set():
+            self.fired = True
+            done = self._let_go()
+            if self._now.is_set() and done:
+                return    # nobody is left who could stop it again
+            self._disarmed.wait(_AGAIN_S)
+
+    def disarm(self) -> bool:
+        """Whether it has acted."""
+        self._disarmed.set()
+        self._now.set()
+        return self.fired
+
+    def abandoned(self) -> None:
+        """Nobody will disarm it: act now, until it works."""
+        self._now.set()
+
+    def _let_go(self) -> bool:
+        """Whether every part of it worked; each is tried whatever the others do."""
+        from hotsnap_nova.virt import gate
+        try:
+            found = self._find(self._member)
+        except exception.MemberNotFound:
+            return True
+        except exception.HotsnapError:
+            return False
+        failed = []
+
+        def attempt(part, *arguments):
+            try:
+                return part(*arguments)
+            except exception.HotsnapError as exc:
+                failed.append(exc)
+                return None
+
+        qemu = found.monitor
+        gate.open_all(qemu, self._filters)
+        # A participant that stands still does not empty the memory's socket;
+        # the guest would get stuck in its own resumption.
+        if attempt(qemu.background_snapshot):
+            with contextlib.suppress(exception.HotsnapError):
+                qemu.cancel_migration()
+        state = attempt(found.state)
+        if state is not None and state.ours:
+            attempt(qemu.cont)
+        return not failed
 
 
 def main(uri: str) -> None:
-    """Watch over guests until standard input closes."""
-    from hotsnap_nova.virt import gate, guest  # a participant need not load this twice
+    """Watch over guests until standard input closes, and let them go."""
+    from hotsnap_nova.virt import guest  # a participant need not load this twice
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is not for us
-    connection = guest.connect(uri)
-    guests: dict[str, guest.Guest] = {}
-    armed: dict[str, _Armed] = {}
+    connections = [guest.connect(uri)]
+    reconnecting = threading.Lock()
+
+    def find(member: str):
+        with reconnecting:
+            if not connections[-1].isAlive():
+                connections[-1] = guest.connect(uri)
+        return guest.Guest(connections[-1], member)
+
+    watched: dict[str, _Watched] = {}
     daemons: dict[int, int] = {}
 
-    def fire(member: str) -> None:
-        entry = armed[member]
-        entry.fired = True
-        with contextlib.suppress(exception.HotsnapError):
-            found = guests.get(member) or guest.Guest(connection, member)
-            gate.open_all(found.monitor, tuple(entry.filters))
-            # A participant that stands still does not empty the memory's
-            # socket; the guest would get stuck in its own resumption.
-            if found.monitor.background_snapshot():
-                with contextlib.suppress(exception.HotsnapError):
-                    found.monitor.cancel_migration()
-            if found.state().ours:
-                found.monitor.cont()
-
-    def obey(words: dict) -> None:
+    print(json.dumps({'ready': True}), flush=True)
+    for words in _lines():
         if 'arm' in words:
-            armed[words['arm']] = _Armed(words['filters'], words['deadline_ns'])
+            watched[words['arm']] = _Watched(find, words['arm'], tuple(words['filters']),
+                                             words['deadline_ns'])
+            watched[words['arm']].start()
         elif 'daemon' in words:
             daemons[words['daemon']] = words['started']
         elif 'disarm' in words:
             fired = [member for member in words['disarm']
-                     if armed.pop(member, _Armed([], 0)).fired]
-            print(json.dumps({'fired': fired}), flush=True)
-
-    print(json.dumps({'ready': True}), flush=True)
-    for words in _lines_and_deadlines(armed):
-        if words:
-            obey(words)
-        for member, entry in list(armed.items()):
-            if not entry.fired and time.monotonic_ns() >= entry.deadline_ns:
-                fire(member)
-    for member, entry in list(armed.items()):
-        if not entry.fired:
-            fire(member)
+                     if member in watched and watched.pop(member).disarm()]
+            print(json.dumps({'fired': fired, 'number': words['number']}), flush=True)
+    for each in watched.values():
+        each.abandoned()
     for pid, started in daemons.items():
         if _started(pid) == started:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
+    ends = time.monotonic() + _LAST_TRIES_S
+    for each in watched.values():
+        each.join(max(0.0, ends - time.monotonic()))
 
 
-def _lines_and_deadlines(armed: dict[str, _Armed]):
-    """Yield each line's words, and None whenever a deadline may have passed."""
-    buffer = b''
-    while True:
-        pending = [entry.deadline_ns for entry in armed.values() if not entry.fired]
-        timeout_s = (max(0.0, (min(pending) - time.monotonic_ns()) / 1e9) if pending else None)
-        readable, _, _ = select.select([0], [], [], timeout_s)
-        if not readable:
-            yield None
-            continue
-        data = os.read(0, 65536)
-        if not data:
-            return
-        *lines, buffer = (buffer + data).split(b'\n')
-        for line in lines:
-            yield json.loads(line)
+def _lines():
+    """Yield the words of each line, until standard input closes."""
+    for line in sys.stdin.buffer:
+        yield json.loads(line)
 
 
 def _started(pid: int) -> int | None:

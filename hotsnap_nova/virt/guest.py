@@ -135,6 +135,13 @@ class Guest:
             raise exception.HypervisorError(
                 member=self.name, reason=f'{doing}: {exc}') from exc
 
+    def connected(self) -> bool:
+        """Whether its libvirt is still the one it was found with."""
+        try:
+            return bool(self._connection.isAlive())
+        except libvirt.libvirtError:
+            return False
+
     def state(self) -> State:
         with self._translated('state'):
             state, reason = self._domain.state()

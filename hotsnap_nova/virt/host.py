@@ -175,6 +175,10 @@ class Engine(restore.Restorer):
                 with contextlib.suppress(exception.MemberNotFound):
                     sweep.abandoned(self._guest(spec.id), tag)
             return
+        for each in current.members:
+            if not each.guest.connected():
+                with contextlib.suppress(exception.MemberNotFound):
+                    each.reattach(self._guest(each.guest.uuid))
         with contextlib.ExitStack() as steps:
             for each in current.members:
                 steps.callback(each.end)
@@ -209,6 +213,9 @@ class Engine(restore.Restorer):
 
     def _guard(self) -> guardian.Guardian:
         with self._lock:
+            if self._guardian is not None and not self._guardian.alive():
+                self._guardian.close()
+                self._guardian = None
             if self._guardian is None:
                 self._guardian = guardian.Guardian(self._uri)
             return self._guardian

@@ -127,6 +127,16 @@ class Monitor:
         return {node['node-name'] for node in
                 self.execute('query-named-block-nodes', {'flat': True})}
 
+    def children(self) -> dict[tuple[str, str], str]:
+        """(node, role of the child) → the child's name, of the graph as it is now.
+
+        QEMU 10.0 tells this by an ``x-`` command only.
+        """
+        graph = self.execute('x-debug-query-block-graph')
+        names = {node['id']: node['name'] for node in graph['nodes']}
+        return {(names[edge['parent']], edge['name']): names[edge['child']]
+                for edge in graph['edges']}
+
     def add_node(self, **options) -> None:
         self.execute('blockdev-add', _dashed(options))
 

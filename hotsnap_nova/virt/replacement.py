@@ -53,9 +53,16 @@ class Replacement:
         _sync(self._new)
 
     def swap(self) -> None:
-        """The disk of the cut takes the image's place. Repeatable."""
+        """The disk of the cut takes the image's place. Repeatable.
+
+        :raises exception.TargetFailed: it is not there: not prepared, or undone
+        """
         if not os.path.exists(self._new):
-            return
+            if self.swapped:
+                return
+            raise exception.TargetFailed(
+                member=self._member, device=self._path,
+                reason='the disk of the cut is no longer there')
         with contextlib.suppress(FileExistsError, FileNotFoundError):
             os.link(self._path, self._kept)
         os.replace(self._new, self._path)

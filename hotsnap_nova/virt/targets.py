@@ -61,7 +61,9 @@ class Relay:
 
     def __init__(self):
         self._selector = selectors.DefaultSelector()
-        self._wake_r, self._wake_w = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._wake_r, self._wake_w = socket.socketpair()
+        for end in (self._wake_r, self._wake_w):
+            end.setblocking(False)
         self._selector.register(self._wake_r, selectors.EVENT_READ, None)
         self._links: dict[str, _Link] = {}
         self._failures: dict[str, str] = {}
@@ -89,12 +91,12 @@ class Relay:
         """Cut every link at once; QEMU's pending writes fail. Repeatable."""
         self._closing = True
         self._wake()
-        if threading.current_thread() is not self._thread:
-            self._thread.join(5)
+        self._thread.join()
 
     def _wake(self) -> None:
+        # An object, not a number: once closed it cannot be another's descriptor.
         with contextlib.suppress(OSError):
-            os.write(self._wake_w, b'.')
+            self._wake_w.send(b'.')
 
     # --- the thread ---
 
@@ -103,8 +105,8 @@ class Relay:
             while not self._closing:
                 self._watch()
                 for key, _mask in self._selector.select(0.25):
-                    if key.fileobj == self._wake_r:
-                        os.read(self._wake_r, 4096)
+                    if key.fileobj is self._wake_r:
+                        self._wake_r.recv(4096)
                 self._pump()
                 self._cut_hung()
         finally:
@@ -113,8 +115,8 @@ class Relay:
                     link.close()
                 self._links.clear()
             self._selector.close()
-            os.close(self._wake_r)
-            os.close(self._wake_w)
+            self._wake_r.close()
+            self._wake_w.close()
 
     def _watch(self) -> None:
         """Ask the selector for just what each link can use now."""
