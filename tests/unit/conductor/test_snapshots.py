@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A snapshot of two hosts' guests, from the wish to the store, and what can go wrong."""
 
+import os
+import time
+
 import pytest
 
 from hotsnap_nova import exception
@@ -128,6 +131,25 @@ def test_abort_by_another_coordinator_reaches_the_one_in_charge(cluster):
     assert (row.status, row.error_code) == ('error', 'aborted')
     assert 'somebody' in row.error_message
     cluster.snapshots.close()
+    assert cluster.clean()
+
+
+def test_a_save_that_ends_late_leaves_no_files_behind(cluster):
+    engine = cluster.hosts['h1'].engine
+
+    def save(work):
+        clusters.until(lambda: work.snapshot_id in engine._ended)
+        time.sleep(0.3)
+        os.makedirs(f'{work.folder}/late')
+        raise exception.Aborted(who='a discard')
+    engine.faults['save'] = save
+    snapshot = cluster.snapshots.create(cluster.request())
+    clusters.until(lambda: 'saving' in cluster.hosts['h1'].phases())
+
+    cluster.snapshots.abort('nightly', 'the user')
+    cluster.snapshots.wait(snapshot)
+
+    assert cluster.snapshots.get(snapshot).error_code == 'aborted'
     assert cluster.clean()
 
 
