@@ -81,18 +81,18 @@ class FrozenDisks:
         self._tag = tag
         self.disks = disks
 
-    def prepare(self, connect) -> None:
+    def prepare(self, linked) -> None:
         """Add targets and filters; the guest's I/O does not pass them yet.
 
-        :param connect: disk → a socket that leads to its NBD export, which is
-            closed here
+        :param linked: disk → a context with a descriptor that leads to its NBD
+            export; QEMU has its node when the context ends
         """
         for disk in self.disks:
             target = disk.name(self._tag, 't')
-            with contextlib.closing(connect(disk)) as link:
-                self._qemu.pass_fd(target, link.fileno())
-            self._qemu.add_node(driver='nbd', node_name=target, export=disk.target,
-                                server={'type': 'fd', 'str': target})
+            with linked(disk) as link:
+                self._qemu.pass_fd(target, link)
+                self._qemu.add_node(driver='nbd', node_name=target, export=disk.target,
+                                    server={'type': 'fd', 'str': target})
             self._qemu.add_node(driver='copy-before-write', node_name=disk.name(self._tag, 'f'),
                                 file=disk.node, target=target,
                                 on_cbw_error='break-snapshot', cbw_timeout=CBW_TIMEOUT_S)

@@ -143,8 +143,14 @@ class Guest:
             return False
 
     def state(self) -> State:
+        """Whether it runs; ``gone`` where its domain no longer exists."""
         with self._translated('state'):
-            state, reason = self._domain.state()
+            try:
+                state, reason = self._domain.state()
+            except libvirt.libvirtError as exc:
+                if exc.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+                    return State('gone')
+                raise
         name = _STATES.get(state, 'in an unknown state')
         return State(name, ours=name == 'paused'
                      and reason == libvirt.VIR_DOMAIN_PAUSED_UNKNOWN)

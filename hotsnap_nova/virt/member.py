@@ -7,6 +7,7 @@ from what QEMU itself shows. Both ends, ``finish`` and ``discard``, cut what is
 held here first and then sweep: a fresh process does just the second half.
 """
 
+import contextlib
 import itertools
 import os
 import time
@@ -89,8 +90,7 @@ class Member:
                 disk.target: (f'{self.folder}/{disk.target}.qcow2', disk.size_bytes)
                 for disk in frozen})
         self._disks = disks_module.FrozenDisks(self._qemu, self.guest.name, self.tag, frozen)
-        self._disks.prepare(
-            lambda disk: self._relay.add(disk.target, self._daemon.connect()))
+        self._disks.prepare(self._linked)
 
         suffix = '.zst' if self.work.compress else ''
         self._sink = memory.MemorySink(f'{self.folder}/memory.save{suffix}', archive_xml,
@@ -105,6 +105,18 @@ class Member:
         self._devices = self._qemu.devices()
         self._disks.flush()
         return self._facts(parsed, frozen)
+
+    @contextlib.contextmanager
+    def _linked(self, disk: disks_module.Disk):
+        """QEMU's end of a link to the disk's image, for the time it takes to hand it over."""
+        try:
+            daemon, greeting = self._daemon.connect()
+        except OSError as exc:
+            raise exception.TargetFailed(
+                member=self.guest.name, device=disk.target, reason=str(exc)) from exc
+        with contextlib.closing(self._relay.add(disk.target, daemon, greeting)) as theirs:
+            yield theirs.fileno()
+        self._relay.negotiated(disk.target)
 
     @property
     def filters(self) -> tuple[str, ...]:
@@ -319,12 +331,13 @@ class Member:
             memory_size, digest = self._sink.finish()
         except OSError as exc:
             raise self._memory_failed(str(exc)) from exc
-        # The filters first: they hold the targets, and the daemon closes what
-        # nobody writes to any more.
-        sweep.disks(self._qemu, self.guest.name, self.tag)
+        # Every job is concluded, every write acknowledged: our ends first. QEMU
+        # flushes a node that it removes, under its big lock; that must not
+        # wait for a store. The daemon's own end flushes, without a guest.
         if self._relay:
             self._relay.close()
-        if self._daemon and not self._daemon.close():
+        sweep.disks(self._qemu, self.guest.name, self.tag)
+        if self._daemon and not self._daemon.close(still=lambda: not self._ending):
             raise exception.TargetFailed(
                 member=self.guest.name, device='disks',
                 reason='the storage daemon could not close the images')

@@ -14,6 +14,10 @@ QEMU then fails those writes at once, and a copy-before-write filter with
 end does not do: a process stuck on a dead file system keeps its sockets; nor
 does shutting down QEMU's own end, which QEMU 10.0 does not notice while it
 waits to send.) If this process dies, the relay dies with it: the same end.
+
+QEMU negotiates under its big lock, with the guest standing. So it is given a
+link only once the daemon has greeted us, and while it negotiates a daemon that
+does not answer is given up much sooner.
 """
 
 import contextlib
@@ -30,6 +34,11 @@ from hotsnap_nova import exception
 _BUFFER = 256 * 1024
 #: A target that answers nothing for so long, while asked, counts as hung.
 HANG_LIMIT_S = 5.0
+#: The same while QEMU negotiates.
+_NEGOTIATION_LIMIT_S = 0.5
+_START_LIMIT_S = 30.0
+#: NBD's greeting: two magic numbers and flags.
+_GREETING_BYTES = 18
 
 
 class _Pipe:
@@ -44,10 +53,12 @@ class _Pipe:
 class _Link:
     """QEMU's socket and the daemon's, for one disk."""
 
-    def __init__(self, name: str, ours: socket.socket, daemon: socket.socket):
+    def __init__(self, name: str, ours: socket.socket, daemon: socket.socket, greeting: bytes):
         self.name = name
         self.request = _Pipe(ours, daemon)
         self.reply = _Pipe(daemon, ours)
+        self.reply.pending = memoryview(greeting)
+        self.limit_s = _NEGOTIATION_LIMIT_S
         #: Since when the daemon owes an answer; None: it owes none.
         self.asked_at: float | None = None
 
@@ -73,15 +84,24 @@ class Relay:
         self._thread = threading.Thread(target=self._run, name='disk-relay', daemon=True)
         self._thread.start()
 
-    def add(self, name: str, daemon: socket.socket) -> socket.socket:
-        """QEMU's end of a new link to ``daemon``; close it once QEMU has a copy."""
+    def add(self, name: str, daemon: socket.socket, greeting: bytes) -> socket.socket:
+        """QEMU's end of a new link to ``daemon``; close it once QEMU has a copy.
+
+        :param greeting: what the daemon has said already
+        """
         theirs, ours = socket.socketpair()
         for end in (ours, daemon):
             end.setblocking(False)
         with self._lock:
-            self._links[name] = _Link(name, ours, daemon)
+            self._links[name] = _Link(name, ours, daemon, greeting)
         self._wake()
         return theirs
+
+    def negotiated(self, name: str) -> None:
+        """QEMU has its node: from now on the daemon may take its time."""
+        with self._lock:
+            if link := self._links.get(name):
+                link.limit_s = HANG_LIMIT_S
 
     def failure(self, name: str) -> str | None:
         """Why a link was cut by us; None while it is up or was closed in order."""
@@ -178,8 +198,8 @@ class Relay:
         with self._lock:
             links = list(self._links.values())
         for link in links:
-            if link.asked_at is not None and now - link.asked_at > HANG_LIMIT_S:
-                self._cut(link, f'no answer for {HANG_LIMIT_S:g} s')
+            if link.asked_at is not None and now - link.asked_at > link.limit_s:
+                self._cut(link, f'no answer for {link.limit_s:g} s')
 
     def _cut(self, link: _Link, reason: str | None) -> None:
         if reason:
@@ -213,36 +233,66 @@ class StorageDaemon:
         # An abstract, random address: no path to keep short, none to clean up.
         self._listener.bind('')
         self._listener.listen(len(images) + 1)
+        self._log = os.memfd_create('storage-daemon', os.MFD_CLOEXEC)
         fd = self._listener.fileno()
         self._process = subprocess.Popen(
             ['qemu-storage-daemon', '--nbd-server', f'addr.type=fd,addr.str={fd}', *arguments],
             pass_fds=[fd], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE, start_new_session=True)
+            stderr=self._log, start_new_session=True)
         self.pid = self._process.pid
 
-    def connect(self) -> socket.socket:
-        client = socket.socket(socket.AF_UNIX)
-        client.connect(self._listener.getsockname())
-        return client
+    def connect(self) -> tuple[socket.socket, bytes]:
+        """A connection, and the greeting that came over it.
 
-    def close(self, timeout_s: float = 10.0) -> bool:
+        :raises OSError: the daemon ended, or said nothing
+        """
+        client = socket.socket(socket.AF_UNIX)
+        greeting = b''
+        try:
+            client.settimeout(0.25)
+            client.connect(self._listener.getsockname())
+            deadline = time.monotonic() + _START_LIMIT_S
+            while len(greeting) < _GREETING_BYTES:
+                with contextlib.suppress(TimeoutError):
+                    greeting += client.recv(_GREETING_BYTES - len(greeting))
+                if self._process.poll() is not None:
+                    raise OSError(f'the storage daemon ended: {self._last_words()}')
+                if time.monotonic() > deadline:
+                    raise OSError('the storage daemon does not answer')
+        except BaseException:
+            client.close()
+            raise
+        return client, greeting
+
+    def close(self, still=None) -> bool:
         """Whether it ended in order, its images flushed; it is gone in any case.
 
         (A process stuck in the kernel on a dead file system goes when the
         kernel lets it.)
+
+        :param still: asked five times a second whether to go on waiting for a
+            large flush; None: wait for ten seconds
         """
         self._listener.close()
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
-        try:
-            self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
+        deadline = time.monotonic() + 10.0
+        while self._process.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(1)
-        if self._process.stderr:
-            self._process.stderr.close()
+                self._process.wait(0.2)
+            if not still() if still else time.monotonic() > deadline:
+                self._process.kill()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(1)
+                break
+        if self._log >= 0:
+            os.close(self._log)
+            self._log = -1
         return self._process.returncode == 0
+
+    def _last_words(self) -> str:
+        lines = os.pread(self._log, 4096, 0).decode(errors='replace').strip().splitlines()
+        return lines[-1] if lines else f'status {self._process.returncode}'
 
 
 def _create(path: str, size: int) -> None:
