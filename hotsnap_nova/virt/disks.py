@@ -168,7 +168,7 @@ def remove(qemu: monitor.Monitor, tag: str, member: str, timeout_s: float = 20.0
         if match and match.group(1) == tag:
             ours.setdefault(match.group(2), []).append((name, match.group(3)))
     for name, _ in ours.get('a', ()):
-        qemu.del_node(name)
+        _delete(qemu, name)
     under = {row['inserted']['node-name']: row['qdev'] for row in qemu.block_devices()
              if row.get('inserted') and row.get('qdev')}
     below = qemu.children()
@@ -177,9 +177,18 @@ def remove(qemu: monitor.Monitor, tag: str, member: str, timeout_s: float = 20.0
             # Not what was there at the preparation: somebody may since have
             # put an overlay below the filter, or have taken one away.
             qemu.set_drive(under[name], below.get((name, 'file'), node))
-        qemu.del_node(name)
+        _delete(qemu, name)
     for name, _ in ours.get('t', ()):
+        _delete(qemu, name)
+
+
+def _delete(qemu: monitor.Monitor, name: str) -> None:
+    """Delete a node; the guardian of a process that died may be at it too."""
+    try:
         qemu.del_node(name)
+    except monitor.MonitorError:
+        if name in qemu.node_names():
+            raise
 
 
 def _end_jobs(qemu: monitor.Monitor, tag: str, member: str, timeout_s: float) -> None:

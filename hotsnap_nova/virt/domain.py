@@ -7,7 +7,10 @@ import xml.etree.ElementTree as ET
 
 @dataclasses.dataclass(frozen=True)
 class DiskXml:
-    """One ``<disk>``; ``path`` is empty where its source is not a file or device."""
+    """One ``<disk>``; ``path`` is empty where its source is not a file or device.
+
+    :ivar chained: the XML names a backing file, which libvirt then insists on
+    """
 
     target: str
     alias: str
@@ -19,6 +22,7 @@ class DiskXml:
     shareable: bool
     transient: bool
     encrypted: bool
+    chained: bool
 
     @property
     def writable(self) -> bool:
@@ -138,7 +142,8 @@ def _disk(element: ET.Element) -> DiskXml:
         shareable=element.find('shareable') is not None,
         transient=element.find('transient') is not None,
         encrypted=(element.find('encryption') is not None
-                   or element.find('./source/encryption') is not None))
+                   or element.find('./source/encryption') is not None),
+        chained=element.find('./backingStore/source') is not None)
 
 
 def _nic(element: ET.Element) -> NicXml:

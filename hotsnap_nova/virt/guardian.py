@@ -4,7 +4,8 @@
 Started before the first gate closes. It knows which guests are armed, and acts
 for each when the guest's lease ends, or at once for all when its standard input
 closes: the kernel does that when the participant dies, however it dies. It also
-ends the storage daemons that such a participant leaves.
+ends the storage daemons that such a participant leaves, and takes out of the
+guests what it had put there.
 
 Until it is disarmed it acts again and again: what it found running may have been
 about to stop.
@@ -13,6 +14,8 @@ Lines of JSON on standard input and output::
 
     {"arm": MEMBER, "filters": [NAME …], "deadline_ns": CLOCK_MONOTONIC}
     {"daemon": PID, "started": CLOCK_TICKS}
+    {"watch": [MEMBER …], "tag": TAG}       swept when standard input closes
+    {"forget": [MEMBER …]}
     {"disarm": [MEMBER …], "number": N}     answered by {"fired": [MEMBER …], "number": N}
 
 It prints ``{"ready": true}`` once it has reached libvirt.
@@ -49,7 +52,7 @@ class Guardian:
         self._asked = 0
         self._process = subprocess.Popen(
             [sys.executable, '-m', 'hotsnap_nova.virt.guardian', uri],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, bufsize=0,
             env=os.environ | {'PYTHONPATH': os.pathsep.join(path for path in sys.path if path)})
 
     @property
@@ -73,6 +76,14 @@ class Guardian:
     def daemon(self, pid: int) -> None:
         """End this process too, should ours die."""
         self._say({'daemon': pid, 'started': _started(pid)})
+
+    def watch(self, members: tuple[str, ...], tag: str) -> None:
+        """Should we die, take this snapshot's things out of these guests."""
+        self._say({'watch': list(members), 'tag': tag})
+
+    def forget(self, members: tuple[str, ...]) -> None:
+        """They are clean again."""
+        self._say({'forget': list(members)})
 
     def disarm(self, members: tuple[str, ...]) -> frozenset[str]:
         """Members for which it had acted before it read this."""
@@ -107,8 +118,8 @@ class Guardian:
 
     def _say(self, words: dict) -> None:
         try:
-            self._process.stdin.write(json.dumps(words).encode() + b'\n')
-            self._process.stdin.flush()
+            # One write, so that what several threads say does not mix.
+            os.write(self._process.stdin.fileno(), json.dumps(words).encode() + b'\n')
         except OSError as exc:
             raise exception.HostUnreachable(host='this host', reason='the guardian died') from exc
 
@@ -135,23 +146,28 @@ class _Watched(threading.Thread):
         self._deadline_ns = deadline_ns
         self._disarmed = threading.Event()
         self._now = threading.Event()
+        self._acting = threading.Lock()
         self.fired = False
 
     def run(self) -> None:
         wait_s = (self._deadline_ns - time.monotonic_ns()) / 1e9
         self._now.wait(max(0.0, wait_s))
-        while not self._disarmed.is_set():
-            self.fired = True
-            done = self._let_go()
+        while True:
+            with self._acting:
+                if self._disarmed.is_set():
+                    return
+                self.fired = True
+                done = self._let_go()
             if self._now.is_set() and done:
                 return    # nobody is left who could stop it again
             self._disarmed.wait(_AGAIN_S)
 
     def disarm(self) -> bool:
-        """Whether it has acted."""
+        """Whether it has acted; it does so no more, nor is it about to."""
         self._disarmed.set()
-        self._now.set()
-        return self.fired
+        with self._acting:
+            self._now.set()
+            return self.fired
 
     def abandoned(self) -> None:
         """Nobody will disarm it: act now, until it works."""
@@ -190,7 +206,7 @@ class _Watched(threading.Thread):
 
 def main(uri: str) -> None:
     """Watch over guests until standard input closes, and let them go."""
-    from hotsnap_nova.virt import guest  # a participant need not load this twice
+    from hotsnap_nova.virt import guest, sweep  # a participant need not load this twice
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is not for us
     connections = [guest.connect(uri)]
@@ -204,6 +220,7 @@ def main(uri: str) -> None:
 
     watched: dict[str, _Watched] = {}
     daemons: dict[int, int] = {}
+    tags: dict[str, str] = {}
 
     print(json.dumps({'ready': True}), flush=True)
     for words in _lines():
@@ -213,6 +230,11 @@ def main(uri: str) -> None:
             watched[words['arm']].start()
         elif 'daemon' in words:
             daemons[words['daemon']] = words['started']
+        elif 'watch' in words:
+            tags.update(dict.fromkeys(words['watch'], words['tag']))
+        elif 'forget' in words:
+            for member in words['forget']:
+                tags.pop(member, None)
         elif 'disarm' in words:
             fired = [member for member in words['disarm']
                      if member in watched and watched.pop(member).disarm()]
@@ -226,6 +248,10 @@ def main(uri: str) -> None:
     ends = time.monotonic() + _LAST_TRIES_S
     for each in watched.values():
         each.join(max(0.0, ends - time.monotonic()))
+    for member, tag in tags.items():
+        # Whoever starts next cleans up too, and again; the sooner the better.
+        with contextlib.suppress(exception.HotsnapError):
+            sweep.abandoned(find(member), tag)
 
 
 def _lines():

@@ -135,6 +135,16 @@ class Guest:
             raise exception.HypervisorError(
                 member=self.name, reason=f'{doing}: {exc}') from exc
 
+    def active(self) -> bool:
+        """Whether there is a QEMU, whatever state it is in."""
+        with self._translated('activity'):
+            try:
+                return bool(self._domain.isActive())
+            except libvirt.libvirtError as exc:
+                if exc.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+                    return False
+                raise
+
     def connected(self) -> bool:
         """Whether its libvirt is still the one it was found with."""
         try:

@@ -20,8 +20,10 @@ from hotsnap_nova.virt import member as member_module
 
 LOG = log.getLogger(__name__)
 
-#: Members prepared, or saved, at once.
+#: Members prepared at once.
 _AT_ONCE = 4
+#: Memory streams in from all members whether we look or not; a thread each looks.
+_SAVED_AT_ONCE = 64
 
 
 @dataclasses.dataclass
@@ -95,12 +97,10 @@ class Engine(restore.Restorer):
         watcher = self._guard()
         members = [member_module.Member(work, self._guest(spec.id)) for spec in work.members]
         current = self._open[work.snapshot_id] = _Open(members)
+        watcher.watch(tuple(spec.id for spec in work.members), self.tag_of(work.snapshot_id))
         with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
-            current.facts = tuple(pool.map(lambda each: each.prepare(), members))
+            current.facts = tuple(pool.map(lambda each: each.prepare(watcher.daemon), members))
         watcher.wait_ready()
-        for each in members:
-            if each.daemon_pid:
-                watcher.daemon(each.daemon_pid)
         return current.facts
 
     def record(self, work: records.Work) -> tuple[records.CutRecord, ...]:
@@ -142,7 +142,10 @@ class Engine(restore.Restorer):
         current = self._current(work)
         if current.saved:
             return current.saved
-        with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
+        for each in current.members:
+            each.hurry()
+        with concurrent.futures.ThreadPoolExecutor(min(_SAVED_AT_ONCE, len(current.members))) \
+                as pool:
             waiting = [pool.submit(each.save, on_progress) for each in current.members]
             concurrent.futures.wait(
                 waiting, return_when=concurrent.futures.FIRST_EXCEPTION)
@@ -175,16 +178,21 @@ class Engine(restore.Restorer):
                 with contextlib.suppress(exception.MemberNotFound):
                     sweep.abandoned(self._guest(spec.id), tag)
             return
+        failures: list[BaseException] = []
         for each in current.members:
             if not each.guest.connected():
                 with contextlib.suppress(exception.MemberNotFound):
                     each.reattach(self._guest(each.guest.uuid))
-        with contextlib.ExitStack() as steps:
-            for each in current.members:
-                steps.callback(each.end)
-            steps.callback(self._disarm, current)
-            for each in current.members:
-                steps.callback(each.let_go)
+        # Together: a QEMU that does not answer must not keep another's guest.
+        with concurrent.futures.ThreadPoolExecutor(max(1, len(current.members))) as pool:
+            for steps in (member_module.Member.let_go, member_module.Member.end):
+                done = [pool.submit(steps, each) for each in current.members]
+                concurrent.futures.wait(done)
+                failures += [one.exception() for one in done if one.exception()]
+                self._disarm(current)
+        if failures:
+            raise failures[0]
+        self._forget(current)
         self._open.pop(snapshot_id, None)
 
     def clean(self, members: tuple[records.MemberSpec, ...]) -> None:
@@ -225,6 +233,11 @@ class Engine(restore.Restorer):
         with contextlib.suppress(exception.HostUnreachable):
             if self._guardian:
                 self._guardian.disarm(tuple(each.guest.uuid for each in current.members))
+
+    def _forget(self, current: _Open) -> None:
+        with contextlib.suppress(exception.HostUnreachable):
+            if self._guardian:
+                self._guardian.forget(tuple(each.guest.uuid for each in current.members))
 
     def _current(self, work: records.Work) -> _Open:
         current = self._open.get(work.snapshot_id)

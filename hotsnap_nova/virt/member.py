@@ -68,9 +68,10 @@ class Member:
 
     # --- prepare: nothing a guest can feel ---
 
-    def prepare(self) -> records.MemberFacts:
+    def prepare(self, on_daemon) -> records.MemberFacts:
         """Add everything that can be added while the guest runs.
 
+        :param on_daemon: told the process id of a storage daemon as it starts
         :raises exception.HotsnapError: call :meth:`discard`
         """
         self.guest.require_running()
@@ -89,6 +90,7 @@ class Member:
             self._daemon = targets_module.StorageDaemon({
                 disk.target: (f'{self.folder}/{disk.target}.qcow2', disk.size_bytes)
                 for disk in frozen})
+            on_daemon(self._daemon.pid)
         self._disks = disks_module.FrozenDisks(self._qemu, self.guest.name, self.tag, frozen)
         self._disks.prepare(self._linked)
 
@@ -218,7 +220,12 @@ class Member:
         self._await_events(self._stops_before + 1, self._resumes_before + (0 if keeps else 1))
         pause_ms = (self._marks[-1][1] - self._marks[0][1]) / 1e6
         if not keeps:
-            pause_ms = (self._watch.last('RESUME') - self._watch.last('STOP')) * 1e3
+            # QEMU's times are the wall clock's, which may be set meanwhile; our
+            # own, which may not, say between what bounds the pause was.
+            at = dict(self._marks)
+            least_ms = (at['memory'] - at['stop']) / 1e6
+            told_ms = (self._watch.last('RESUME') - self._watch.last('STOP')) * 1e3
+            pause_ms = min(max(told_ms, least_ms), pause_ms)
         return records.CutRecord(
             member=self.guest.uuid, epoch=self.work.epoch, cut_ns=self._cut_ns,
             cut_wall_ns=self._cut_wall_ns, gate_closed_ns=self.gate_closed_ns,
@@ -272,13 +279,16 @@ class Member:
 
     # --- save ---
 
+    def hurry(self) -> None:
+        """Every member is recorded: take the memory as fast as it comes."""
+        self._sink.hurry()
+
     def save(self, on_progress) -> records.SavedMember:
         """Bring memory and disks to the folder; the guest runs.
 
         :param on_progress: called with :class:`records.Progress`
         :raises exception.TargetFailed: nothing of use is in the folder
         """
-        self._sink.hurry()
         self._disks.start_copy()
         total_memory = domain.DomainXml(self.guest.xml()).memory_bytes
         stalled_at, last = time.monotonic(), -1
@@ -368,22 +378,19 @@ class Member:
     def let_go(self) -> None:
         """Gate open, guest running: before anything that may fail or wait."""
         self._ending = True
-        if self._gate:
-            gate.open_all(self._qemu, self._gate.filters)
-        # The memory's socket before the guest: see cut.
+        # Our own ends first: nothing below then waits for us. (The memory's
+        # socket before the guest: see cut.)
         if self._sink:
             self._sink.close()
+        if self._relay:
+            self._relay.close()
+        if self._gate:
+            gate.open_all(self._qemu, self._gate.filters)
         if self._stop_issued:
             self._resume()
 
     def end(self) -> None:
-        """Leave nothing of ours in QEMU or in this process. Repeatable.
-
-        Our own ends first: QEMU's writes to us then fail at once instead of
-        keeping it waiting.
-        """
-        if self._relay:
-            self._relay.close()
+        """Leave nothing of ours in QEMU or in this process. After :meth:`let_go`."""
         try:
             sweep.member(self.guest, self.tag, bandwidth=self._bandwidth)
         finally:
@@ -392,8 +399,3 @@ class Member:
             if self._watch_handle is not None:
                 self.guest.unwatch(self._watch_handle)
                 self._watch_handle = None
-
-    @property
-    def daemon_pid(self) -> int | None:
-        return self._daemon.pid if self._daemon else None
-

@@ -7,6 +7,7 @@ none rules out the snapshot.
 """
 
 import os
+import shutil
 from collections.abc import Iterator
 
 import libvirt
@@ -51,10 +52,11 @@ def _one(running: guest.Guest, connection) -> Findings:
                               'start or resume it')
         return
     parsed = domain.DomainXml(running.full_xml())
-    for rule in (_disks, _nics, _memory, _channels, _passthrough, _outside_ram, _cpu):
+    for rule in (_disks, _nics, _memory, _channels, _passthrough, _outside_ram, _cpu,
+                 _command_line):
         for device, cause, remedy, gates in rule(parsed):
             yield records.Finding(running.name, device, cause, remedy, gates)
-    for rule in (_machine, _jobs):
+    for rule in (_machine, _programs, _jobs):
         for device, cause, remedy, gates in rule(running, parsed, connection):
             yield records.Finding(running.name, device, cause, remedy, gates)
 
@@ -175,7 +177,19 @@ def _cpu(parsed: domain.DomainXml):
             yield 'cpu', 'a guest with invtsc cannot be restored', 'take the feature out', ()
 
 
+def _command_line(parsed: domain.DomainXml):
+    if parsed.find_all('./{http://libvirt.org/schemas/domain/qemu/1.0}commandline'):
+        yield ('guest', 'qemu:commandline may hide NICs, disks or clocks from us',
+               'start it without', ())
+
+
 # --- rules that ask libvirt or QEMU; they read only ---
+
+
+def _programs(_running, _parsed, _connection):
+    for program in ('qemu-storage-daemon', 'qemu-img'):
+        if not shutil.which(program):
+            yield 'host', f'{program} is not installed', 'install qemu-utils', ()
 
 
 def _machine(_running, parsed: domain.DomainXml, connection):

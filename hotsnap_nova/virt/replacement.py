@@ -28,7 +28,7 @@ class Replacement:
 
     def __init__(self, member: str, path: str, form: str, restore_id: str):
         self._member = member
-        self._path = path
+        path = self._path = os.path.realpath(path)
         self._form = form
         self._new = f'{path}.hotsnap-new-{restore_id}'
         self._kept = f'{path}.hotsnap-kept-{restore_id}'
@@ -39,7 +39,7 @@ class Replacement:
             os.unlink(self._new)
         made = subprocess.run(
             ['qemu-img', 'convert', '-q', '-f', 'qcow2', '-O', self._form, source, self._new],
-            capture_output=True, text=True, check=False)
+            capture_output=True, text=True, check=False, umask=0o077)
         if made.returncode:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._new)
@@ -100,7 +100,7 @@ def overlay(member: str, base: str, path: str) -> None:
     """A qcow2 at ``path`` that begins as ``base`` and leaves it alone."""
     made = subprocess.run(
         ['qemu-img', 'create', '-q', '-f', 'qcow2', '-F', 'qcow2', '-b', os.path.abspath(base),
-         path], capture_output=True, text=True, check=False)
+         path], capture_output=True, text=True, check=False, umask=0o077)
     if made.returncode:
         raise exception.TargetFailed(
             member=member, device=path,

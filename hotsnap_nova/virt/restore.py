@@ -15,9 +15,12 @@ import time
 
 import libvirt
 import zstandard
+from oslo_log import log
 
 from hotsnap_nova import exception
 from hotsnap_nova.virt import domain, guest, media, records, replacement, saveimage
+
+LOG = log.getLogger(__name__)
 
 _STOPPED_TIMEOUT_S = 30.0
 
@@ -49,7 +52,10 @@ class Restorer:
         for member in work.members:
             for source, placed in self._replacements(work, member):
                 placed.prepare(source)
-            _unpack_memory(member, work.restore_id)
+            packed = f'{member.folder}/memory.save.zst'
+            if os.path.exists(packed):
+                self._drop_memory(work, member)
+                _unpack(packed, self._unpacked_path(work, member))
 
     def restore_stop(self, work: records.RestoreWork) -> None:
         """Return when every old member here is proved stopped."""
@@ -78,7 +84,9 @@ class Restorer:
         if found.state().name == 'paused':
             return
         xml = found.xml(live=False)
-        path = _memory_path(member, work.restore_id)
+        path = f'{member.folder}/memory.save'
+        if not os.path.exists(path):
+            path = self._unpacked_path(work, member)
         try:
             self._libvirt().restoreFlags(path, xml, libvirt.VIR_DOMAIN_SAVE_PAUSED)
         except libvirt.libvirtError as exc:
@@ -99,7 +107,7 @@ class Restorer:
         for member in work.members:
             for _source, placed in self._replacements(work, member):
                 placed.finish(self.keep_hours)
-            _drop_memory(member, work.restore_id)
+            self._drop_memory(work, member)
 
     def restore_undo(self, work: records.RestoreWork) -> None:
         """Old disks back; members that this restore started are stopped."""
@@ -107,10 +115,17 @@ class Restorer:
             with contextlib.suppress(exception.MemberNotFound):
                 replaced = [placed for _source, placed in self._replacements(work, member)]
                 if any(placed.swapped for placed in replaced):
-                    self._guest(member.spec.id).destroy()
+                    found = self._guest(member.spec.id)
+                    if found.state().running:
+                        # We had not resumed anybody: somebody else did, and has
+                        # worked on the disk of the cut since. The old one stays
+                        # aside.
+                        LOG.warning('%s runs; its old disks stay beside the new ones', found.name)
+                        continue
+                    found.destroy()
                 for placed in replaced:
                     placed.undo()
-            _drop_memory(member, work.restore_id)
+            self._drop_memory(work, member)
 
     def _replacements(self, work, member):
         """(source, replacement) of each disk the snapshot has and the domain still has."""
@@ -123,6 +138,17 @@ class Restorer:
                 pairs.append((f'{member.folder}/{disk["file"]}', replacement.Replacement(
                     found.name, target.path, target.form, work.restore_id)))
         return pairs
+
+    def _unpacked_path(self, work, member) -> str:
+        """Where compressed memory lies unpacked: beside the first disk."""
+        disks = domain.DomainXml(self._guest(member.spec.id).xml(live=False)).disks
+        folder = next((os.path.dirname(os.path.realpath(disk.path)) for disk in disks
+                       if disk.writable and disk.path), tempfile.gettempdir())
+        return os.path.join(folder, f'{member.spec.id}.hotsnap-memory-{work.restore_id}')
+
+    def _drop_memory(self, work, member) -> None:
+        with contextlib.suppress(FileNotFoundError, exception.MemberNotFound):
+            os.unlink(self._unpacked_path(work, member))
 
     def export(self, folder: str, facts: dict, destination: str) -> dict:
         """Overlays and an XML for plain ``virsh restore --xml``.
@@ -149,7 +175,8 @@ class Restorer:
         with open(f'{folder}/domain.xml') as archive:
             xml = saveimage.with_sources(archive.read(), sources)
         paths['xml'] = f'{destination}/{facts["name"]}.xml'
-        with open(paths['xml'], 'w') as file:
+        with open(os.open(paths['xml'], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 'w') \
+                as file:
             file.write(xml)
         return paths
 
@@ -177,6 +204,9 @@ def _obstacles(found: guest.Guest, member: records.RestoreMember):
         if now[target].kind != 'file' or not os.path.isdir(os.path.dirname(now[target].path)):
             yield target, f'{now[target].path or "its source"} is not a file that can be put ' \
                 'back', 'define a file-backed disk'
+        elif now[target].chained:
+            yield target, 'its definition names a backing file, and the restored disk has none', \
+                'define it without <backingStore>'
     yield from media.changes(facts.get('media', ()), defined)
     yield from _space(facts, now)
     yield from _incompatible(found, member)
@@ -217,29 +247,7 @@ def _resume(found: guest.Guest) -> None:
         found.resume()
 
 
-def _memory_path(member: records.RestoreMember, restore_id: str) -> str:
-    plain = f'{member.folder}/memory.save'
-    return plain if os.path.exists(plain) else _unpacked_path(member, restore_id)
-
-
-def _unpacked_path(member: records.RestoreMember, restore_id: str) -> str:
-    return os.path.join(tempfile.gettempdir(),
-                        f'hotsnap-{restore_id}-{member.spec.id}.save')
-
-
-def _unpack_memory(member: records.RestoreMember, restore_id: str) -> None:
-    packed = f'{member.folder}/memory.save.zst'
-    if os.path.exists(packed):
-        _drop_memory(member, restore_id)
-        _unpack(packed, _unpacked_path(member, restore_id))
-
-
 def _unpack(packed: str, path: str) -> None:
     with open(packed, 'rb') as source, \
             open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), 'wb') as plain:
         zstandard.ZstdDecompressor().copy_stream(source, plain)
-
-
-def _drop_memory(member: records.RestoreMember, restore_id: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(_unpacked_path(member, restore_id))

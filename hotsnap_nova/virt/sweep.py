@@ -55,7 +55,7 @@ def member(running: guest.Guest, tag: str, *, bandwidth: int | None = None) -> N
 
     :raises exception.HotsnapError: the first failure
     """
-    if running.state().name not in ('running', 'paused'):
+    if not running.active():
         return
     qemu = running.monitor
     with contextlib.ExitStack() as steps:
@@ -87,7 +87,7 @@ def abandoned(running: guest.Guest, tag: str | None = None) -> None:
 
 def survey(running: guest.Guest) -> records.Leftover | None:
     """What this guest still carries of ours; None where it is clean."""
-    if running.state().name not in ('running', 'paused'):
+    if not running.active():
         return None
     qemu = running.monitor
     what = []
