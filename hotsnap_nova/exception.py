@@ -221,6 +221,14 @@ class HypervisorError(Unavailable):
     message_format = 'Member %(member)s: %(reason)s.'
 
 
+class CleanupIncomplete(Unavailable):
+    """Decided, but a host fails or hangs at what the decision asks of it."""
+
+    code = 'cleanup_incomplete'
+    message_format = ('Snapshot %(snapshot)s: %(decision)s is decided, but not every host has '
+                      'done its part yet.')
+
+
 class TargetFailed(Unavailable):
     """Where the snapshot is written is full, broken or hangs; the guest does not notice."""
 

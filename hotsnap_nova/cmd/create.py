@@ -86,7 +86,7 @@ def _run(snapshots, request, wish, watch):
         raise interrupts.Interrupted('interrupted before anything was touched')
     snapshot = snapshots.create(request, watch)
     aborted = False
-    while not snapshots.wait(snapshot, timeout_s=0.2):
+    while not snapshots.wait_patiently(snapshot, timeout_s=0.2):
         if wish.come and not aborted:
             aborted = True
             with contextlib.suppress(exception.SnapshotBusy):    # too late: it is complete

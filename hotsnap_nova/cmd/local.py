@@ -6,12 +6,15 @@ Heavy imports are made when they are needed: ``hotsnap --help`` takes none.
 
 import contextlib
 import os
+import threading
 import uuid
 
 from hotsnap_nova import exception
 
 #: How long a command waits for the clean-up after an earlier process.
 _RECOVERY_S = 60.0
+#: How long the services may take to end, beyond what they are patient with.
+_END_S = 60.0
 _OWNER = 'owner-'
 
 
@@ -20,6 +23,7 @@ class Local:
 
     :param conf: read configuration
     :param open_engine: gives an engine for (uri, keep_hours); None: QEMU
+    :ivar hangs: something did not end; the process has to be ended as it is
     """
 
     def __init__(self, conf, open_engine=None):
@@ -27,6 +31,7 @@ class Local:
         self._open_engine = open_engine
         self._ends = contextlib.ExitStack()
         self.recovered: tuple[str, ...] = ()
+        self.hangs = False
 
     @property
     def host(self) -> str:
@@ -36,7 +41,11 @@ class Local:
         return self
 
     def __exit__(self, *error):
-        self._ends.close()
+        # An engine's call that hangs must not keep the user from the prompt.
+        ending = threading.Thread(target=self._ends.close, daemon=True, name='hotsnap-end')
+        ending.start()
+        ending.join(_END_S)
+        self.hangs = ending.is_alive()
 
     def open_database(self):
         """The coordinator's `Database`: enough for looking."""

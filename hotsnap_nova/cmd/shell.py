@@ -27,6 +27,7 @@ REMEDIES = {
     'snapshot_damaged': 'Nothing was changed; the snapshot cannot be used.',
     'manifest_damaged': 'Nothing was changed; the snapshot cannot be used.',
     'gate_opened': 'Try again, or raise --max-hold-ms.',
+    'cleanup_incomplete': '`hotsnap recover` tries again.',
     'pause_too_long': 'Try again, or raise --max-pause-ms.',
 }
 COMMANDS = {
@@ -68,6 +69,7 @@ class Shell(app.App):
             **streams)
         self._open_engine = open_engine
         self.conf = None
+        self.services = None
 
     def build_option_parser(self, description, version, argparse_kwargs=None):
         """Global options; the rest of the configuration is in files."""
@@ -99,7 +101,8 @@ class Shell(app.App):
     def open_services(self):
         """`cmd.local.Local`, which opens what a command needs."""
         from hotsnap_nova.cmd import local
-        return local.Local(self.conf, self._open_engine)
+        self.services = local.Local(self.conf, self._open_engine)
+        return self.services
 
     def configure_logging(self):
         """Errors to the terminal by us, everything else to a file; more with -v."""
@@ -178,7 +181,13 @@ def _default_files():
 
 def main(argv=None, open_engine=None) -> int:
     """Exit status: 0 done, 1 failed, 2 not understood, 130 interrupted."""
-    return Shell(open_engine).run(sys.argv[1:] if argv is None else argv)
+    shell = Shell(open_engine)
+    status = shell.run(sys.argv[1:] if argv is None else argv)
+    if shell.services and shell.services.hangs:
+        # Threads that hang in libvirt would be waited for at the interpreter's end.
+        sys.stdout.flush()
+        os._exit(status)
+    return status
 
 
 if __name__ == '__main__':

@@ -24,6 +24,7 @@ _CALL_MS = 10_000
 #: No row is ever at it.
 _NO_GENERATION = -1
 _URGENT = frozenset({coordinator.Phase.RECORD, coordinator.Phase.RELEASE})
+_DECIDED = frozenset({coordinator.Phase.FINISH, coordinator.Phase.DISCARD})
 _OVER = frozenset({coordinator.Phase.CLOSED, coordinator.Phase.STOOD_DOWN})
 
 #: Called with a dict: ``snapshot``, ``phase``, and with progress also ``members``
@@ -55,6 +56,8 @@ class Drive:
             _CALLS_A_HOST * len(row.hosts), thread_name_prefix='hotsnap-call')
         self._news = threading.Condition()
         self._progress: dict[str, tuple[int, int]] = {}
+        self._decided_at = 0.0
+        self._leaving = False
         self._thread = None
         self._machine = None
 
@@ -95,6 +98,17 @@ class Drive:
                     return False
                 self._news.wait(left_s)
 
+    def seconds_decided(self) -> float:
+        """For how long hosts have been asked to do what was decided; 0 before."""
+        return time.monotonic() - self._decided_at if self._decided_at else 0.0
+
+    def leave(self) -> None:
+        """End where it is; whoever recovers the snapshot goes on with it."""
+        with self._news:
+            self._leaving = True
+            self._news.notify_all()
+        self._thread.join()
+
     # -- the thread ----------------------------------------------------------------------------
 
     def _run(self, todo):
@@ -102,9 +116,9 @@ class Drive:
             self._runner.carry_out(todo)
             self._runner.start_ticking()
             looked = time.monotonic()
-            while self._machine.state.phase not in _OVER:
+            while not self._is_over():
                 with self._news:
-                    if self._machine.state.phase not in _OVER:
+                    if not self._is_over():
                         self._news.wait(_LOOK_EVERY_S)
                 if self._machine.state.phase in _URGENT:
                     continue    # the database is left alone while gates are closed
@@ -121,6 +135,9 @@ class Drive:
             self._quietly(self._database.release_lease, self.snapshot, self._owner)
             with self._news:
                 self._news.notify_all()
+
+    def _is_over(self):
+        return self._leaving or self._machine.state.phase in _OVER
 
     def _warm_up(self):
         """Have the statement of a decision compiled, which takes longer than to carry it out."""
@@ -208,6 +225,8 @@ class Drive:
 
     def _announce(self, command):
         with self._news:
+            if command.phase in _DECIDED and not self._decided_at:
+                self._decided_at = time.monotonic()
             self._progress |= {each.member: (each.done_bytes, each.total_bytes)
                                for each in command.progress}
             self._news.notify_all()

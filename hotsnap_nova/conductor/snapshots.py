@@ -30,15 +30,19 @@ class Snapshots:
     :param owner: who holds the leases; unique to this process
     :param is_dead: whether an owner is known to be no more, so that its
         leases need not be waited for
+    :param patience_s: how long hosts may take for what was decided before those
+        who wait are told
     """
 
     def __init__(self, database, compute, owner: str, lease_s: float = 30.0,
-                 is_dead: Callable[[str], bool] = lambda _owner: False):
+                 is_dead: Callable[[str], bool] = lambda _owner: False,
+                 patience_s: float = 30.0):
         self._database = database
         self._compute = compute
         self._owner = owner
         self._lease_s = lease_s
         self._is_dead = is_dead
+        self._patience_s = patience_s
         self._drives: dict[str, drive.Drive] = {}
         self._mutex = threading.Lock()
 
@@ -75,6 +79,18 @@ class Snapshots:
         with self._mutex:
             driven = self._drives.get(snapshot)
         return driven is None or driven.wait(timeout_s)
+
+    def wait_patiently(self, snapshot: str, timeout_s: float) -> bool:
+        """As `wait`, but where hosts fail at what was decided not for ever.
+
+        :raises CleanupIncomplete: recovery goes on with it
+        """
+        if self.wait(snapshot, timeout_s):
+            return True
+        if self._drives[snapshot].seconds_decided() >= self._patience_s:
+            found = self._database.get(snapshot)
+            raise exception.CleanupIncomplete(snapshot=found.name, decision=found.decision)
+        return False
 
     def abort(self, name: str, who: str) -> None:
         """Give up a snapshot that is being made, whichever coordinator makes it.
@@ -175,7 +191,8 @@ class Snapshots:
         """Go on with what dead coordinators left; ids of the snapshots taken over."""
         taken = []
         for found in self._database.open_snapshots():
-            if only not in (None, found.id) or found.id in self._drives:
+            driven_here = found.id in self._drives and not self.wait(found.id, 0)
+            if driven_here or only not in (None, found.id):
                 continue
             force = bool(found.lease_owner) and self._is_dead(found.lease_owner)
             if not self._database.take_lease(found.id, self._owner, self._lease_s, force=force):
@@ -192,9 +209,11 @@ class Snapshots:
         return tuple(taken)
 
     def close(self) -> None:
-        """Return when nothing is driven here any more."""
-        for driven in tuple(self._drives.values()):
-            driven.wait()
+        """Return when nothing is driven here any more; what hosts fail at is left to recovery."""
+        for snapshot, driven in tuple(self._drives.items()):
+            while not self.wait(snapshot, timeout_s=0.2):
+                if driven.seconds_decided() >= self._patience_s:
+                    driven.leave()
 
     # -- inside --------------------------------------------------------------------------------
 

@@ -115,8 +115,8 @@ class Cluster:
         self.compute = rpcapi.ComputeApi(self.transport)
         self.snapshots = self.coordinator('first')
 
-    def coordinator(self, owner, is_dead=lambda owner: False, lease_s=30.0):
-        return snapshots.Snapshots(self.database, self.compute, owner, lease_s, is_dead)
+    def coordinator(self, owner, **more):
+        return snapshots.Snapshots(self.database, self.compute, owner, **more)
 
     def __enter__(self):
         for host in self.hosts.values():

@@ -73,6 +73,7 @@ class Engine:
     :ivar faults: what happens at the start of a method, by its name: an error
         to raise, or a callable that gets the method's first argument
     :ivar calls: names of methods, in order
+    :ivar discarded: (snapshot id, names of members) of each `discard`
     :ivar save_s: how long a member's save takes
     """
 
@@ -80,6 +81,7 @@ class Engine:
         self.world = world
         self.faults = {}
         self.calls = []
+        self.discarded = []
         self.pause_ms = pause_ms
         self.save_s = 0.0
         self._closed_ns = {}
@@ -215,6 +217,7 @@ class Engine:
 
     def discard(self, snapshot_id, members):
         self._begin('discard', snapshot_id)
+        self.discarded.append((snapshot_id, tuple(member.name for member in members)))
         with self._event:
             self._ended.add(snapshot_id)
             self._event.notify_all()

@@ -153,6 +153,25 @@ def test_a_save_that_ends_late_leaves_no_files_behind(cluster):
     assert cluster.clean()
 
 
+def test_who_waits_for_a_host_that_cannot_clean_up_is_told(cluster):
+    engine = cluster.hosts['h2'].engine
+    engine.faults |= {'record': OSError('broken'), 'discard': OSError('broken too')}
+    impatient = cluster.coordinator('impatient', patience_s=0.3)
+    snapshot = impatient.create(cluster.request())
+
+    clusters.until(lambda: impatient._drives[snapshot].seconds_decided() > 0.3)
+    with pytest.raises(exception.CleanupIncomplete, match='discard'):
+        impatient.wait_patiently(snapshot, 0.05)
+    impatient.close()
+
+    assert cluster.snapshots.get(snapshot).status == 'creating'
+    engine.faults.clear()
+    assert cluster.snapshots.recover() == (snapshot,)
+    cluster.snapshots.wait(snapshot)
+    assert cluster.snapshots.get(snapshot).status == 'error'
+    assert cluster.clean()
+
+
 def test_an_available_snapshot_cannot_be_aborted(cluster):
     cluster.create()
 
@@ -172,6 +191,8 @@ def test_a_guest_takes_part_in_one_snapshot_at_a_time(cluster):
     cluster.snapshots.wait(first)
 
     assert cluster.snapshots.get('two').error_code == 'member_busy'
+    # A discard of the second must not go near a guest that the first is at work on.
+    assert dict(cluster.hosts['h1'].engine.discarded)[second] == ()
     assert cluster.snapshots.get('one').status == 'available'
     assert cluster.clean()
 

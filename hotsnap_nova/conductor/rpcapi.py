@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Nova's API asks of the coordinator.
+
+Each method has one endpoint of its name, wrapped in ``rpc.answers``. The
+caller has authorised the request; the coordinator owns all the rest: quota,
+membership, preflight, status. It acts in the name of the context, a dictionary
+as ``nova.context.RequestContext.to_dict`` makes it, and keeps its request id.
+
+A snapshot travels as a dictionary of these keys; more may come::
+
+    id, name, description, properties      as its user gave them
+    group_id, group_name                   as they were when it was taken
+    project_id, user_id, request_id        project: the group's own
+    status                                 STATUSES
+    phase                                  of what goes on; '' where nothing does
+    gate, disk, epoch                      what was chosen, never 'auto'
+    created_at, updated_at                 2026-01-31T12:00:00Z
+    skew_ms                                None until the cut stands
+    error                                  None or {code, message, member, host}: why
+                                           it is in error; member is a server's id
+    last_action                            None or {name, status, started_at,
+                                           finished_at, request_id, error, result}:
+                                           name 'restore' or 'verify', status ACTION_STATUSES,
+                                           result of verify {files, size_bytes}
+    members                                of each {id, name, host, pause_ms, wait_ms, hold_ms,
+                                           size_bytes, done_bytes, total_bytes}; None where
+                                           not known yet
+
+Long work is begun and shown in the row before the answer, so whoever asks
+again after the answer sees it under way or over.
+
+Version history:
+
+* 1.0  create, get, list, update, delete, restore, verify, abort, reset_status, check
+"""
+
+import oslo_messaging
+
+from hotsnap_nova import exception, rpc
+
+TOPIC = 'hotsnap-conductor'
+VERSION = '1.0'
+
+STATUSES = ('creating', 'available', 'restoring', 'deleting', 'error', 'error_deleting')
+#: What `reset_status` may set.
+RESETTABLE = ('available', 'error')
+ACTION_STATUSES = ('running', 'done', 'failed')
+GATES = ('auto', 'hold', 'barrier', 'marker')
+DISKS = ('backup', 'redirect')
+
+#: Of the database alone.
+_SHORT_S = 30.0
+#: Hosts are asked, too: membership and preflight.
+_HOSTS_S = 60.0
+
+
+class GroupNotFound(exception.Invalid):
+    code = 'group_not_found'
+    http_status = 404
+    message_format = 'There is no server group %(group)s.'
+
+
+class OverQuota(exception.Invalid):
+    code = 'over_quota'
+    http_status = 403
+    message_format = 'Quota exceeded: %(used)d of %(limit)d group snapshots of %(scope)s exist.'
+
+
+class MembersAdded(exception.Invalid):
+    """Servers joined the group after the snapshot; a restore would leave them where they are."""
+
+    code = 'members_added'
+    http_status = 409
+    message_format = ('Since the snapshot servers joined the group: %(members)s. Ask to ignore '
+                      'them, and they keep running as they are.')
+
+
+class MembersDeleted(exception.Invalid):
+    code = 'members_deleted'
+    http_status = 409
+    message_format = 'Members of the snapshot were deleted: %(members)s.'
+
+
+class ConductorApi:
+    """Calls any coordinator; its errors are raised as they were there.
+
+    :param transport: of the API's cell
+    :param context: in whose name, as a dictionary
+    :raises Unavailable: from each method: no coordinator answered; whether it
+        was done is not known
+    """
+
+    def __init__(self, transport, context: dict):
+        self._client = rpc.Client(transport, TOPIC, VERSION, context)
+
+    def create(self, group: str, *, name: str | None, description: str, properties: dict,
+               gate: str, disk: str) -> dict:
+        """The snapshot that is now being made.
+
+        :param group: id
+        :param name: None: made from the group's name
+        :raises GroupNotFound, EmptyGroup, OverQuota, Refused, GateNotPossible, NameTaken:
+            nothing was touched
+        :raises GuestNotRunning, GuestBusy: likewise
+        """
+        return self._call('create', _HOSTS_S, group=group, name=name, description=description,
+                          properties=properties, gate=gate, disk=disk)
+
+    def get(self, snapshot: str) -> dict:
+        """The snapshot of this id; names are not looked at, projects neither.
+
+        :raises SnapshotNotFound:
+        """
+        return self._call('get', _SHORT_S, snapshot=snapshot)
+
+    def list(self, *, filters: dict, limit: int, marker: str | None, detail: bool) -> list[dict]:
+        """Snapshots, newest first.
+
+        :param filters: of group_id, status, name, project_id; exact
+        :param marker: id of the last one of the page before
+        :param detail: with members
+        :raises SnapshotNotFound: the marker is none
+        """
+        return self._call('list', _SHORT_S, filters=filters, limit=limit, marker=marker,
+                          detail=detail)
+
+    def update(self, snapshot: str, values: dict) -> dict:
+        """The snapshot with new name, description or properties (these as a whole).
+
+        :raises SnapshotNotFound, NameTaken:
+        """
+        return self._call('update', _SHORT_S, snapshot=snapshot, values=values)
+
+    def delete(self, snapshot: str, force: bool) -> None:
+        """Begin to delete.
+
+        :param force: also one that is being made or restored, and without waiting for hosts
+            that do not answer: they discard their part when they return
+        :raises SnapshotNotFound, SnapshotBusy:
+        """
+        self._call('delete', _SHORT_S, snapshot=snapshot, force=force)
+
+    def restore(self, snapshot: str, ignore_new_members: bool) -> None:
+        """Begin to bring all members back to the cut.
+
+        :raises SnapshotNotFound, SnapshotBusy, MembersAdded, MembersDeleted, Refused, GuestBusy:
+            nothing was touched
+        """
+        self._call('restore', _HOSTS_S, snapshot=snapshot, ignore_new_members=ignore_new_members)
+
+    def verify(self, snapshot: str) -> None:
+        """Begin to read everything kept and compare it with what was written.
+
+        :raises SnapshotNotFound, SnapshotBusy:
+        """
+        self._call('verify', _SHORT_S, snapshot=snapshot)
+
+    def abort(self, snapshot: str) -> None:
+        """Give up a snapshot that is being made; it ends in ``error``.
+
+        :raises SnapshotNotFound:
+        :raises SnapshotBusy: it is not being made
+        """
+        self._call('abort', _SHORT_S, snapshot=snapshot)
+
+    def reset_status(self, snapshot: str, status: str) -> None:
+        """Set the status and nothing else.
+
+        :param status: RESETTABLE
+        :raises SnapshotNotFound:
+        """
+        self._call('reset_status', _SHORT_S, snapshot=snapshot, status=status)
+
+    def check(self, group: str, gate: str, disk: str) -> dict:
+        """What stands in the way of a snapshot; nothing is touched.
+
+        :returns: {gates, findings}: gates all members can do, and of each finding
+            {member, name, host, device, cause, remedy, gates}: the gates it rules out,
+            and where there are none it rules out the snapshot
+        :raises GroupNotFound, EmptyGroup:
+        """
+        return self._call('check', _HOSTS_S, group=group, gate=gate, disk=disk)
+
+    def _call(self, method, timeout_s, **kwargs):
+        try:
+            return self._client.call(None, method, timeout_s, **kwargs)
+        except exception.HostUnreachable as exc:
+            if not isinstance(exc.__cause__, oslo_messaging.MessagingException):
+                raise    # the coordinator is well, a host of its is not
+            raise exception.Unavailable(
+                'The service for snapshots of server groups does not answer.') from exc
