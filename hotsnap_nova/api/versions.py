@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The version of these routes; Nova's microversions are Nova's.
+
+Version history; the first number grows when a client of the old one breaks:
+
+* 1.0  all routes
+"""
+
+from nova.api.openstack import common, wsgi
+
+VERSION = MIN_VERSION = '1.0'
+
+
+class VersionController(wsgi.Controller):
+    """Says what a client may rely on."""
+
+    _view_builder_class = common.ViewBuilder
+
+    @wsgi.expected_errors(())
+    def show(self, req):
+        links = self._view_builder._get_links(req, 'version', 'os-server-group-snapshots')
+        return {'version': {'id': f'v{VERSION}', 'status': 'CURRENT', 'version': VERSION,
+                            'min_version': MIN_VERSION, 'links': links[:1]}}

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is shown of a snapshot; `conductor.rpcapi` tells what there is."""
+
+from nova.api.openstack import common
+
+COLLECTION = 'os-server-group-snapshots'
+
+_BRIEF = ('id', 'name', 'status', 'phase', 'created_at')
+_DETAIL = ('id', 'name', 'description', 'properties', 'project_id', 'user_id', 'status', 'phase',
+           'gate', 'disk', 'epoch', 'skew_ms', 'created_at', 'updated_at', 'request_id')
+_MEASURED = ('name', 'pause_ms', 'wait_ms', 'hold_ms', 'size_bytes', 'done_bytes', 'total_bytes')
+_ACTION = ('name', 'status', 'started_at', 'finished_at', 'request_id', 'result')
+
+
+class ViewBuilder(common.ViewBuilder):
+    """Builds answers; ``hosts`` says whether the caller may see which host is which."""
+
+    def brief(self, request, snapshot: dict) -> dict:
+        return self._of_group(snapshot) | {key: snapshot[key] for key in _BRIEF} | {
+            'links': self._get_links(request, snapshot['id'], COLLECTION)}
+
+    def detail(self, request, snapshot: dict, hosts: bool) -> dict:
+        shown = self._of_group(snapshot) | {key: snapshot[key] for key in _DETAIL}
+        shown['error'] = _error(snapshot['error'], hosts)
+        shown['last_action'] = _action(snapshot['last_action'], hosts)
+        shown['members'] = [_member(each, hosts) for each in snapshot['members']]
+        shown['links'] = self._get_links(request, snapshot['id'], COLLECTION)
+        return shown
+
+    def page(self, request, snapshots: list[dict], suffix: str = '') -> dict:
+        """With a link to the next page where there may be one."""
+        page = {'server_group_snapshots': snapshots}
+        links = self._get_collection_links(request, snapshots, COLLECTION + suffix, 'id')
+        if links:
+            page['server_group_snapshots_links'] = links
+        return page
+
+    def verdict(self, verdict: dict, hosts: bool) -> dict:
+        return {'possible': bool(verdict['gates']) and all(
+                    each['gates'] for each in verdict['findings']),
+                'gates': list(verdict['gates']),
+                'findings': [_finding(each, hosts) for each in verdict['findings']]}
+
+    def _of_group(self, snapshot):
+        return {'server_group_id': snapshot['group_id'],
+                'server_group_name': snapshot['group_name']}
+
+
+def _with_host(shown, each, hosts):
+    return shown | {'host': each['host']} if hosts else shown
+
+
+def _error(error, hosts):
+    if not error:
+        return None
+    return _with_host({'code': error['code'], 'message': error['message'],
+                       'server_id': error['member']}, error, hosts)
+
+
+def _action(action, hosts):
+    if not action:
+        return None
+    return {key: action[key] for key in _ACTION} | {'error': _error(action['error'], hosts)}
+
+
+def _member(member, hosts):
+    return _with_host({'server_id': member['id']} | {key: member[key] for key in _MEASURED},
+                      member, hosts)
+
+
+def _finding(each, hosts):
+    shown = {'server_id': each['member'], 'server_name': each['name'], 'device': each['device'],
+             'cause': each['cause'], 'remedy': each['remedy'], 'refuses': not each['gates'],
+             'gates': list(each['gates'])}
+    return _with_host(shown, each, hosts)
