@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a guest's memory goes: the guest never waits for the file."""
+
+import os
+import threading
+
+import blake3
+import pytest
+import zstandard
+
+from hotsnap_nova.virt import memory, saveimage
+
+XML = '<domain><name>guest</name></domain>'
+
+
+class Blocked:
+    """A file on a store that hangs."""
+
+    def __init__(self):
+        self.reached = threading.Event()
+        self.freed = threading.Event()
+
+    def write(self, _data):
+        self.reached.set()
+        self.freed.wait(30)
+        raise OSError(5, 'Input/output error')
+
+    def close(self):
+        pass
+
+
+class Full:
+    """A file on a full store."""
+
+    def write(self, _data):
+        raise OSError(28, 'No space left on device')
+
+    def close(self):
+        pass
+
+
+def stream(sink, data):
+    """What QEMU does: writes until it is done or met with an error; which."""
+    fd = os.dup(sink.write_fd)
+    sink.start()
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view[:1 << 20]):]
+        return None
+    except OSError as exc:
+        return exc
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.parametrize('hurried', [False, True])
+def test_the_file_is_a_save_image_and_its_digest_is_of_its_content(tmp_path, hurried):
+    path = str(tmp_path / 'memory.save')
+    data = os.urandom(3 << 20)
+    sink = memory.MemorySink(path, XML, compress=False)
+    if hurried:
+        sink.hurry()
+
+    assert stream(sink, data) is None
+    size, digest = sink.finish()
+
+    with open(path, 'rb') as file:
+        content = file.read()
+    head = saveimage.read_header(path)
+    assert head.whole
+    assert head.xml == XML
+    assert content[head.stream_offset:] == data
+    assert size == len(content)
+    assert digest == blake3.blake3(content).hexdigest()
+    assert os.stat(path).st_mode & 0o777 == 0o600
+
+
+def test_a_compressed_file_unpacks_to_the_same_save_image(tmp_path):
+    path = str(tmp_path / 'memory.save.zst')
+    data = b'much the same ' * 200_000
+    sink = memory.MemorySink(path, XML, compress=True)
+    sink.hurry()
+
+    assert stream(sink, data) is None
+    size, digest = sink.finish()
+
+    with open(path, 'rb') as file:
+        packed = file.read()
+    unpacked = zstandard.ZstdDecompressor().decompressobj().decompress(packed)
+    assert unpacked == saveimage.header(XML, whole=True) + data
+    assert size == len(packed) < len(data) // 10
+    assert digest == blake3.blake3(packed).hexdigest()
+
+
+def test_until_the_end_libvirt_would_refuse_the_file(tmp_path):
+    path = str(tmp_path / 'memory.save')
+    sink = memory.MemorySink(path, XML, compress=False)
+
+    whole_before = saveimage.read_header(path).whole
+    sink.close()
+
+    assert not whole_before
+    assert not saveimage.read_header(path).whole
+
+
+def test_a_full_store_ends_the_stream_with_its_reason(tmp_path):
+    sink = memory.MemorySink(str(tmp_path / 'memory.save'), XML, compress=False)
+    sink._file = Full()
+    sink.hurry()
+
+    error = stream(sink, bytes(200 << 20))
+
+    assert isinstance(error, (BrokenPipeError, ConnectionResetError))
+    assert sink.failure == 'No space left on device'
+
+
+def test_a_store_that_hangs_ends_the_stream_and_the_guest_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, 'STALL_LIMIT_S', 0.3)
+    sink = memory.MemorySink(str(tmp_path / 'memory.save'), XML, compress=False)
+    sink._file = hung = Blocked()
+    sink.hurry()
+
+    error = stream(sink, bytes(200 << 20))
+
+    assert hung.reached.is_set()
+    assert isinstance(error, (BrokenPipeError, ConnectionResetError))
+    assert 'nothing could be written' in sink.failure
+    hung.freed.set()
+
+
+def test_giving_up_ends_the_stream_at_once(tmp_path):
+    sink = memory.MemorySink(str(tmp_path / 'memory.save'), XML, compress=False)
+    errors = []
+    writer = threading.Thread(target=lambda: errors.append(stream(sink, bytes(1 << 30))))
+    writer.start()
+    while not sink.received_bytes:
+        pass
+
+    sink.close()
+    writer.join(30)
+
+    assert len(errors) == 1
+    assert isinstance(errors[0], (BrokenPipeError, ConnectionResetError))
+
+
+def test_even_a_gentle_reader_never_stops(tmp_path):
+    sink = memory.MemorySink(str(tmp_path / 'memory.save'), XML, compress=False)
+
+    # More than the socket holds: without a reader this would never end.
+    assert stream(sink, bytes(64 << 20)) is None
+
+    sink.finish()
+    assert sink.received_bytes == 64 << 20
