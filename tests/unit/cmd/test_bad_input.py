@@ -51,7 +51,7 @@ def test_a_stopped_domain_is_refused(hotsnap, wait):
     with hotsnap.world.open() as guests:
         guests['b']['state'] = 'shut off'
 
-    ran = hotsnap('snapshot', 'create', 'one', '--domain', 'a', '--domain', 'b', *wait)
+    ran = hotsnap.run('snapshot', 'create', 'one', '--domain', 'a', '--domain', 'b', *wait)
 
     _refused(ran, 'b', 'shut off', 'Start')
     assert hotsnap('snapshot', 'list', '-f', 'json').json == []
