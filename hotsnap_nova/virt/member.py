@@ -16,7 +16,8 @@ from oslo_log import log
 
 from hotsnap_nova import exception
 from hotsnap_nova.virt import disks as disks_module
-from hotsnap_nova.virt import domain, gate, guest, media, memory, records, saveimage, sweep
+from hotsnap_nova.virt import domain, facts, gate, guest, memory, records, saveimage, sweep
+from hotsnap_nova.virt import relay as relay_module
 from hotsnap_nova.virt import targets as targets_module
 
 LOG = log.getLogger(__name__)
@@ -47,7 +48,7 @@ class Member:
         self._qemu = running.monitor
         self._sink: memory.MemorySink | None = None
         self._daemon: targets_module.StorageDaemon | None = None
-        self._relay: targets_module.Relay | None = None
+        self._relay: relay_module.Relay | None = None
         self._watch = None
         self._watch_handle = None
         self._gate = None
@@ -84,9 +85,9 @@ class Member:
             file.write(archive_xml)
         self._bandwidth = self._qemu.bandwidth()
 
-        frozen = self._find_disks(parsed)
+        frozen = facts.writable_disks(self.guest, parsed)
         if frozen:
-            self._relay = targets_module.Relay()
+            self._relay = relay_module.Relay()
             self._daemon = targets_module.StorageDaemon({
                 disk.target: (f'{self.folder}/{disk.target}.qcow2', disk.size_bytes)
                 for disk in frozen})
@@ -106,7 +107,7 @@ class Member:
         self._gate.prepare()
         self._devices = self._qemu.devices()
         self._disks.flush()
-        return self._facts(parsed, frozen)
+        return facts.of_member(self.guest, parsed, frozen)
 
     @contextlib.contextmanager
     def _linked(self, disk: disks_module.Disk):
@@ -124,39 +125,6 @@ class Member:
     def filters(self) -> tuple[str, ...]:
         """Names of the gate's filters in QEMU, for the guardian."""
         return self._gate.filters if self._gate else ()
-
-    def _find_disks(self, parsed: domain.DomainXml) -> tuple[disks_module.Disk, ...]:
-        wanted = {disk.alias: disk for disk in parsed.disks if disk.writable}
-        rows = disks_module.running_disks(
-            self._qemu.block_devices(), {alias: disk.target for alias, disk in wanted.items()})
-        found = []
-        for disk in wanted.values():
-            row = rows.get(disk.target)
-            if row is None:
-                raise exception.Refused(
-                    member=self.guest.name, device=disk.target,
-                    cause='QEMU shows no such disk', remedy='restart the guest')
-            node = row['inserted']['node-name']
-            if len(node) > disks_module.MAX_NODE_NAME:
-                raise exception.Refused(
-                    member=self.guest.name, device=disk.target,
-                    cause=f'its block node {node} has too long a name', remedy='report it')
-            found.append(disks_module.Disk(
-                target=disk.target, qdev=row['qdev'], node=node, path=disk.path,
-                size_bytes=row['inserted']['image']['virtual-size']))
-        return tuple(found)
-
-    def _facts(self, parsed: domain.DomainXml, frozen) -> records.MemberFacts:
-        forms = {disk.target: disk for disk in parsed.disks}
-        return records.MemberFacts(
-            member=self.guest.uuid, name=self.guest.name, machine=parsed.machine,
-            cpu=parsed.cpu_name, qemu_version=self._qemu.version(),
-            libvirt_version=self.guest.libvirt_version(), memory_bytes=parsed.memory_bytes,
-            vcpus=parsed.vcpus,
-            disks=tuple({'target': disk.target, 'file': f'{disk.target}.qcow2',
-                         'format': forms[disk.target].form, 'size_bytes': disk.size_bytes}
-                        for disk in frozen),
-            media=tuple(media.describe(disk) for disk in parsed.disks if disk.medium))
 
     # --- record: the pause ---
 

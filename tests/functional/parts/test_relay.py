@@ -7,6 +7,7 @@ import socket
 
 import pytest
 
+from hotsnap_nova.virt import relay as relay_module
 from hotsnap_nova.virt import targets
 
 GREETING = b'hello from the daemon'
@@ -14,7 +15,7 @@ GREETING = b'hello from the daemon'
 
 @pytest.fixture
 def relay():
-    made = targets.Relay()
+    made = relay_module.Relay()
     yield made
     made.close()
 
@@ -69,7 +70,7 @@ def test_closing_cuts_qemu_off_even_while_the_daemon_reads_nothing(linked):
 
 def test_a_daemon_that_does_not_answer_is_given_up_with_a_reason(linked, monkeypatch):
     relay, qemu, _daemon = linked
-    monkeypatch.setattr(targets, 'HANG_LIMIT_S', 0.3)
+    monkeypatch.setattr(relay_module, 'HANG_LIMIT_S', 0.3)
     relay.negotiated('vda')
 
     qemu.sendall(b'write this')
@@ -80,7 +81,7 @@ def test_a_daemon_that_does_not_answer_is_given_up_with_a_reason(linked, monkeyp
 
 def test_a_daemon_that_owes_no_answer_may_be_silent(linked, monkeypatch):
     relay, qemu, daemon = linked
-    monkeypatch.setattr(targets, 'HANG_LIMIT_S', 0.3)
+    monkeypatch.setattr(relay_module, 'HANG_LIMIT_S', 0.3)
     relay.negotiated('vda')
     qemu.sendall(b'ask')
     assert receive(daemon, 3) == b'ask'
@@ -111,7 +112,7 @@ def test_the_end_of_a_daemon_ends_its_link_and_no_other(linked):
 
 
 def test_closing_twice_touches_nobody_elses_descriptor(tmp_path):
-    relay = targets.Relay()
+    relay = relay_module.Relay()
     before = set(os.listdir('/proc/self/fd'))
     relay.close()
     freed = before - set(os.listdir('/proc/self/fd'))

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a guest is made of, as a snapshot must know it."""
+
+from hotsnap_nova import exception
+from hotsnap_nova.virt import disks, domain, guest, media, records
+
+
+def writable_disks(running: guest.Guest, parsed: domain.DomainXml) -> tuple[disks.Disk, ...]:
+    """The disks to freeze, with QEMU's names for them.
+
+    :raises exception.Refused: QEMU shows none for one of the XML
+    """
+    wanted = {disk.alias: disk for disk in parsed.disks if disk.writable}
+    rows = disks.running_disks(
+        running.monitor.block_devices(),
+        {alias: disk.target for alias, disk in wanted.items()})
+    found = []
+    for disk in wanted.values():
+        row = rows.get(disk.target)
+        if row is None:
+            raise exception.Refused(
+                member=running.name, device=disk.target,
+                cause='QEMU shows no such disk', remedy='restart the guest')
+        node = row['inserted']['node-name']
+        if len(node) > disks.MAX_NODE_NAME:
+            raise exception.Refused(
+                member=running.name, device=disk.target,
+                cause=f'its block node {node} has too long a name', remedy='report it')
+        found.append(disks.Disk(
+            target=disk.target, qdev=row['qdev'], node=node, path=disk.path,
+            size_bytes=row['inserted']['image']['virtual-size']))
+    return tuple(found)
+
+
+def of_member(running: guest.Guest, parsed: domain.DomainXml,
+              frozen: tuple[disks.Disk, ...]) -> records.MemberFacts:
+    """What a restore must find again, and what people want to see."""
+    forms = {disk.target: disk.form for disk in parsed.disks}
+    return records.MemberFacts(
+        member=running.uuid, name=running.name, machine=parsed.machine,
+        cpu=parsed.cpu_name, qemu_version=running.monitor.version(),
+        libvirt_version=running.libvirt_version(), memory_bytes=parsed.memory_bytes,
+        vcpus=parsed.vcpus,
+        disks=tuple({'target': disk.target, 'file': f'{disk.target}.qcow2',
+                     'format': forms[disk.target], 'size_bytes': disk.size_bytes}
+                    for disk in frozen),
+        media=tuple(media.describe(disk) for disk in parsed.disks if disk.medium))
