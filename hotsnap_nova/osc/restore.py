@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``openstack server group snapshot restore``"""
+
+from osc_lib.command import command
+
+from hotsnap_nova.osc import arguments, progress
+
+
+class RestoreSnapshot(command.Command):
+    """Bring all servers of a snapshot back to the moment it was taken."""
+
+    def get_parser(self, prog_name):
+        parser = super().get_parser(prog_name)
+        arguments.add_snapshot(parser)
+        parser.add_argument(
+            '--ignore-new-members', action='store_true',
+            help='Leave servers that joined the group after the snapshot as they are')
+        arguments.add_wait(parser, 'all members run')
+        return parser
+
+    def take_action(self, parsed_args):
+        snapshots = self.app.client_manager.hotsnap
+        snapshot = snapshots.find(parsed_args.snapshot)
+        snapshots.restore(snapshot.id, parsed_args.ignore_new_members)
+        if parsed_args.wait:
+            snapshots.wait_until_acted(
+                snapshot.id, watch=progress.teller(self.app, snapshot.name))
