@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A lab and a pair of guests for every test that has no wish of its own."""
+
+import contextlib
+
+import libvirt
+import pytest
+
+from hotsnap_nova.virt import host
+from tests.functional.command import Hotsnap
+from tests.lab import Lab, LabError
+
+
+@pytest.fixture(scope='session')
+def shared_lab(request):
+    """One lab for the run; its logs stay where a test failed."""
+    failed_before = request.session.testsfailed
+    with Lab() as lab:
+        lab.pairs = []
+        yield lab
+        lab.keep_files = request.session.testsfailed > failed_before
+
+
+@pytest.fixture
+def pair(shared_lab):
+    """Two running guests that talk to one another and carry nothing of ours.
+
+    The same from test to test, as long as they are well.
+    """
+    if not shared_lab.pairs or not _is_well(shared_lab, shared_lab.pairs[-1]):
+        for guest in shared_lab.pairs.pop() if shared_lab.pairs else ():
+            with contextlib.suppress(libvirt.libvirtError, LabError):
+                guest.domain.destroy()
+        shared_lab.pairs.append(shared_lab.start(2, wait=True))
+    return shared_lab.pairs[-1]
+
+
+@pytest.fixture
+def engine(shared_lab):
+    """An engine of this process, which knows nothing of any snapshot."""
+    engine = host.Engine(shared_lab.uri)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def hotsnap(shared_lab, tmp_path):
+    """The command, with a state folder and store of this test's own."""
+    return Hotsnap(shared_lab.uri, tmp_path)
+
+
+def _is_well(lab, group):
+    engine = host.Engine(lab.uri)
+    try:
+        return (all(guest.domain.isActive() and guest.domain.state()[0]
+                    == libvirt.VIR_DOMAIN_RUNNING for guest in group)
+                and not any(guest.troubles() for guest in group)
+                and not engine.survey() and not group.wait_messages(5, timeout_s=10))
+    except (libvirt.libvirtError, LabError):
+        return False
+    finally:
+        engine.close()

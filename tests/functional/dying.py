@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hotsnap command, which sends itself a signal at one step of a snapshot.
+
+``python -m tests.functional.dying STEP SIGNAL <hotsnap's words>``; see ``STEPS``.
+"""
+
+import os
+import signal
+import sys
+
+from hotsnap_nova.cmd import shell
+from hotsnap_nova.virt import disks, host, member
+
+STEPS = {
+    # all members are prepared, none is stopped
+    'prepared': (host.Engine, 'record', 'before'),
+    # the first member stands, memory and gate and filters have begun
+    'paused': (disks.FrozenDisks, 'freeze', 'after'),
+    # the first member is past its cut, the second before
+    'between': (member.Member, 'cut', 'after'),
+    # all are past their cuts, gates are closed, the decision to release is made
+    'held': (host.Engine, 'release', 'before'),
+    # gates are open, memory is on its way, disks begin to be
+    'saving': (disks.FrozenDisks, 'start_copy', 'after'),
+}
+
+
+def die_at(step: str, signal_name: str) -> None:
+    """Have this process signalled once, at ``step``."""
+    owner, name, when = STEPS[step]
+    original = getattr(owner, name)
+    done = []
+
+    def signalled():
+        if not done:
+            done.append(True)
+            os.kill(os.getpid(), getattr(signal, signal_name))
+
+    def wrapped(*arguments, **options):
+        if when == 'before':
+            signalled()
+        answer = original(*arguments, **options)
+        if when == 'after':
+            signalled()
+        return answer
+    setattr(owner, name, wrapped)
+
+
+if __name__ == '__main__':
+    die_at(sys.argv[1], sys.argv[2])
+    sys.exit(shell.main(sys.argv[3:]))
