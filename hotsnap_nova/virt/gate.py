@@ -82,9 +82,18 @@ def make(kind: str, qemu: monitor.Monitor, tag: str, netdevs: tuple[str, ...],
     return {'barrier': BarrierGate, 'none': NoGate}[kind]()
 
 
-def leftovers(qemu: monitor.Monitor) -> tuple[str, ...]:
-    """Our filters in this guest, whatever process added them."""
-    return tuple(name for name in qemu.objects() if name.startswith(_PREFIX))
+def leftovers(qemu: monitor.Monitor, tag: str | None = None) -> tuple[str, ...]:
+    """Our filters in this guest, whatever process added them.
+
+    :param tag: those of one snapshot
+    """
+    prefix = _PREFIX if tag is None else f'{_PREFIX}{tag}-'
+    return tuple(name for name in qemu.objects() if name.startswith(prefix))
+
+
+def tag_of(name: str) -> str:
+    """The snapshot that a filter of ours belongs to."""
+    return name.removeprefix(_PREFIX).rsplit('-', 1)[0]
 
 
 def open_all(qemu: monitor.Monitor, names: tuple[str, ...]) -> None:

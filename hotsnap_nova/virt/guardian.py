@@ -48,6 +48,7 @@ class Guardian:
 
     def __init__(self, uri: str):
         self._lock = threading.Lock()
+        self._saying = threading.Lock()
         self._ready = False
         self._asked = 0
         self._process = subprocess.Popen(
@@ -117,9 +118,11 @@ class Guardian:
         self._process.stdout.close()
 
     def _say(self, words: dict) -> None:
+        line = memoryview(json.dumps(words).encode() + b'\n')
         try:
-            # One write, so that what several threads say does not mix.
-            os.write(self._process.stdin.fileno(), json.dumps(words).encode() + b'\n')
+            with self._saying:
+                while line:
+                    line = line[self._process.stdin.write(line):]
         except OSError as exc:
             raise exception.HostUnreachable(host='this host', reason='the guardian died') from exc
 
@@ -222,8 +225,7 @@ def main(uri: str) -> None:
     daemons: dict[int, int] = {}
     tags: dict[str, str] = {}
 
-    print(json.dumps({'ready': True}), flush=True)
-    for words in _lines():
+    def obey(words: dict) -> None:
         if 'arm' in words:
             watched[words['arm']] = _Watched(find, words['arm'], tuple(words['filters']),
                                              words['deadline_ns'])
@@ -239,25 +241,34 @@ def main(uri: str) -> None:
             fired = [member for member in words['disarm']
                      if member in watched and watched.pop(member).disarm()]
             print(json.dumps({'fired': fired, 'number': words['number']}), flush=True)
-    for each in watched.values():
-        each.abandoned()
+
+    print(json.dumps({'ready': True}), flush=True)
+    try:
+        for words in _lines():
+            obey(words)
+    finally:
+        # However it ended: nobody stays behind.
+        for each in watched.values():
+            each.abandoned()
     for pid, started in daemons.items():
         if _started(pid) == started:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
+    for member, tag in tags.items():
+        # This snapshot's things only, and nobody is resumed: the next process
+        # may be at work already. It cleans up too; the sooner the better.
+        with contextlib.suppress(exception.HotsnapError):
+            sweep.member(find(member), tag)
     ends = time.monotonic() + _LAST_TRIES_S
     for each in watched.values():
         each.join(max(0.0, ends - time.monotonic()))
-    for member, tag in tags.items():
-        # Whoever starts next cleans up too, and again; the sooner the better.
-        with contextlib.suppress(exception.HotsnapError):
-            sweep.abandoned(find(member), tag)
 
 
 def _lines():
     """Yield the words of each line, until standard input closes."""
     for line in sys.stdin.buffer:
-        yield json.loads(line)
+        with contextlib.suppress(ValueError):    # cut off by our participant's end
+            yield json.loads(line)
 
 
 def _started(pid: int) -> int | None:

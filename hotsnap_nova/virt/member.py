@@ -83,7 +83,8 @@ class Member:
         with open(os.open(f'{self.folder}/domain.xml',
                           os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 'w') as file:
             file.write(archive_xml)
-        self._bandwidth = self._qemu.bandwidth()
+        if self._qemu.bandwidth_claim() is None:
+            self._bandwidth = self._qemu.bandwidth()
 
         frozen = facts.writable_disks(self.guest, parsed)
         if frozen:
@@ -99,7 +100,7 @@ class Member:
         self._sink = memory.MemorySink(f'{self.folder}/memory.save{suffix}', archive_xml,
                                        compress=self.work.compress)
         self._memory = memory.BackgroundSnapshot(
-            self._qemu, self.guest.name, sweep.memory_fd(self.tag))
+            self._qemu, self.guest.name, self.tag, sweep.memory_fd(self.tag))
         self._memory.prepare(self._sink)
 
         self._gate = gate.make(self.work.gate, self._qemu, self.tag,
@@ -160,6 +161,7 @@ class Member:
             self._mark('devices')
             self._memory.wait_protected(_PROTECT_TIMEOUT_S)
             self._mark('memory')
+            self._require_stopped()
         except BaseException as exc:
             # Where the store failed, QEMU knows only that its socket was closed.
             reason = self._sink.failure
@@ -206,7 +208,20 @@ class Member:
         """Let the guest run, unless somebody else meanwhile wants it to stand."""
         if self.guest.state().ours:
             self._qemu.cont()
+        self._stop_issued = False
         self._suspended_since = None
+
+    def _require_stopped(self) -> None:
+        """:raises exception.CutNotClean: the guest ran in the midst of its cut
+
+        Somebody's resume instead of ours leaves one STOP and one RESUME too.
+        """
+        state = self.guest.state()
+        # libvirt learns of our stop by an event, and may lag; QEMU does not.
+        if not state.ours and (state.name != 'running' or self._qemu.running()):
+            raise exception.CutNotClean(
+                member=self.guest.name, stops=self._watch.count('STOP'),
+                resumes=self._watch.count('RESUME'))
 
     def _await_events(self, stops: int, resumes: int) -> None:
         for event, count in (('STOP', stops), ('RESUME', resumes)):

@@ -198,9 +198,10 @@ class BackgroundSnapshot:
     :param name: of the descriptor in QEMU
     """
 
-    def __init__(self, qemu: monitor.Monitor, member: str, name: str):
+    def __init__(self, qemu: monitor.Monitor, member: str, tag: str, name: str):
         self._qemu = qemu
         self._member = member
+        self._tag = tag
         self._name = name
 
     def prepare(self, sink: MemorySink) -> None:
@@ -208,6 +209,7 @@ class BackgroundSnapshot:
 
         :raises exception.Refused: this guest's memory cannot be write-protected
         """
+        self._qemu.claim_bandwidth(self._tag)
         try:
             self._qemu.set_background_snapshot(True)
         except monitor.MonitorError as exc:
@@ -215,7 +217,6 @@ class BackgroundSnapshot:
                 member=self._member, device='memory', cause=exc.kwargs['reason'],
                 remedy='give the guest anonymous or memfd memory and the host userfaultfd '
                        'with write protection') from exc
-        self._qemu.set_bandwidth(monitor.OUR_BANDWIDTH)
         self._qemu.pass_fd(self._name, sink.write_fd)
         sink.start()
 

@@ -17,8 +17,9 @@ MIGRATING = frozenset({
     'setup', 'cancelling', 'active', 'device', 'pre-switchover', 'postcopy-active',
     'postcopy-paused', 'postcopy-recover', 'wait-unplug', 'colo'})
 
-#: Marks the bandwidth limit as ours, so that a fresh process can tell.
-OUR_BANDWIDTH = (1 << 60) + 0x5eed
+#: A bandwidth limit so high that it is none, and only we would set; what is
+#: added to it is the tag of the snapshot, so that a fresh process can tell whose.
+_OUR_BANDWIDTH = 1 << 60
 STOCK_BANDWIDTH = 128 << 20
 
 
@@ -105,6 +106,15 @@ class Monitor:
 
     def set_bandwidth(self, value: int) -> None:
         self.execute('migrate-set-parameters', {'max-bandwidth': value})
+
+    def claim_bandwidth(self, tag: str) -> None:
+        """Lift the limit, and mark the guest's migration as this snapshot's."""
+        self.set_bandwidth(_OUR_BANDWIDTH + int(tag, 16))
+
+    def bandwidth_claim(self) -> str | None:
+        """The tag of the snapshot that lifted the limit."""
+        rest = self.bandwidth() - _OUR_BANDWIDTH
+        return f'{rest:06x}' if 0 <= rest < 1 << 24 else None
 
     def migrate_to_fd(self, name: str) -> None:
         """Start the (background) migration into the descriptor passed as ``name``."""

@@ -13,7 +13,7 @@ import time
 _BUFFER = 256 * 1024
 #: A target that answers nothing for so long, while asked, counts as hung.
 HANG_LIMIT_S = 5.0
-#: The same while QEMU negotiates.
+#: How long QEMU may negotiate, in all: the guest stands meanwhile.
 _NEGOTIATION_LIMIT_S = 0.5
 
 
@@ -35,6 +35,7 @@ class _Link:
         self.reply = _Pipe(daemon, ours)
         self.reply.pending = memoryview(greeting)
         self.limit_s = _NEGOTIATION_LIMIT_S
+        self.negotiating = True
         #: Since when the daemon owes an answer; None: it owes none.
         self.asked_at: float | None = None
 
@@ -78,6 +79,8 @@ class Relay:
         with self._lock:
             if link := self._links.get(name):
                 link.limit_s = HANG_LIMIT_S
+                link.negotiating = False
+                link.asked_at = None
 
     def failure(self, name: str) -> str | None:
         """Why a link was cut by us; None while it is up or was closed in order."""
@@ -144,7 +147,7 @@ class Relay:
             try:
                 if self._move(link.request) and link.asked_at is None:
                     link.asked_at = time.monotonic()
-                if self._move(link.reply):
+                if self._move(link.reply) and not link.negotiating:
                     # An answer: whatever is still owed is owed from now.
                     link.asked_at = None if not link.request.pending else time.monotonic()
             except (ConnectionError, EOFError) as exc:

@@ -26,10 +26,16 @@ def disks(qemu: monitor.Monitor, member: str, tag: str) -> None:
 
 
 def memory(qemu: monitor.Monitor, member: str, tag: str, bandwidth: int | None) -> None:
-    """End our background snapshot and leave migration as it was found.
+    """End one snapshot's memory stream and leave migration as it was found.
 
-    A migration that runs without the capability is not ours and stays.
+    Another's, ours or not, stays.
+
+    :param bandwidth: the limit as it was found; None: QEMU's own
     """
+    qemu.close_fd(memory_fd(tag))
+    claim = qemu.bandwidth_claim()
+    if claim != tag and (tag or claim is not None):
+        return
     if qemu.background_snapshot():
         deadline = time.monotonic() + _MIGRATION_TIMEOUT_S
         while (status := qemu.migration().get('status')) in monitor.MIGRATING:
@@ -41,18 +47,16 @@ def memory(qemu: monitor.Monitor, member: str, tag: str, bandwidth: int | None) 
                     member=member, reason=f'the memory snapshot does not end ({status})')
             time.sleep(0.01)
         qemu.set_background_snapshot(False)
-    if qemu.bandwidth() == monitor.OUR_BANDWIDTH:
-        if bandwidth in (None, monitor.OUR_BANDWIDTH):
-            bandwidth = monitor.STOCK_BANDWIDTH
-        qemu.set_bandwidth(bandwidth)
-    qemu.close_fd(memory_fd(tag))
+    if claim is not None:
+        qemu.set_bandwidth(bandwidth or monitor.STOCK_BANDWIDTH)
 
 
 def member(running: guest.Guest, tag: str, *, bandwidth: int | None = None) -> None:
     """Take one snapshot out of one guest; a guest that is gone has nothing left.
 
-    Each part is tried even where another fails.
+    Each part is tried even where another fails. Nobody is resumed here.
 
+    :param tag: '' takes out what bears no snapshot's mark
     :raises exception.HotsnapError: the first failure
     """
     if not running.active():
@@ -62,16 +66,16 @@ def member(running: guest.Guest, tag: str, *, bandwidth: int | None = None) -> N
         # Run in reverse: gates, memory, disks; each whatever the others do.
         steps.callback(disks, qemu, running.name, tag)
         steps.callback(memory, qemu, running.name, tag, bandwidth)
-        names = gate.leftovers(qemu)
+        names = gate.leftovers(qemu, tag)
         steps.callback(gate.remove_all, qemu, names)
         steps.callback(gate.open_all, qemu, names)
 
 
 def abandoned(running: guest.Guest, tag: str | None = None) -> None:
-    """What a fresh process does for a guest that another left behind.
+    """What a fresh process does for a guest that others left behind.
 
-    The guest is resumed where it carries something of ours and stands without
-    anybody else's reason.
+    It must be sure that nobody is at work on the guest. The guest is resumed
+    where it carries something of ours and stands without anybody's reason.
 
     :param tag: a snapshot whose descriptors may be there though no node is
     """
@@ -81,7 +85,7 @@ def abandoned(running: guest.Guest, tag: str | None = None) -> None:
     gate.open_all(running.monitor, gate.leftovers(running.monitor))
     if running.state().ours:
         running.monitor.cont()
-    for each in sorted({*leftover.snapshot_tag.split(','), tag or ''} - {''}) or ['']:
+    for each in sorted({*leftover.snapshot_tag.split(','), tag or ''}):
         member(running, each)
 
 
@@ -96,11 +100,12 @@ def survey(running: guest.Guest) -> records.Leftover | None:
         what.append('disk filters, targets or jobs')
     if gates := gate.leftovers(qemu):
         what.append('gates')
-        tags |= {name.removeprefix('hotsnap-gate-').rsplit('-', 1)[0] for name in gates}
+        tags |= {gate.tag_of(name) for name in gates}
     if qemu.background_snapshot():
         what.append('background-snapshot capability')
-    if qemu.bandwidth() == monitor.OUR_BANDWIDTH:
+    if claim := qemu.bandwidth_claim():
         what.append('migration bandwidth')
+        tags.add(claim)
     if not what:
         return None
     return records.Leftover(running.uuid, running.name, ','.join(sorted(tags)), tuple(what))

@@ -22,9 +22,11 @@ does not answer is given up much sooner.
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 
 from hotsnap_nova import exception
@@ -53,19 +55,23 @@ class StorageDaemon:
                               'detect-zeroes=unmap,cache-size=4194304',
                 '--export', f'type=nbd,id=e{index},node-name=d{index},name={name},writable=on']
         self._listener = socket.socket(socket.AF_UNIX)
-        # An abstract, random address: no path to keep short, none to clean up.
-        self._listener.bind('')
+        # Whoever reaches this socket can read and write a guest's disk: a folder
+        # that is only ours, for as long as it takes to connect.
+        self._folder = tempfile.mkdtemp(prefix='hotsnap-')
+        self._listener.bind(f'{self._folder}/nbd')
         self._listener.listen(len(images) + 1)
+        self._to_connect = len(images)
         self._log = os.memfd_create('storage-daemon', os.MFD_CLOEXEC)
         fd = self._listener.fileno()
         self._process = subprocess.Popen(
-            ['qemu-storage-daemon', '--nbd-server', f'addr.type=fd,addr.str={fd}', *arguments],
+            ['qemu-storage-daemon', '--nbd-server',
+             f'addr.type=fd,addr.str={fd},max-connections={len(images)}', *arguments],
             pass_fds=[fd], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=self._log, start_new_session=True)
         self.pid = self._process.pid
 
     def connect(self) -> tuple[socket.socket, bytes]:
-        """A connection, and the greeting that came over it.
+        """A connection, one an image, and the greeting that came over it.
 
         :raises OSError: the daemon ended, or said nothing
         """
@@ -85,6 +91,9 @@ class StorageDaemon:
         except BaseException:
             client.close()
             raise
+        self._to_connect -= 1
+        if not self._to_connect:
+            self._stop_listening()
         return client, greeting
 
     def close(self, still=None) -> bool:
@@ -96,7 +105,7 @@ class StorageDaemon:
         :param still: asked five times a second whether to go on waiting for a
             large flush; None: wait for ten seconds
         """
-        self._listener.close()
+        self._stop_listening()
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
         deadline = time.monotonic() + 10.0
@@ -108,10 +117,15 @@ class StorageDaemon:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self._process.wait(1)
                 break
-        if self._log >= 0:
-            os.close(self._log)
-            self._log = -1
+        # Two threads may come here: the number is taken before it is used.
+        log, self._log = self._log, -1
+        if log >= 0:
+            os.close(log)
         return self._process.returncode == 0
+
+    def _stop_listening(self) -> None:
+        self._listener.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _last_words(self) -> str:
         lines = os.pread(self._log, 4096, 0).decode(errors='replace').strip().splitlines()
