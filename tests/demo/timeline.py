@@ -2,6 +2,7 @@
 """The demo's picture: cuts close up, and messages over the whole of each run."""
 
 import dataclasses
+import math
 import pathlib
 
 import matplotlib
@@ -35,7 +36,7 @@ def draw(runs: list[Run], path: pathlib.Path) -> None:
                                    gridspec_kw={'height_ratios': (1, 1.25)})
     window_ms = max((_cut_window_ms(run.round) for run in runs), default=1.0)
     top = max((rate for run in runs for samples in run.samples
-               for _at, rate in _rates(samples)), default=1.0)
+               for _at, rate in _rates(samples, run.round) if not math.isnan(rate)), default=1.0)
     for run, cuts, messages in zip(runs, *rows, strict=True):
         _draw_cuts(cuts, run, window_ms)
         _draw_messages(messages, run, top * 1.3)
@@ -53,7 +54,7 @@ def draw(runs: list[Run], path: pathlib.Path) -> None:
 def _draw_cuts(axes, run: Run, window_ms: float) -> None:
     """Pause, wait and hold of each member, in ms since the first cut."""
     colour = '#1e8449' if run.round.consistent else _PAUSE
-    axes.set_title(run.title, fontsize=11, fontweight='bold', color=colour)
+    axes.set_title(run.title, fontsize=11, fontweight='bold', color=colour, pad=20)
     members = run.round.shown.get('members', ())
     first_ns = min((member['cut_wall_ns'] for member in members), default=0)
     for row, member in enumerate(members):
@@ -61,14 +62,16 @@ def _draw_cuts(axes, run: Run, window_ms: float) -> None:
         pause_ms, hold_ms, wait_ms = (member[f'{what}_ms'] or 0.0
                                       for what in ('pause', 'hold', 'wait'))
         if wait_ms:
-            axes.barh(row, wait_ms, left=at_ms + pause_ms, color=_WAIT, height=0.5)
+            axes.barh(row, wait_ms, left=at_ms + pause_ms, color=_WAIT, height=0.42)
         elif hold_ms > pause_ms:
-            axes.barh(row, hold_ms - pause_ms, left=at_ms + pause_ms, color=_HOLD, height=0.5)
-        axes.barh(row, pause_ms, left=at_ms, color=_PAUSE, height=0.5)
+            axes.barh(row, hold_ms - pause_ms, left=at_ms + pause_ms, color=_HOLD, height=0.42)
+        axes.barh(row, pause_ms, left=at_ms, color=_PAUSE, height=0.42)
         words = f'pause {pause_ms:.0f}' + (f', hold {hold_ms:.0f}' if hold_ms else '') + ' ms'
-        axes.text(window_ms * 0.99, row + 0.3, words, fontsize=8, va='bottom', ha='right')
+        axes.text(window_ms, row - 0.25, words, fontsize=8, va='bottom', ha='right')
     axes.set_yticks(range(len(members)), [f'guest {row}' for row in range(len(members))])
-    axes.set_ylim(len(members) - 0.3, -0.7)
+    axes.text(0.5, 1.005, _verdict(run.round), transform=axes.transAxes, fontsize=9,
+              ha='center', va='bottom', color=colour)
+    axes.set_ylim(len(members) - 0.6, -0.75)
     axes.set_xlim(-0.03 * window_ms, window_ms)
     axes.set_xlabel('ms since the first cut')
     axes.grid(axis='x', alpha=0.3)
@@ -80,17 +83,18 @@ def _draw_messages(axes, run: Run, top: float) -> None:
     start = moments['create']
     end = moments['end'] - start
     for number, samples in enumerate(run.samples):
-        line = [(at - start, rate) for at, rate in _rates(samples)]
+        line = [(at - start, rate) for at, rate in _rates(samples, run.round)]
         axes.plot([at for at, _rate in line], [rate for _at, rate in line], linewidth=1.2,
                   color=_GUESTS[number % len(_GUESTS)], label=f'guest {number}')
     cuts_ns = [member['cut_wall_ns'] for member in run.round.shown.get('members', ())]
     marks = [('cut', min(cuts_ns, default=0) / 1e9), ('saved', moments.get('saved')),
              ('kill -9', moments.get('killed')), ('resumed', moments.get('resume'))]
-    for place, (word, at) in enumerate(marks):
+    for word, at in marks:
         if at:
             axes.axvline(at - start, color='#555555', linewidth=0.8, linestyle=':')
-            axes.text(at - start, top * (0.98 - 0.055 * (place % 2)), f' {word}', fontsize=8,
-                      va='top')
+            # "saved" and "kill -9" are close together: one to each side.
+            side = 'right' if word == 'saved' else 'left'
+            axes.text(at - start, top * 0.98, f' {word} ', fontsize=8, va='top', ha=side)
     if 'resume' in moments:
         axes.axvspan(moments['killed'] - start, moments['resume'] - start, color='#000000',
                      alpha=0.06, linewidth=0)
@@ -102,20 +106,29 @@ def _draw_messages(axes, run: Run, top: float) -> None:
     axes.spines[['top', 'right']].set_visible(False)
 
 
-def _rates(samples: list[tuple[float, int]]) -> list[tuple[float, float]]:
-    """(time, messages a second); a gap where nothing ran and where a counter went back."""
+def _rates(samples: list[tuple[float, int]], done: Round) -> list[tuple[float, float]]:
+    """(time, messages a second), with gaps where no guest ran.
+
+    Between kill and resume a guest's memory is half loaded and tells nothing.
+    """
+    killed, resumed = (done.moments.get(each, math.inf) for each in ('killed', 'resume'))
     rates = []
-    kept = samples[:1]
-    for at, received in samples[1:]:
-        before, count = kept[-1]
-        if received < count or at - before > 5 * _BIN_S:
-            rates += [(before, float('nan')), (at, float('nan'))]
-        elif at - before >= _BIN_S:
-            rates.append(((before + at) / 2, (received - count) / (at - before)))
-        else:
-            continue
-        kept.append((at, received))
+    kept = None
+    for at, received in samples:
+        if killed <= at <= resumed:
+            kept = None
+        elif kept is None or received < kept[1]:
+            rates.append((at, math.nan))
+            kept = (at, received)
+        elif at - kept[0] >= _BIN_S:
+            rates.append(((kept[0] + at) / 2, (received - kept[1]) / (at - kept[0])))
+            kept = (at, received)
     return rates
+
+
+def _verdict(done: Round) -> str:
+    return (f'{"consistent" if done.consistent else "broken"}: {done.orphans} orphans, '
+            f'{done.alive} of {done.connections} connections alive')
 
 
 def _cut_window_ms(done: Round) -> float:
