@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Many rounds with each gate and the control."""

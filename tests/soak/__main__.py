@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m tests.soak``: many snapshots under load, each killed, restored and judged.
+
+With each gate the same seeds give the same delays between the members' cuts.
+Ours must hold every time; the control, which differs in its gate alone, must
+break in at least half of its rounds, or the run proves nothing.
+"""
+
+import argparse
+import dataclasses
+import os
+import pathlib
+import signal
+import sys
+
+from tests.lab import WIDE, GuestSpec, Lab, LabError, Workload
+from tests.rounds import evidence, report, rounds
+from tests.rounds.command import CommandFailed, Hotsnap
+
+_GATES = ('hold', 'barrier', rounds.CONTROL)
+_GUESTS = (GuestSpec(), GuestSpec(), WIDE)
+_RATE = 100
+_LEAST_BROKEN = 0.5
+_MOST_BYTES = 200_000_000
+
+
+class Soak:
+    """The rounds of a whole run, and their report.
+
+    :param path: of the report, written anew after each round
+    """
+
+    def __init__(self, arguments: argparse.Namespace, lab: Lab, path: pathlib.Path):
+        self._arguments = arguments
+        self._lab = lab
+        self._path = path
+        self._hotsnap = Hotsnap(lab.uri, lab.folder / 'hotsnap', weigh=True)
+        self._rounds: rounds.Rounds | None = None
+        command = ' '.join(['python -m tests.soak', *sys.argv[1:]])
+        self.report = {**report.setting(command, arguments.seed, lab.connection),
+                       'guests': len(_GUESTS), 'rate': arguments.rate,
+                       'messages_after_each': arguments.messages, 'gates': {}}
+
+    def run(self) -> bool:
+        """Whether ours held, the control broke, and our processes stayed small."""
+        for gate in self._arguments.gates:
+            self.report['gates'][gate] = {'rounds': []}
+            for number in range(1, self._arguments.rounds + 1):
+                self._round(gate, number)
+        self.report['passed'] = self._passed()
+        report.write(self._path, self.report)
+        return self.report['passed']
+
+    def _round(self, gate: str, number: int) -> None:
+        if self._rounds is None:
+            self._start()
+        seed = f'{self._arguments.seed}/{number}'
+        done = self._rounds.run(gate, rounds.random_delays(seed, len(_GUESTS)))
+        entry = self.report['gates'][gate]
+        entry['rounds'].append(_row(number, done))
+        entry.update(_figures(entry['rounds']))
+        self.report['peak_bytes'] = self._hotsnap.peak_bytes
+        report.write(self._path, self.report)
+        print(f'{gate} {number}: {"consistent" if done.consistent else "broken"}'
+              f' {done.summary or ""} {done.error}'.rstrip()
+              + f'; skew {done.skew_ms:.0f} ms, pause {max(done.pauses_ms, default=0):.1f} ms, '
+              f'hold {max(done.holds_ms, default=0):.0f} ms', flush=True)
+        if not done.consistent:
+            if gate != rounds.CONTROL:
+                folder = self._path.with_name(f'{self._path.stem}-evidence') / f'{gate}-{number}'
+                evidence.keep(folder, self._rounds, done, seed)
+            self._mend()
+
+    def _mend(self) -> None:
+        """Guests that talk again: the good state, or where there is none new ones."""
+        try:
+            self._rounds.mend()
+        except CommandFailed as exc:
+            print(f'new guests: {exc}', flush=True)
+            for guest in self._rounds.group:
+                if guest.domain.isActive():
+                    guest.domain.destroy()
+            self._rounds = None
+
+    def _start(self) -> None:
+        workload = dataclasses.replace(Workload(), rate=self._arguments.rate)
+        group = self._lab.start(list(_GUESTS), wait=True, workload=workload)
+        self._rounds = rounds.Rounds(group, self._hotsnap, messages=self._arguments.messages)
+
+    def _passed(self) -> bool:
+        passed = all(size < _MOST_BYTES for size in self._hotsnap.peak_bytes.values())
+        for gate, entry in self.report['gates'].items():
+            wanted = len(entry['rounds'])
+            if gate == rounds.CONTROL:
+                passed &= entry['broken'] >= wanted * _LEAST_BROKEN
+            else:
+                passed &= entry['consistent'] == wanted
+        return passed
+
+
+def _row(number: int, done: rounds.Round) -> dict:
+    row = {'round': number, 'consistent': done.consistent, 'findings': done.summary,
+           'orphans': done.orphans,
+           'fewest_messages_after': min(done.messages.values(), default=0),
+           'connections_alive': done.alive, 'delays_ms': [d * 1000 for d in done.delays_s],
+           'skew_ms': round(done.skew_ms, 2), 'pause_ms': done.pauses_ms,
+           'hold_ms': [round(hold_ms, 2) for hold_ms in done.holds_ms],
+           'wait_ms': [round(wait_ms, 2) for wait_ms in done.waits_ms],
+           'load': round(os.getloadavg()[0], 2)}
+    return {**row, 'error': done.error} if done.error else row
+
+
+def _figures(rows: list[dict]) -> dict:
+    """Counts and spreads. A round without a snapshot or a restore is neither kind."""
+    def all_of(name: str) -> list[float]:
+        return [value for row in rows for value in row[name]]
+    return {
+        'consistent': sum(row['consistent'] for row in rows),
+        'broken': sum(not row['consistent'] and 'error' not in row for row in rows),
+        'failed': sum('error' in row for row in rows),
+        'orphans': sum(row['orphans'] for row in rows),
+        'pause_ms_spread': report.spread(all_of('pause_ms')),
+        'hold_ms_spread': report.spread(all_of('hold_ms')),
+        'wait_ms_spread': report.spread(all_of('wait_ms')),
+        'skew_ms_spread': report.spread([row['skew_ms'] for row in rows if row['pause_ms']]),
+    }
+
+
+def _say(results: dict, path: pathlib.Path) -> None:
+    for gate, entry in results['gates'].items():
+        total = len(entry['rounds'])
+        print(f'{gate}: consistent {entry["consistent"]} of {total}, broken {entry["broken"]}, '
+              f'failed {entry["failed"]}, orphans {entry["orphans"]}; ms: '
+              f'pause {entry["pause_ms_spread"]}, hold {entry["hold_ms_spread"]}')
+    sizes = ', '.join(f'{word} {size / 1e6:.0f} MB'
+                      for word, size in sorted(results['peak_bytes'].items()))
+    print(f'our own processes, at most: {sizes}')
+    print(f'{"passed" if results["passed"] else "FAILED"}; {path}')
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog='python -m tests.soak', description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--rounds', type=int, default=30, help='of each gate (%(default)s)')
+    parser.add_argument('--gates', nargs='+', choices=_GATES, default=_GATES)
+    parser.add_argument('--seed', default='hotsnap', help='of the delays (%(default)s)')
+    parser.add_argument('--messages', type=int, default=1000,
+                        help='after each restore, each way on each connection (%(default)s)')
+    parser.add_argument('--rate', type=int, default=_RATE,
+                        help='messages a second, each way on each connection (%(default)s)')
+    parser.add_argument('--output', type=pathlib.Path, default=report.default_path('soak'),
+                        help='the report (%(default)s)')
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with Lab() as lab:
+            soak = Soak(arguments, lab, arguments.output)
+            passed = soak.run()
+    except KeyboardInterrupt:
+        print(f'interrupted; what there is: {arguments.output}', file=sys.stderr)
+        return 130
+    except (CommandFailed, LabError) as exc:
+        print(exc, file=sys.stderr)
+        return 1
+    _say(soak.report, arguments.output)
+    return 0 if passed else 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())
