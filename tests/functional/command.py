@@ -28,6 +28,16 @@ class Outcome:
         return json.loads(self.output)
 
 
+class Running(subprocess.Popen):
+    """A command under way; a test that fails does not wait for it."""
+
+    def __exit__(self, kind, *error):
+        if kind is not None:
+            self.kill()
+            self.communicate()
+        super().__exit__(kind, *error)
+
+
 class Hotsnap:
     """One user's hotsnap: a state folder, a store and a libvirt.
 
@@ -43,10 +53,10 @@ class Hotsnap:
         self._mark = f'HOTSNAP_TEST={uuid.uuid4()}'
 
     def start(self, *words: str, program: tuple[str, ...] = ('hotsnap_nova.cmd.shell',),
-              ) -> subprocess.Popen:
+              ) -> Running:
         """The running command; its output goes to pipes."""
         name, _, value = self._mark.partition('=')
-        return subprocess.Popen(
+        return Running(
             [*self._enter, sys.executable, '-m', *program, '--uri', self._uri, '--state',
              str(self.state), '--store', str(self.store), *words],
             cwd=_CHECKOUT, env=os.environ | {name: value, 'PYTHONPATH': str(_CHECKOUT)},

@@ -119,7 +119,7 @@ def test_the_lease_frees_guests_of_a_participant_that_stands_still(gate, user, e
         _, errors = running.communicate(timeout=60)
 
     assert running.returncode == 1
-    assert 'opened by itself' in errors
+    assert 'gate_opened' in errors
     assert engine.survey() == ()
     assert witness.left() == []
     assert until(lambda: not user.processes()), user.processes()
