@@ -60,7 +60,8 @@ def _show(made: dict) -> None:
     screen.print(one)
     for row in made['one_guest']:
         parts = ', '.join(f'{part} {ms}' for part, ms in row['parts_ms'].items())
-        screen.print(f'{row["memory_mb"]} MB, median parts: {parts}', highlight=False)
+        screen.print(f'{row["memory_mb"]} MB, median parts: {parts}; our own processes: '
+                     f'{(row["peak_bytes"] or 0) / 1e6:.0f} MB', highlight=False)
     screen.print(f'slope: {made["slope_ms_per_gib"]} ms per GiB', highlight=False)
     group = made['three_guests']
     three = table.Table(box=box.SIMPLE_HEAD, title='three guests, gate hold')
