@@ -10,9 +10,14 @@ guests what it had put there.
 Until it is disarmed it acts again and again: what it found running may have been
 about to stop.
 
-Lines of JSON on standard input and output::
+It holds a copy of each armed guest's memory socket. A participant that stands still
+does not empty it; the guest's QEMU, in need of memory that waits to be sent, then
+answers nobody. To shut the socket down needs nothing of QEMU and comes first.
 
-    {"arm": MEMBER, "filters": [NAME …], "deadline_ns": CLOCK_MONOTONIC}
+Lines of JSON on standard input, a socket, and on standard output::
+
+    {"arm": MEMBER, "filters": [NAME …], "deadline_ns": CLOCK_MONOTONIC,
+     "memory": whether a descriptor comes along}
     {"daemon": PID, "started": CLOCK_TICKS}
     {"watch": [MEMBER …], "tag": TAG}       swept when standard input closes
     {"forget": [MEMBER …]}
@@ -26,6 +31,7 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -51,10 +57,12 @@ class Guardian:
         self._saying = threading.Lock()
         self._ready = False
         self._asked = 0
+        self._words, theirs = socket.socketpair()
         self._process = subprocess.Popen(
             [sys.executable, '-m', 'hotsnap_nova.virt.guardian', uri],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, bufsize=0,
+            stdin=theirs, stdout=subprocess.PIPE, start_new_session=True, bufsize=0,
             env=os.environ | {'PYTHONPATH': os.pathsep.join(path for path in sys.path if path)})
+        theirs.close()
 
     @property
     def pid(self) -> int:
@@ -67,12 +75,17 @@ class Guardian:
                 self._ready = bool(self._answer(_START_TIMEOUT_S).get('ready'))
 
 
-    def arm(self, member: str, filters: tuple[str, ...], deadline_ns: int) -> None:
+    def arm(self, member: str, filters: tuple[str, ...], deadline_ns: int,
+            memory: socket.socket) -> None:
         """From now on the guest is watched over.
 
-        Not answered: what is in the pipe is read even if we die now.
+        Not answered: what is in the socket is read even if we die now.
+
+        :param memory: the end of its memory's socket that we read from
         """
-        self._say({'arm': member, 'filters': list(filters), 'deadline_ns': deadline_ns})
+        handed = [memory.fileno()] if memory.fileno() >= 0 else []
+        self._say({'arm': member, 'filters': list(filters), 'deadline_ns': deadline_ns,
+                   'memory': bool(handed)}, handed)
 
     def daemon(self, pid: int) -> None:
         """End this process too, should ours die."""
@@ -109,7 +122,7 @@ class Guardian:
     def close(self) -> None:
         """End it; whoever is armed still is let go."""
         with contextlib.suppress(OSError):
-            self._process.stdin.close()
+            self._words.close()
         try:
             self._process.wait(10)
         except subprocess.TimeoutExpired:
@@ -117,12 +130,14 @@ class Guardian:
             self._process.wait()
         self._process.stdout.close()
 
-    def _say(self, words: dict) -> None:
+    def _say(self, words: dict, handed: list[int] | None = None) -> None:
         line = memoryview(json.dumps(words).encode() + b'\n')
         try:
             with self._saying:
+                if handed:
+                    line = line[socket.send_fds(self._words, [line], handed):]
                 while line:
-                    line = line[self._process.stdin.write(line):]
+                    line = line[self._words.send(line):]
         except OSError as exc:
             raise exception.HostUnreachable(host='this host', reason='the guardian died') from exc
 
@@ -141,12 +156,14 @@ class Guardian:
 class _Watched(threading.Thread):
     """One armed guest; its own thread, for one QEMU that hangs must not keep others waiting."""
 
-    def __init__(self, find, member: str, filters: tuple[str, ...], deadline_ns: int):
+    def __init__(self, find, member: str, filters: tuple[str, ...], deadline_ns: int,
+                 memory: int | None):
         super().__init__(name=f'guard-{member}', daemon=True)
         self._find = find
         self._member = member
         self._filters = filters
         self._deadline_ns = deadline_ns
+        self._memory = None if memory is None else socket.socket(fileno=memory)
         self._disarmed = threading.Event()
         self._now = threading.Event()
         self._acting = threading.Lock()
@@ -170,6 +187,8 @@ class _Watched(threading.Thread):
         self._disarmed.set()
         with self._acting:
             self._now.set()
+            if self._memory:
+                self._memory.close()
             return self.fired
 
     def abandoned(self) -> None:
@@ -179,6 +198,9 @@ class _Watched(threading.Thread):
     def _let_go(self) -> bool:
         """Whether every part of it worked; each is tried whatever the others do."""
         from hotsnap_nova.virt import gate
+        if self._memory:
+            with contextlib.suppress(OSError):    # shut down already
+                self._memory.shutdown(socket.SHUT_RDWR)
         try:
             found = self._find(self._member)
         except exception.MemberNotFound:
@@ -196,8 +218,7 @@ class _Watched(threading.Thread):
 
         qemu = found.monitor
         gate.open_all(qemu, self._filters)
-        # A participant that stands still does not empty the memory's socket;
-        # the guest would get stuck in its own resumption.
+        # Without its socket it fails by itself, but not at once.
         if attempt(qemu.background_snapshot):
             with contextlib.suppress(exception.HotsnapError):
                 qemu.cancel_migration()
@@ -228,7 +249,7 @@ def main(uri: str) -> None:
     def obey(words: dict) -> None:
         if 'arm' in words:
             watched[words['arm']] = _Watched(find, words['arm'], tuple(words['filters']),
-                                             words['deadline_ns'])
+                                             words['deadline_ns'], words.get('memory'))
             watched[words['arm']].start()
         elif 'daemon' in words:
             daemons[words['daemon']] = words['started']
@@ -266,9 +287,22 @@ def main(uri: str) -> None:
 
 def _lines():
     """Yield the words of each line, until standard input closes."""
-    for line in sys.stdin.buffer:
-        with contextlib.suppress(ValueError):    # cut off by our participant's end
-            yield json.loads(line)
+    participant = socket.socket(fileno=os.dup(sys.stdin.fileno()))
+    rest, handed = b'', []
+    while True:
+        try:
+            data, descriptors, _, _ = socket.recv_fds(participant, 65536, 16)
+        except ConnectionError:
+            return
+        if not data:
+            return
+        handed += descriptors
+        *lines, rest = (rest + data).split(b'\n')
+        for words in map(json.loads, lines):
+            # The kernel keeps descriptors in the order of the lines they came with.
+            if 'memory' in words:
+                words['memory'] = handed.pop(0) if words['memory'] else None
+            yield words
 
 
 def _started(pid: int) -> int | None:

@@ -116,7 +116,8 @@ class Engine(restore.Restorer):
             time.sleep(delay_s)
             if work.gate != records.NO_GATE:
                 self._guardian.arm(each.guest.uuid, each.filters,
-                                   time.monotonic_ns() + work.max_hold_ms * 1_000_000)
+                                   time.monotonic_ns() + work.max_hold_ms * 1_000_000,
+                                   each.memory_socket)
             each.cut()
         current.cuts = tuple(each.recorded() for each in current.members)
         return current.cuts

@@ -10,6 +10,7 @@ held here first and then sweep: a fresh process does just the second half.
 import contextlib
 import itertools
 import os
+import socket
 import time
 
 from oslo_log import log
@@ -126,6 +127,11 @@ class Member:
     def filters(self) -> tuple[str, ...]:
         """Names of the gate's filters in QEMU, for the guardian."""
         return self._gate.filters if self._gate else ()
+
+    @property
+    def memory_socket(self) -> socket.socket:
+        """Where we read the memory from, for the guardian."""
+        return self._sink.socket
 
     # --- record: the pause ---
 

@@ -66,7 +66,8 @@ class MemorySink:
         reading, writing = socket.socketpair()
         with contextlib.suppress(OSError):  # more than the host's limit is a privilege
             writing.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _SOCKET_BYTES)
-        self._read_fd, self.write_fd = reading.detach(), writing.detach()
+        self.socket, self.write_fd = reading, writing.detach()
+        self._read_fd = reading.fileno()
         try:
             self._store(self._head if compress else self._partial)
         except OSError as exc:
@@ -116,7 +117,7 @@ class MemorySink:
         if self.write_fd >= 0:
             os.close(self.write_fd)
             self.write_fd = -1
-            os.close(self._read_fd)
+            self.socket.close()
             self._file.close()
 
     # --- the two threads ---
@@ -148,7 +149,10 @@ class MemorySink:
                         if time.monotonic() - stalled_since > STALL_LIMIT_S:
                             self._fail(f'nothing could be written for {STALL_LIMIT_S:g} s')
         finally:
-            os.close(self._read_fd)
+            # Closing alone would not do: the guardian has a copy.
+            with contextlib.suppress(OSError):
+                self.socket.shutdown(socket.SHUT_RDWR)
+            self.socket.close()
             self._closing.set()
 
     def _write(self) -> None:
