@@ -129,7 +129,7 @@ class _Faulty(mfusepy.Operations):
             with open(self._order) as order:
                 fault, files, after = order.read().split('\n')
                 number = os.fstat(order.fileno()).st_mtime_ns
-            if fault == 'ok' or not (files == '*' or not everything and path.endswith(files)):
+            if fault == 'ok' or not (files == '*' or (not everything and path.endswith(files))):
                 return
             with self._mutex:
                 self._written[number] = self._written.get(number, 0) + count

@@ -113,3 +113,9 @@ def until(condition, timeout_s: float = 30.0, every_s: float = 0.05):
     while not (answer := condition()) and time.monotonic() < deadline:
         time.sleep(every_s)
     return answer
+
+
+def stands_still(pid: int) -> bool:
+    """Whether a process was stopped by a signal."""
+    stat = pathlib.Path(f'/proc/{pid}/stat').read_text()
+    return stat.rpartition(')')[2].split()[0] == 'T'

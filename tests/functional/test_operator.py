@@ -3,13 +3,12 @@
 
 import contextlib
 import os
-import pathlib
 import signal
 
 import libvirt
 import pytest
 
-from tests.functional.command import until
+from tests.functional.command import stands_still, until
 from tests.functional.witness import Witness
 
 OPERATORS_PAUSE = [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER]
@@ -30,8 +29,7 @@ def meanwhile(user, pair, step, *words):
     """The command stands still at a step for the block and then ends; see its ``errors``."""
     with user.start(*user.creating('disturbed', pair, *words),
                     program=('tests.functional.dying', step, 'SIGSTOP')) as running:
-        stat = pathlib.Path(f'/proc/{running.pid}/stat')
-        assert until(lambda: stat.read_text().rpartition(')')[2].split()[0] == 'T')
+        assert until(lambda: stands_still(running.pid))
         yield running
         running.send_signal(signal.SIGCONT)
         _, running.told = running.communicate(timeout=100)

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from tests.functional.command import until
+from tests.functional.command import stands_still, until
 from tests.functional.witness import Refused, Witness, qmp
 
 MAX_HOLD_MS = 4000
@@ -35,12 +35,6 @@ def start_dying(user, pair, step, signal_name, *words):
     """The command, which will meet the signal at the step."""
     return user.start(*user.creating('doomed', pair, *LEASE, *words),
                       program=('tests.functional.dying', step, signal_name))
-
-
-def wait_stopped(running):
-    """Return when the process stands still by SIGSTOP."""
-    stat = pathlib.Path(f'/proc/{running.pid}/stat')
-    assert until(lambda: stat.read_text().rpartition(')')[2].split()[0] == 'T'), 'never stopped'
 
 
 def is_free(guest) -> bool:
@@ -110,7 +104,7 @@ def test_the_lease_frees_guests_of_a_participant_that_stands_still(gate, user, e
     witness = Witness(pair)
 
     with start_dying(user, pair, 'held', 'SIGSTOP', '--gate', gate) as running:
-        wait_stopped(running)
+        assert until(lambda: stands_still(running.pid))
         stood = time.monotonic()
         assert not all(is_free(guest) for guest in pair)
         assert_free_in_time(pair, stood)
@@ -130,7 +124,7 @@ def test_hold_opens_by_the_filters_own_interval_where_the_guardian_is_dead_too(
     witness = Witness(pair)
 
     with start_dying(user, pair, 'held', 'SIGSTOP', '--gate', 'hold') as running:
-        wait_stopped(running)
+        assert until(lambda: stands_still(running.pid))
         guardians = [pid for pid in user.processes()
                      if b'hotsnap_nova.virt.guardian' in
                      pathlib.Path(f'/proc/{pid}/cmdline').read_bytes()]
