@@ -120,8 +120,8 @@ class Drive:
                 with self._news:
                     if not self._is_over():
                         self._news.wait(_LOOK_EVERY_S)
-                if self._machine.state.phase in _URGENT:
-                    continue    # the database is left alone while gates are closed
+                if self._gates_are_closed():
+                    continue    # the database is left alone
                 self._keep_progress()
                 if time.monotonic() - looked >= _LOOK_EVERY_S:
                     looked = time.monotonic()
@@ -138,6 +138,12 @@ class Drive:
 
     def _is_over(self):
         return self._leaving or self._machine.state.phase in _OVER
+
+    def _gates_are_closed(self):
+        state = self._machine.state
+        write = state.write
+        return state.phase in _URGENT or (
+            write is not None and write.decision is durable.Decision.RELEASE)
 
     def _warm_up(self):
         """Have the statement of a decision compiled, which takes longer than to carry it out."""

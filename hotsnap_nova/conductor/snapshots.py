@@ -197,15 +197,16 @@ class Snapshots:
             force = bool(found.lease_owner) and self._is_dead(found.lease_owner)
             if not self._database.take_lease(found.id, self._owner, self._lease_s, force=force):
                 continue
-            found = self._database.get(found.id)
             LOG.warning('Snapshot %s is taken over', found.id)
-            taken.append(found.id)
-            if found.status == rows.RESTORING:
-                self._restoring(found).recover()
+            try:
+                self._take_over(self._database.get(found.id))
+            except Exception as exc:
+                # One that cannot be gone on with must not be in the way of all else.
+                LOG.error('Snapshot %(id)s cannot be gone on with yet: %(error)s',
+                          {'id': found.id, 'error': exc})
+                self._database.release_lease(found.id, self._owner)
             else:
-                self._start(drive.Drive(rows.load(found.machine, found.generation),
-                                        self._database, self._compute, self._owner,
-                                        self._lease_s), resume=True)
+                taken.append(found.id)
         return tuple(taken)
 
     def close(self) -> None:
@@ -216,6 +217,14 @@ class Snapshots:
                     driven.leave()
 
     # -- inside --------------------------------------------------------------------------------
+
+    def _take_over(self, found):
+        if found.status == rows.RESTORING:
+            self._restoring(found).recover()
+        else:
+            self._start(drive.Drive(rows.load(found.machine, found.generation),
+                                    self._database, self._compute, self._owner,
+                                    self._lease_s), resume=True)
 
     def _restoring(self, found):
         return restore.Restore(found, self._database, self._compute, self._owner, self._lease_s)

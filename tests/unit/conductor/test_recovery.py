@@ -5,6 +5,7 @@ import dataclasses
 
 import pytest
 
+from hotsnap_nova import exception
 from hotsnap_nova.protocol import coordinator as machines
 from tests.fakes import cluster as clusters
 
@@ -106,6 +107,25 @@ def test_a_dead_coordinators_snapshot_is_taken_over(cluster, stop_at, found, sta
 
     assert cluster.snapshots.get(snapshot).status == status
     assert cluster.clean()
+
+
+def test_a_snapshot_that_cannot_be_gone_on_with_is_not_in_the_way_of_others(cluster):
+    stuck = cluster.create('stuck', members=(('a', 'h1'),))
+    other = cluster.create('other', members=(('c', 'h2'),))
+    for row, plan in ((stuck, '{"restore_id": "x", "paused": false, "step": "decided"}'),
+                      (other, '{"restore_id": "y", "paused": false, "step": "prepare"}')):
+        cluster.database.compare_and_swap(
+            row.id, row.generation, status='restoring', restore=plan)
+    cluster.hosts['h1'].engine.faults['restore_resume'] = exception.HypervisorError(
+        member='a', reason='it is gone')
+
+    taken = cluster.snapshots.recover()
+
+    assert taken == (other.id,)
+    assert cluster.snapshots.get('other').status == 'available'
+    assert cluster.snapshots.get('stuck').status == 'restoring'
+    cluster.hosts['h1'].engine.faults.clear()
+    assert cluster.coordinator('next').recover() == (stuck.id,)    # its lease was given back
 
 
 def test_of_two_coordinators_the_one_that_is_late_stands_down(cluster):
