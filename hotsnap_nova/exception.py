@@ -229,6 +229,13 @@ class CleanupIncomplete(Unavailable):
                       'done its part yet.')
 
 
+class RestoreNotUndone(Unavailable):
+    """A restore failed and a member had meanwhile been started by somebody else."""
+
+    code = 'restore_not_undone'
+    message_format = 'The restore failed (%(reason)s) and was undone, but %(left)s.'
+
+
 class TargetFailed(Unavailable):
     """Where the snapshot is written is full, broken or hangs; the guest does not notice."""
 

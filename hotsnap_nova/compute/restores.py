@@ -42,9 +42,10 @@ class Restores:
         self._one_at_a_time = threading.Lock()
 
     def do(self, step: str, snapshot: str, restore_id: str, paused: bool,
-           tell: Callable[[int, int], None]) -> None:
+           tell: Callable[[int, int], None]) -> list[str]:
         """Do one step.
 
+        :returns: what an undo had to leave as it is, in words for the user
         :raises HotsnapError: the step was not done; `undo` is next
         """
         if step not in STEPS:
@@ -59,13 +60,13 @@ class Restores:
         with self._one_at_a_time:
             # What was read at first stays: an undo must not depend on the store.
             work = self._works.get(restore_id) or self._work(snapshot, restore_id, paused)
-            self._do(step, work, proved)
+            return self._do(step, work, proved)
 
     def _do(self, step, work, proved):
         if step == 'check':
             verdict = self._engine.restore_check(work)
             _refuse(verdict)
-            return
+            return []
         self._works[work.restore_id] = work
         busy = self._lock(work)
         if busy and not (step == 'undo' and work.restore_id in self._untouched):
@@ -74,14 +75,16 @@ class Restores:
             raise exception.GuestBusy(member=busy, reason='a snapshot or restore has it')
         if step == 'prepare':
             self._store.verify(work.snapshot_id, proved)
+        done = None
         if not busy:    # else this is an undo, and the preparation found it busy too
-            getattr(self._engine, f'restore_{step}')(work)
+            done = getattr(self._engine, f'restore_{step}')(work)
         if step in ('finish', 'undo'):
             for member_id in self._locked.pop(work.restore_id, ()):
                 self._locks.release(f'domain-{member_id}')
             self._unwanted.discard(work.restore_id)
             self._untouched.discard(work.restore_id)
             self._works.pop(work.restore_id, None)
+        return list(done or ())
 
     def _work(self, snapshot, restore_id, paused):
         manifest = self._store.load(snapshot)

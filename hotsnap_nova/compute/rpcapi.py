@@ -65,10 +65,13 @@ class ComputeApi:
         return self._ask(host, 'export', None, snapshot=snapshot, destination=destination)
 
     def restore(self, host: str, step: str, snapshot: str, restore_id: str, paused: bool,
-                tell: Tell | None = None) -> None:
-        """Do a step of a restore (`compute.restores`), and wait for its end."""
-        self._ask(host, 'restore', tell, step=step, snapshot=snapshot, restore_id=restore_id,
-                  paused=paused)
+                tell: Tell | None = None) -> list[str]:
+        """Do a step of a restore (`compute.restores`), and wait for its end.
+
+        :returns: what an undo had to leave as it is, in words for the user
+        """
+        return self._ask(host, 'restore', tell, step=step, snapshot=snapshot,
+                         restore_id=restore_id, paused=paused)
 
     def _ask(self, host, method, tell, **kwargs):
         """Ask until it is done; a lost answer is asked for again."""

@@ -65,6 +65,10 @@ class Restore:
             self._write(plan)
         except (exception.LeaseHeld, exception.StaleGeneration):
             raise    # another ends it: to undo it as well would be to undo what it does
+        except exception.HotsnapError as exc:
+            if left := self._undo(plan):
+                raise exception.RestoreNotUndone(reason=str(exc), left='; '.join(left)) from exc
+            raise
         except BaseException:
             self._undo(plan)
             raise
@@ -86,15 +90,17 @@ class Restore:
         self._end()
 
     def _undo(self, plan):
+        """What hosts left as it is, and told why."""
         try:
-            self._do('undo', plan)
+            done = self._do('undo', plan)
         except exception.HotsnapError as exc:
             # The row stays as it is: recovery tries again.
             LOG.error('Undoing the restore of %(id)s failed: %(error)s',
                       {'id': self._found.id, 'error': exc})
             self._database.release_lease(self._found.id, self._owner)
-            return
+            return []
         self._end()
+        return [words for left in done.values() for words in left or ()]
 
     def _do(self, step, plan, watcher=None, is_unwanted=lambda: False):
         LOG.info('Snapshot %s: restore, %s', self._found.id, step)
@@ -108,7 +114,7 @@ class Restore:
         tell(0, 0)
         if watcher:
             watcher({'phase': step})
-        fanout.each(self._hosts, lambda host: self._compute.restore(
+        return fanout.each(self._hosts, lambda host: self._compute.restore(
             host, step, self._found.id, plan['restore_id'], plan['paused'], tell))
 
     def _renew(self):

@@ -24,6 +24,7 @@ class Replacement:
 
     :param path: of the image the domain uses
     :param form: the image's format, as the domain has it
+    :ivar kept: where the disk that was replaced is, if it was
     """
 
     def __init__(self, member: str, path: str, form: str, restore_id: str):
@@ -31,7 +32,7 @@ class Replacement:
         path = self._path = os.path.realpath(path)
         self._form = form
         self._new = f'{path}.hotsnap-new-{restore_id}'
-        self._kept = f'{path}.hotsnap-kept-{restore_id}'
+        self.kept = f'{path}.hotsnap-kept-{restore_id}'
 
     def prepare(self, source: str) -> None:
         """Make the disk of the cut from ``source`` (qcow2, only read), durably."""
@@ -64,22 +65,22 @@ class Replacement:
                 member=self._member, device=self._path,
                 reason='the disk of the cut is no longer there')
         with contextlib.suppress(FileExistsError, FileNotFoundError):
-            os.link(self._path, self._kept)
+            os.link(self._path, self.kept)
         os.replace(self._new, self._path)
         _sync(os.path.dirname(self._path))
 
     @property
     def swapped(self) -> bool:
         """Whether the image's path may hold the disk of the cut."""
-        return os.path.exists(self._kept)
+        return os.path.exists(self.kept)
 
     def undo(self) -> None:
         """The old disk is back, whatever was done. Repeatable."""
-        if os.path.exists(self._kept):
-            if os.path.exists(self._path) and os.path.samefile(self._kept, self._path):
-                os.unlink(self._kept)
+        if os.path.exists(self.kept):
+            if os.path.exists(self._path) and os.path.samefile(self.kept, self._path):
+                os.unlink(self.kept)
             else:
-                os.replace(self._kept, self._path)
+                os.replace(self.kept, self._path)
             _sync(os.path.dirname(self._path))
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._new)
@@ -89,7 +90,7 @@ class Replacement:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._new)
         with contextlib.suppress(FileNotFoundError):
-            os.utime(self._kept)  # from now on it counts as kept
+            os.utime(self.kept)  # from now on it counts as kept
         for kept in glob.glob(f'{glob.escape(self._path)}.hotsnap-kept-*'):
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - os.stat(kept).st_mtime >= keep_hours * 3600:

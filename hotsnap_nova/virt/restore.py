@@ -109,8 +109,12 @@ class Restorer:
                 placed.finish(self.keep_hours)
             self._drop_memory(work, member)
 
-    def restore_undo(self, work: records.RestoreWork) -> None:
-        """Old disks back; members that this restore started are stopped."""
+    def restore_undo(self, work: records.RestoreWork) -> tuple[str, ...]:
+        """Old disks back; members that this restore started are stopped.
+
+        :returns: what was left as it is, and why, in words for the user
+        """
+        kept = []
         for member in work.members:
             with contextlib.suppress(exception.MemberNotFound):
                 replaced = [placed for _source, placed in self._replacements(work, member)]
@@ -120,12 +124,16 @@ class Restorer:
                         # We had not resumed anybody: somebody else did, and has
                         # worked on the disk of the cut since. The old one stays
                         # aside.
-                        LOG.warning('%s runs; its old disks stay beside the new ones', found.name)
+                        kept += [f'{found.name} runs on the disk of the cut; the old one is '
+                                 f'{placed.kept}' for placed in replaced if placed.swapped]
                         continue
                     found.destroy()
                 for placed in replaced:
                     placed.undo()
             self._drop_memory(work, member)
+        for each in kept:
+            LOG.warning('Not undone: %s', each)
+        return tuple(kept)
 
     def _replacements(self, work, member):
         """(source, replacement) of each disk the snapshot has and the domain still has."""

@@ -222,6 +222,21 @@ def test_a_live_restore_is_not_undone_by_another_process(cluster):
     assert cluster.clean()
 
 
+def test_what_an_undo_could_not_undo_is_told(cluster):
+    cluster.create()
+    engine = cluster.hosts['h1'].engine
+    undo = engine.restore_undo
+    engine.restore_undo = lambda work: undo(work) or ('b runs on the disk of the cut',)
+    engine.faults['restore_start'] = exception.HypervisorError(member='a', reason='no memory')
+
+    with pytest.raises(exception.RestoreNotUndone) as told:
+        cluster.snapshots.restore('nightly')
+
+    assert 'b runs on the disk of the cut' in str(told.value)
+    assert 'no memory' in str(told.value)
+    assert cluster.snapshots.get('nightly').status == 'available'
+
+
 def test_what_is_being_restored_cannot_be_deleted(cluster):
     row = cluster.create()
     cluster.database.compare_and_swap(row.id, row.generation, status='restoring')
