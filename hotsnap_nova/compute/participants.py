@@ -22,6 +22,8 @@ from hotsnap_nova.virt import records
 LOG = logging.getLogger(__name__)
 
 _PROGRESS_EVERY_S = 0.2
+#: How long a discard waits for a save to let go of its files.
+_SAVE_END_S = 30.0
 #: Snapshots that QEMU shows and no journal knows are called so.
 _UNKNOWN = 'unknown-'
 
@@ -175,7 +177,9 @@ class Participants:
             self._engine.discard(command.snapshot, members)
             saving = self._saves.get(command.snapshot)
             if saving and saving is not threading.current_thread():
-                saving.join()    # the engine has just ended it; it may still hold files open
+                # The engine has just ended it; it may still hold files open, and on a
+                # store that hangs it does so for ever.
+                saving.join(_SAVE_END_S)
             self._store.discard(command.snapshot, self._host)
         self._unlock(command.snapshot)
         return [commands.MembersDiscarded(command.snapshot, command.epoch)]
