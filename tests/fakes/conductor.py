@@ -18,7 +18,8 @@ class Conductor:
     """An endpoint for `rpc.open_server`.
 
     :ivar groups: id → {name, project_id, members: {id: name}}; the tests' to fill
-    :ivar faults: method → what it raises
+    :ivar faults: method → what it raises, ``faults_left`` times in all; None: always
+    :ivar verdict: of ``check``; None: the first member rules out a gate
     :ivar fail_next: {code, message, member, host}: what the next work begun ends with
     :ivar contexts: of each call
     """
@@ -27,6 +28,8 @@ class Conductor:
         self.quota = quota
         self.groups = {}
         self.faults = {}
+        self.faults_left = None
+        self.verdict = None
         self.fail_next = None
         self.contexts = []
         self.calls = []
@@ -137,7 +140,7 @@ class Conductor:
     def check(self, context, *, group, gate, disk):
         self._begin(context, 'check', gate=gate, disk=disk)
         member, name = next(iter(self._group(group)['members'].items()))
-        return {'gates': ['barrier'], 'findings': [
+        return self.verdict or {'gates': ['barrier'], 'findings': [
             {'member': member, 'name': name, 'host': 'host0', 'device': 'net0',
              'cause': 'it uses vhost', 'remedy': 'take it off vhost', 'gates': ['hold']}]}
 
@@ -146,7 +149,9 @@ class Conductor:
     def _begin(self, context, method, **kwargs):
         self.contexts.append(context)
         self.calls.append((method, kwargs))
-        if method in self.faults:
+        if method in self.faults and self.faults_left != 0:
+            if self.faults_left:
+                self.faults_left -= 1
             raise self.faults[method]
 
     def _now(self):
