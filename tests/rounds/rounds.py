@@ -123,7 +123,7 @@ class Rounds:
 
         :param delays_s: slept before each member's record, in order
         """
-        name = f'{gate}-{next(self._numbers)}'
+        name = f'{self.group.names[0]}-{gate}-{next(self._numbers)}'
         moments = {'create': time.time()}
         try:
             shown = self.hotsnap.create(
