@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The hotsnap command, which sends itself a signal at one step of a snapshot.
+"""The hotsnap command, which sends itself a signal, or waits, at one step of a snapshot.
 
-``python -m tests.functional.dying STEP SIGNAL <hotsnap's words>``; see ``STEPS``.
+``python -m tests.functional.dying STEP SIGNAL <hotsnap's words>``; see ``STEPS``. For a
+folder in SIGNAL's place one thread waits there: it makes ``reached`` and goes on with ``go``.
 """
 
 import os
+import pathlib
 import signal
 import sys
+import time
 
 from hotsnap_nova.cmd import shell
 from hotsnap_nova.virt import disks, host, member
@@ -32,9 +35,16 @@ def die_at(step: str, signal_name: str) -> None:
     done = []
 
     def signalled():
-        if not done:
-            done.append(True)
+        if done:
+            return
+        done.append(True)
+        if not signal_name.startswith('/'):
             os.kill(os.getpid(), getattr(signal, signal_name))
+            return
+        folder = pathlib.Path(signal_name)
+        (folder / 'reached').touch()
+        while not (folder / 'go').exists():
+            time.sleep(0.02)
 
     def wrapped(*arguments, **options):
         if when == 'before':

@@ -8,7 +8,7 @@ import signal
 import libvirt
 import pytest
 
-from tests.functional.command import stands_still, until
+from tests.functional.command import until
 from tests.functional.witness import Witness
 
 OPERATORS_PAUSE = [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER]
@@ -26,12 +26,13 @@ def user(hotsnap):
 
 @contextlib.contextmanager
 def meanwhile(user, pair, step, *words):
-    """The command stands still at a step for the block and then ends; see its ``errors``."""
+    """The command waits at a step for the block and then ends; ``told`` is what it said."""
+    user.state.mkdir()
     with user.start(*user.creating('disturbed', pair, *words),
-                    program=('tests.functional.dying', step, 'SIGSTOP')) as running:
-        assert until(lambda: stands_still(running.pid))
+                    program=('tests.functional.dying', step, str(user.state))) as running:
+        assert until((user.state / 'reached').exists)
         yield running
-        running.send_signal(signal.SIGCONT)
+        (user.state / 'go').touch()
         _, running.told = running.communicate(timeout=100)
 
 
