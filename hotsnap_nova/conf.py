@@ -4,6 +4,7 @@
 Only processes' entry points read them; everything below is handed values.
 """
 
+import os
 import socket
 
 from oslo_config import cfg
@@ -60,6 +61,12 @@ OPTIONS = (
     cfg.StrOpt(
         'state_path', default='/var/lib/hotsnap',
         help='Folder for journals and locks; it must survive a restart of the host.'),
+    cfg.StrOpt(
+        'lock_path', default=os.path.join(
+            os.environ.get('XDG_RUNTIME_DIR', '/run') if os.geteuid() else '/run', 'hotsnap'),
+        sample_default='/run/hotsnap',
+        help='Folder for locks of guests. All who snapshot guests of one libvirt must share it, '
+             'whatever their state_path; it need not survive a restart of the host.'),
     cfg.StrOpt(
         'database_connection', secret=True,
         help='SQLAlchemy URL of the coordinator\'s database. Default: SQLite in state_path. '

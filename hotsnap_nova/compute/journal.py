@@ -5,7 +5,7 @@
 
     <state>/journal/<snapshot id>.json    a `Part`; there from before its first stop
     <state>/epochs.json                   the ledger: newest decided epoch of each member
-    <state>/locks/                        who of several processes is at work on what
+    <state>/locks/                        who of several processes is at work on which part
 
 Files are written aside, fsynced and renamed. A part's file is written only
 while the lock ``snapshot-<id>`` is held: a part whose lock is free was left

@@ -18,10 +18,12 @@ class Locks:
     """Named locks in one folder; also exclude each other within this process.
 
     :param folder: made if it is not there; 0700
+    :param prefix: of the names, where a folder is shared by what has nothing in common
     """
 
-    def __init__(self, folder: str):
+    def __init__(self, folder: str, prefix: str = ''):
         self._folder = folder
+        self._prefix = prefix
         self._held: dict[str, int] = {}
         self._mutex = threading.Lock()
         os.makedirs(folder, mode=0o700, exist_ok=True)
@@ -73,7 +75,7 @@ class Locks:
             self.release(name)
 
     def _path(self, name):
-        return os.path.join(self._folder, f'{name}.lock')
+        return os.path.join(self._folder, f'{self._prefix}{name}.lock')
 
     def _try(self, name):
         fd = os.open(self._path(name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW,

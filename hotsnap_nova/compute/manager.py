@@ -8,7 +8,7 @@ import oslo_messaging
 from oslo_log import log as logging
 
 from hotsnap_nova import exception, rpc
-from hotsnap_nova.compute import participants, restores, tasks
+from hotsnap_nova.compute import locks, participants, restores, tasks
 from hotsnap_nova.compute.rpcapi import VERSION
 from hotsnap_nova.protocol import wire
 from hotsnap_nova.storage import base
@@ -22,15 +22,18 @@ class ComputeManager:
     """Serves one host's guests and store.
 
     :param engine: `virt.host.Engine`, or one like it
+    :param domain_locks: see `participants.Participants`
     """
 
     target = oslo_messaging.Target(version=VERSION)
 
-    def __init__(self, host: str, engine, store: base.Store, state_path: str):
+    def __init__(self, host: str, engine, store: base.Store, state_path: str,
+                 domain_locks: locks.Locks | None = None):
         self._engine = engine
         self._store = store
-        self._participants = participants.Participants(host, engine, store, state_path)
-        self._restores = restores.Restores(engine, store, self._participants.locks)
+        self._participants = participants.Participants(
+            host, engine, store, state_path, domain_locks)
+        self._restores = restores.Restores(engine, store, self._participants.domain_locks)
         self._tasks = tasks.Tasks()
 
     def start(self) -> tuple[str, ...]:

@@ -33,13 +33,17 @@ class Participants:
 
     :param engine: `virt.host.Engine`, or one like it
     :param state_path: folder for journal and locks
+    :param domain_locks: shared by all who work with these guests, whatever their
+        state folder: a guest shows a snapshot to all of them; None: this folder's
     """
 
-    def __init__(self, host: str, engine, store: base.Store, state_path: str):
+    def __init__(self, host: str, engine, store: base.Store, state_path: str,
+                 domain_locks: locks.Locks | None = None):
         self._host = host
         self._engine = engine
         self._store = store
         self.locks = locks.Locks(f'{state_path}/locks')
+        self.domain_locks = domain_locks or self.locks
         self._journal = journal.Journal(state_path, self.locks)
         self._call = threading.local()
         self._saves: dict[str, threading.Thread] = {}
@@ -87,6 +91,7 @@ class Participants:
         for thread in tuple(self._saves.values()):
             thread.join()
         self.locks.release_all()
+        self.domain_locks.release_all()
 
     def serve(self, request: messages.Request) -> messages.Answer | None:
         """The answer to a coordinator's request; None where there is none to give."""
@@ -243,9 +248,9 @@ class Participants:
         """Those of the members that are this snapshot's, now or already."""
         mine = self._locked.setdefault(snapshot, set())
         mine |= {member.id for member in members
-                 if member.id not in mine and self.locks.take(f'domain-{member.id}')}
+                 if member.id not in mine and self.domain_locks.take(f'domain-{member.id}')}
         return tuple(member for member in members if member.id in mine)
 
     def _unlock(self, snapshot):
         for member_id in self._locked.pop(snapshot, ()):
-            self.locks.release(f'domain-{member_id}')
+            self.domain_locks.release(f'domain-{member_id}')

@@ -59,7 +59,9 @@ class Hotsnap:
         return Running(
             [*self._enter, sys.executable, '-m', *program, '--uri', self._uri, '--state',
              str(self.state), '--store', str(self.store), *words],
-            cwd=_CHECKOUT, env=os.environ | {name: value, 'PYTHONPATH': str(_CHECKOUT)},
+            cwd=_CHECKOUT, env=os.environ | {
+                name: value, 'PYTHONPATH': str(_CHECKOUT),
+                'OS_HOTSNAP__LOCK_PATH': str(self.state.parent / 'locks')},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def run(self, *words: str, timeout_s: float = 120, **options) -> Outcome:

@@ -73,6 +73,7 @@ class Hotsnap:
         """What is left beside database, log, ledger and published snapshots."""
         found = [name for part in ('journal', 'locks')
                  for name in os.listdir(f'{self.state}/{part}')]
+        found += os.listdir(os.environ['OS_HOTSNAP__LOCK_PATH'])
         return found + [draft.snapshot_id for draft in self.store.drafts()]
 
     def _open_engine(self, uri, keep_hours):
@@ -83,5 +84,7 @@ class Hotsnap:
 
 
 @pytest.fixture
-def hotsnap(tmp_path):
+def hotsnap(tmp_path, monkeypatch):
+    # Fake guests have the same ids in every test and run.
+    monkeypatch.setenv('OS_HOTSNAP__LOCK_PATH', f'{tmp_path}/locks')
     return Hotsnap(tmp_path)

@@ -39,6 +39,27 @@ def test_a_signal_aborts_and_leaves_nothing(hotsnap, number):
     assert hotsnap.show()['status'] == 'error'
 
 
+def test_a_process_with_another_state_folder_leaves_a_live_snapshot_alone(hotsnap, tmp_path):
+    mine, others = hotsnap.state, f'{tmp_path}/other'
+    with hotsnap.process(*CREATE, '--wait', SAVE_S='60') as process:
+        _until(lambda: _phase(hotsnap) == 'release')
+        hotsnap.state = others
+
+        recovered = hotsnap('recover')
+        second = hotsnap(*CREATE, '--wait')
+
+        left = [hotsnap.world.guest(name)['left'] for name in 'ab']
+        hotsnap.state = mine
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+
+    assert (recovered.status, second.status) == (0, 1)
+    assert 'another snapshot or restore has it' in second.err
+    assert all(left)
+    assert hotsnap.world.untouched()
+    assert hotsnap.left() == []
+
+
 def test_without_wait_the_command_returns_when_the_cut_stands(hotsnap):
     ran = hotsnap.run(*CREATE, '-f', 'json', SAVE_S='2')
 
