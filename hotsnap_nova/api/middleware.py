@@ -19,7 +19,7 @@ LOG = logging.getLogger(__name__)
 
 #: As Nova's routes, with and without a project's id.
 _OURS = re.compile(r'(/[0-9a-f-]+)?/(os-server-group-snapshots(/.*)?'
-                   r'|os-server-groups/[^/]+/snapshot-check)$')
+                   r'|os-server-groups/[^/]+/snapshot-check)')
 
 
 class Middleware:
@@ -31,7 +31,7 @@ class Middleware:
         self._mutex = threading.Lock()
 
     def __call__(self, environ, start_response):
-        if not _OURS.match(environ.get('PATH_INFO', '')):
+        if not _OURS.fullmatch(environ.get('PATH_INFO', '')):
             return self._application(environ, start_response)
         try:
             router = self._open()

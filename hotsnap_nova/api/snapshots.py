@@ -48,8 +48,10 @@ class SnapshotsController(wsgi.Controller):
     def detail(self, req):
         found = self._list(req, detail=True)
         context = req.environ['nova.context']
+        hosts = {project: authorization.may(context, rules.SHOW_HOST, project)
+                 for project in {each['project_id'] for each in found}}
         return self._view_builder.page(
-            req, [self._view_builder.detail(req, each, self._may_see_hosts(context, each))
+            req, [self._view_builder.detail(req, each, hosts[each['project_id']])
                   for each in found], '/detail')
 
     @wsgi.expected_errors(faults.EXPECTED)
@@ -143,11 +145,9 @@ class SnapshotsController(wsgi.Controller):
             raise exception.InvalidValue(
                 name='marker', reason=f'there is no snapshot {marker}') from exc
 
-    def _may_see_hosts(self, context, snapshot):
-        return authorization.may(context, rules.SHOW_HOST, snapshot['project_id'])
-
     def _shown(self, req, snapshot):
-        hosts = self._may_see_hosts(req.environ['nova.context'], snapshot)
+        hosts = authorization.may(
+            req.environ['nova.context'], rules.SHOW_HOST, snapshot['project_id'])
         return {'server_group_snapshot': self._view_builder.detail(req, snapshot, hosts)}
 
 

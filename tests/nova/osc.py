@@ -11,7 +11,7 @@ import logging
 from unittest import mock
 
 from openstackclient import shell
-from openstackclient.common import clientmanager
+from osc_lib import clientmanager
 
 from hotsnap_nova import client
 from hotsnap_nova.osc import plugin
