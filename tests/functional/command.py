@@ -34,7 +34,8 @@ class Running(subprocess.Popen):
     def __exit__(self, kind, *error):
         if kind is not None:
             self.kill()
-            self.communicate()
+            for pipe in (self.stdout, self.stderr):
+                pipe.close()     # its children may hold the other ends open
         super().__exit__(kind, *error)
 
 
