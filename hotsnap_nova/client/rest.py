@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from urllib import parse
 
+from keystoneauth1.exceptions import RetriableConnectionFailure
 from openstack import exceptions
 
 from hotsnap_nova.client import records
@@ -135,9 +136,9 @@ class Client:
                 found = self.get(snapshot_id)
             except exceptions.NotFoundException:
                 return None
-            except exceptions.HttpException as exc:
+            except (exceptions.HttpException, RetriableConnectionFailure) as exc:
                 failures += 1
-                if exc.status_code not in _PASSING or failures > _PATIENCE:
+                if failures > _PATIENCE or getattr(exc, 'status_code', 503) not in _PASSING:
                     raise
             else:
                 failures = 0
@@ -219,7 +220,8 @@ def _snapshot(answer):
 
 def _acts(snapshot):
     action = snapshot.last_action
-    return snapshot.status != 'error' and bool(action) and action.status == 'running'
+    return snapshot.status == 'restoring' or (
+        snapshot.status != 'error' and bool(action) and action.status == 'running')
 
 
 def _sound(found, snapshot_id):

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The client for programs, over a real openstacksdk connection."""
 
+import fixtures
 import openstack
 import pytest
 from keystoneauth1 import adapter, session, token_endpoint
+from keystoneauth1 import exceptions as keystone_exceptions
 from openstack import exceptions
 
 from hotsnap_nova import client, exception
@@ -80,6 +82,19 @@ class ClientTest(base.ApiTestCase):
             self.client().wait_until_made(made['id'])
 
         assert len(self.conductor.calls) > 10
+
+    def test_waiting_outlives_an_api_that_restarts(self):
+        made = self.make_snapshot()
+        snapshots = self.client()
+        send, lost = openstack.proxy.Proxy.request, iter([1, 1, 1])
+
+        def request(*args, **kwargs):
+            if next(lost, None):
+                raise keystone_exceptions.ConnectFailure('refused')
+            return send(*args, **kwargs)
+        self.useFixture(fixtures.MonkeyPatch('openstack.proxy.Proxy.request', request))
+
+        assert snapshots.wait_until_made(made['id']).status == 'available'
 
     def test_waiting_does_not_go_on_after_an_error_that_stays(self):
         made = self.make_snapshot()
