@@ -24,6 +24,7 @@ MAX_DELAY_S = 0.2
 CONTROL = 'none'
 _BROKEN_WATCH_S = 4.0
 _MOVES_WITHIN_S = 2.0
+_DELETED_AT_ONCE = 8
 _DISK_KINDS = frozenset({'torn_block', 'missing_block', 'disk_ahead', 'foreign_block',
                          'lost_base', 'io_error', 'bad_read'})
 
@@ -116,6 +117,7 @@ class Rounds:
         self._patience_s = patience_s
         self._numbers = itertools.count(1)
         self._good = ''
+        self._spent: list[str] = []
 
     def run(self, gate: str, delays_s: tuple[float, ...] = (),
             limits: tuple[str, ...] = RAISED_LIMITS) -> Round:
@@ -160,7 +162,7 @@ class Rounds:
         if done.consistent and gate != CONTROL and not self._good:
             self._good = name             # stays, for mend
         elif gate == CONTROL or done.consistent:
-            self.hotsnap.delete(name)
+            self._delete_some(name)
         return done
 
     def mend(self) -> None:
@@ -169,6 +171,13 @@ class Rounds:
         :raises CommandFailed: there is none yet, or it could not be restored
         """
         self.hotsnap.restore(self._good)
+
+    def _delete_some(self, name: str) -> None:
+        """Delete snapshots that nobody needs, many at once: each command takes a while."""
+        self._spent.append(name)
+        if len(self._spent) >= _DELETED_AT_ONCE:
+            self.hotsnap.delete(*self._spent)
+            self._spent.clear()
 
     def _resume(self) -> None:
         domains = [guest.domain for guest in self.group]
