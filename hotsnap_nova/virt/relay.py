@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Links between guests and storage daemons that can always be cut.
 
-See `targets` for why they are there. A link carries bytes and understands none.
+See `targets` for why they are there. A link carries bytes and understands none,
+but for the offer to flush that `nbd` takes out of the negotiation.
 """
 
 import contextlib
@@ -9,6 +10,8 @@ import selectors
 import socket
 import threading
 import time
+
+from hotsnap_nova.virt import nbd
 
 _BUFFER = 256 * 1024
 #: A target that answers nothing for so long, while asked, counts as hung.
@@ -20,9 +23,10 @@ _NEGOTIATION_LIMIT_S = 0.5
 class _Pipe:
     """One direction of a link: at most one buffer on its way."""
 
-    def __init__(self, source: socket.socket, sink: socket.socket):
+    def __init__(self, source: socket.socket, sink: socket.socket, change=bytes):
         self.source = source
         self.sink = sink
+        self.change = change
         self.pending = memoryview(b'')
 
 
@@ -32,7 +36,7 @@ class _Link:
     def __init__(self, name: str, ours: socket.socket, daemon: socket.socket, greeting: bytes):
         self.name = name
         self.request = _Pipe(ours, daemon)
-        self.reply = _Pipe(daemon, ours)
+        self.reply = _Pipe(daemon, ours, nbd.Negotiation().feed)
         self.reply.pending = memoryview(greeting)
         self.limit_s = _NEGOTIATION_LIMIT_S
         self.negotiating = True
@@ -164,7 +168,9 @@ class Relay:
                     return moved
                 if not count:
                     raise EOFError
-                pipe.pending = memoryview(bytes(self._buffer[:count]))
+                pipe.pending = memoryview(pipe.change(bytes(self._buffer[:count])))
+                if not pipe.pending:
+                    continue
             try:
                 sent = pipe.sink.send(pipe.pending)
             except BlockingIOError:
