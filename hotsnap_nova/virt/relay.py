@@ -84,6 +84,7 @@ class Relay:
             if link := self._links.get(name):
                 link.limit_s = HANG_LIMIT_S
                 link.negotiating = False
+                link.reply.change = bytes
                 link.asked_at = None
 
     def failure(self, name: str) -> str | None:
