@@ -99,6 +99,7 @@ def test_the_end_of_a_daemon_ends_its_link_and_no_other(linked):
     relay, qemu, daemon = linked
     other_ours, other_daemon = socket.socketpair()
     other_qemu = relay.add('vdb', other_ours, GREETING)
+    relay.negotiated('vdb')
     other_qemu.settimeout(10)
     assert other_qemu.recv(100) == GREETING
 
