@@ -141,11 +141,12 @@ def test_a_restore_whose_coordinator_died_is_ended_by_the_next(cluster, dies_at,
     real = restores.Restore._do
 
     def do(self, step, *args):
-        real(self, step, *args)
+        done = real(self, step, *args)
         if step == dies_at:
-            monkeypatch.setattr(restores.Restore, '_do', lambda *args: None)
+            monkeypatch.setattr(restores.Restore, '_do', lambda *args: {})
             monkeypatch.setattr(restores.Restore, '_end', lambda *args: None)
             raise KeyboardInterrupt
+        return done
     monkeypatch.setattr(restores.Restore, '_do', do)
     end = restores.Restore._end
     with pytest.raises(KeyboardInterrupt):
