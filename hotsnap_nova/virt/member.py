@@ -322,7 +322,18 @@ class Member:
             if reason := self._relay.failure(disk.target):
                 raise exception.TargetFailed(
                     member=self.guest.name, device=disk.target, reason=reason)
-        return self._disks.progress()
+        try:
+            return self._disks.progress()
+        except exception.TargetFailed as exc:
+            # Where the filter met the failure first, the copy knows only that
+            # the snapshot is broken.
+            reasons = {disk.target: reason for disk in self._disks.disks
+                       if (reason := self._relay.refusal(disk.target))}
+            if not reasons:
+                raise
+            device, reason = next(iter(reasons.items()))
+            raise exception.TargetFailed(
+                member=self.guest.name, device=device, reason=reason) from exc
 
     def _close_files(self) -> records.SavedMember:
         """Everything has been handed over: end the writers and look at the files."""

@@ -32,7 +32,7 @@ from hotsnap_nova import exception
 from hotsnap_nova.virt import monitor, saveimage
 
 _CHUNK = 1 << 20
-_QUEUE_CHUNKS = 24
+_QUEUE_CHUNKS = 4
 STALL_LIMIT_S = 3.0
 _POLL_S = 0.0005
 #: From <asm-generic/socket.h>; Python has no name for it.

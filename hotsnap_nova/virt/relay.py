@@ -2,10 +2,11 @@
 """Links between guests and storage daemons that can always be cut.
 
 See `targets` for why they are there. A link carries bytes and understands none,
-but for the offer to flush that `nbd` takes out of the negotiation.
+but for what `nbd` hears in passing.
 """
 
 import contextlib
+import os
 import selectors
 import socket
 import threading
@@ -36,7 +37,8 @@ class _Link:
     def __init__(self, name: str, ours: socket.socket, daemon: socket.socket, greeting: bytes):
         self.name = name
         self.request = _Pipe(ours, daemon)
-        self.reply = _Pipe(daemon, ours, nbd.Negotiation().feed)
+        self.conversation = nbd.Conversation()
+        self.reply = _Pipe(daemon, ours, self.conversation.feed)
         self.reply.pending = memoryview(greeting)
         self.limit_s = _NEGOTIATION_LIMIT_S
         self.negotiating = True
@@ -84,12 +86,18 @@ class Relay:
             if link := self._links.get(name):
                 link.limit_s = HANG_LIMIT_S
                 link.negotiating = False
-                link.reply.change = bytes
+                link.conversation.transmit()
                 link.asked_at = None
 
     def failure(self, name: str) -> str | None:
         """Why a link was cut by us; None while it is up or was closed in order."""
         return self._failures.get(name)
+
+    def refusal(self, name: str) -> str | None:
+        """Why the daemon first refused a request, in the host's words."""
+        with self._lock:
+            link = self._links.get(name)
+        return os.strerror(link.conversation.error) if link and link.conversation.error else None
 
     def close(self) -> None:
         """Cut every link at once; QEMU's pending writes fail. Repeatable."""

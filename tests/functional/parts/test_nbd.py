@@ -34,23 +34,44 @@ HEARD = conversation(0b1101_0011)
 
 @pytest.mark.parametrize('size', [1, 7, 20, 33, len(SAID)])
 def test_only_the_offer_to_flush_is_taken_out_however_the_bytes_come(size):
-    negotiation = nbd.Negotiation()
+    said = nbd.Conversation()
 
-    heard = b''.join(negotiation.feed(SAID[at:at + size]) for at in range(0, len(SAID), size))
+    heard = b''.join(said.feed(SAID[at:at + size]) for at in range(0, len(SAID), size))
 
     assert heard == HEARD
 
 
 def test_what_follows_the_negotiation_is_left_alone():
-    negotiation = nbd.Negotiation()
+    said = nbd.Conversation()
     later = reply(3, export(0xff)) * 3
 
-    assert negotiation.feed(SAID + later) == HEARD + later
-    assert negotiation.feed(later) == later
+    assert said.feed(SAID + later) == HEARD + later
+    assert said.feed(later) == later
 
 
 def test_what_is_no_negotiation_passes():
-    assert nbd.Negotiation().feed(b'x' * 100) == b'x' * 100
+    assert nbd.Conversation().feed(b'x' * 100) == b'x' * 100
+
+
+SIMPLE = struct.pack('>IIQ', 0x67446698, 0, 1)
+REFUSED = struct.pack('>IIQ', 0x67446698, 28, 2)
+DONE = struct.pack('>IHHQI', 0x668e33ef, 1, 0, 3, 0)
+REFUSED_CHUNK = struct.pack('>IHHQI', 0x668e33ef, 1, 1 << 15 | 1, 4, 9) + struct.pack(
+    '>IH', 5, 3) + b'bad'
+
+
+@pytest.mark.parametrize(('replies', 'error'), [
+    (SIMPLE + DONE, None), (SIMPLE + REFUSED + DONE, 28), (DONE + REFUSED_CHUNK + REFUSED, 5),
+    (b'no reply at all, but long enough' + REFUSED, None)])
+@pytest.mark.parametrize('size', [1, 5, 1000])
+def test_the_first_refusal_is_heard_and_nothing_is_changed(replies, error, size):
+    said = nbd.Conversation()
+    whole = SAID + replies
+
+    heard = b''.join(said.feed(whole[at:at + size]) for at in range(0, len(whole), size))
+
+    assert heard == HEARD + replies
+    assert said.error == error
 
 
 def test_a_real_daemon_offers_no_flush_through_a_relay(tmp_path):
