@@ -167,6 +167,9 @@ class Member:
             self._mark('devices')
             self._memory.wait_protected(_PROTECT_TIMEOUT_S)
             self._mark('memory')
+            # Resuming writes to the guest's memory, page by page as QEMU gets
+            # rid of them: for as long as it takes, fast.
+            self._sink.hurry()
             self._require_stopped()
         except BaseException as exc:
             # Where the store failed, QEMU knows only that its socket was closed.
@@ -183,6 +186,7 @@ class Member:
         else:
             self._resume()
         self._mark('resume')
+        self._sink.hurry(False)
 
     def _mark(self, step: str) -> None:
         self._marks.append((step, time.monotonic_ns()))

@@ -15,6 +15,7 @@ needed to end the pauses. It never stops altogether: whatever lets a guest run,
 we or the guardian, waits inside QEMU for writes to that guest's memory, under
 QEMU's big lock; with a full socket that nobody reads, QEMU and then libvirt would
 be stuck (seen with a reader that began to read only when the guest ran again).
+For the moment of the resumption it reads fast, for each such write waits for it.
 """
 
 import contextlib
@@ -37,7 +38,7 @@ STALL_LIMIT_S = 3.0
 _POLL_S = 0.0005
 #: From <asm-generic/socket.h>; Python has no name for it.
 _SO_SNDBUFFORCE = 32
-_SOCKET_BYTES = 16 << 20
+_SOCKET_BYTES = 1 << 20
 _GENTLE_CHUNK = 128 * 1024
 _GENTLE_SLEEP_S = 0.002
 
@@ -85,9 +86,9 @@ class MemorySink:
         self._reader.start()
         self._writer.start()
 
-    def hurry(self) -> None:
-        """Every member is recorded: read as fast as QEMU writes."""
-        self._gentle = False
+    def hurry(self, on: bool = True) -> None:
+        """Read as fast as QEMU writes; or, with False, gently again."""
+        self._gentle = not on
 
     @property
     def failure(self) -> str | None:

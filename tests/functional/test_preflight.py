@@ -6,6 +6,7 @@ On paper for what cannot run here, on real guests for what can.
 
 import subprocess
 
+import libvirt
 import pytest
 
 from hotsnap_nova.virt import guest, preflight
@@ -243,7 +244,7 @@ def test_the_verdict_on_a_real_guest_comes_before_anything_is_touched(odd, user)
 def test_a_block_job_in_flight_refuses_a_real_guest(odd, user, tmp_path):
     target = tmp_path / 'copy.qcow2'
     odd.plain.domain.blockCopy('vda', f'''<disk type='file'><source file='{target}'/>
-        <driver type='qcow2'/></disk>''')
+        <driver type='qcow2'/></disk>''', flags=libvirt.VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB)
     try:
         outcome = user.create('busy', [odd.plain])
 
