@@ -35,6 +35,7 @@ from hotsnap_nova.virt import monitor, saveimage
 _CHUNK = 1 << 20
 _QUEUE_CHUNKS = 4
 STALL_LIMIT_S = 3.0
+_TRY_S = 0.1
 _POLL_S = 0.0005
 #: From <asm-generic/socket.h>; Python has no name for it.
 _SO_SNDBUFFORCE = 32
@@ -141,13 +142,15 @@ class MemorySink:
                     self._whole.set()
                     return
                 self.received_bytes += len(chunk)
-                stalled_since = time.monotonic()
+                # Counted, not timed: this process may itself have stood still.
+                tries = max(1, round(STALL_LIMIT_S / _TRY_S))
                 while not self._closing.is_set():
                     try:
-                        self._chunks.put(chunk, timeout=0.1)
+                        self._chunks.put(chunk, timeout=_TRY_S)
                         break
                     except queue.Full:
-                        if time.monotonic() - stalled_since > STALL_LIMIT_S:
+                        tries -= 1
+                        if not tries:
                             self._fail(f'nothing could be written for {STALL_LIMIT_S:g} s')
         finally:
             # Closing alone would not do: the guardian has a copy.
