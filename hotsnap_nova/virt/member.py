@@ -30,6 +30,8 @@ _EVENT_TIMEOUT_S = 5.0
 _SAVE_POLL_S = 0.05
 #: A disk copy that makes no progress for so long counts as hung.
 _COPY_STALL_S = 15.0
+#: What a copy is told of a snapshot that the filter gave up.
+_BROKEN = 'Permission denied'
 
 
 class Member:
@@ -334,7 +336,10 @@ class Member:
             reasons = {disk.target: reason for disk in self._disks.disks
                        if (reason := self._relay.refusal(disk.target))}
             if not reasons:
-                raise
+                if exc.kwargs.get('reason') != _BROKEN:
+                    raise
+                reasons = {exc.kwargs['device']: 'copying what a guest was about to overwrite '
+                                                 'failed or took too long'}
             device, reason = next(iter(reasons.items()))
             raise exception.TargetFailed(
                 member=self.guest.name, device=device, reason=reason) from exc

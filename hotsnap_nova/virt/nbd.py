@@ -33,6 +33,9 @@ _SIMPLE_MAGIC = 0x67446698
 #: Magic, flags, type, handle and length of one chunk of a structured reply.
 _CHUNK = struct.Struct('>IHH8xI')
 _CHUNK_MAGIC = 0x668e33ef
+#: The same with extended headers, which QEMU prefers: offset, then length.
+_EXTENDED = struct.Struct('>IHH8x8xQ')
+_EXTENDED_MAGIC = 0x6e8a278c
 _ERROR_TYPE = 1 << 15
 
 
@@ -108,15 +111,18 @@ class _Replies:
         if magic == _SIMPLE_MAGIC:
             self._note(error)
             return _SIMPLE.size
-        magic, _flags, kind, length = _CHUNK.unpack_from(self._pending)
-        if magic != _CHUNK_MAGIC:
+        form = {_CHUNK_MAGIC: _CHUNK, _EXTENDED_MAGIC: _EXTENDED}.get(magic)
+        if form is None:
             self._lost, self._pending = True, b''
             return 0
-        if len(self._pending) < _CHUNK.size + length:
+        if len(self._pending) < form.size:
+            return 0
+        _magic, _flags, kind, length = form.unpack_from(self._pending)
+        if len(self._pending) < form.size + length:
             return 0
         if kind & _ERROR_TYPE and length >= 4:
-            self._note(struct.unpack_from('>I', self._pending, _CHUNK.size)[0])
-        return _CHUNK.size + length
+            self._note(struct.unpack_from('>I', self._pending, form.size)[0])
+        return form.size + length
 
     def _note(self, error: int) -> None:
         if error and self.error is None:

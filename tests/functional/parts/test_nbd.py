@@ -58,9 +58,12 @@ REFUSED = struct.pack('>IIQ', 0x67446698, 28, 2)
 DONE = struct.pack('>IHHQI', 0x668e33ef, 1, 0, 3, 0)
 REFUSED_CHUNK = struct.pack('>IHHQI', 0x668e33ef, 1, 1 << 15 | 1, 4, 9) + struct.pack(
     '>IH', 5, 3) + b'bad'
+REFUSED_EXTENDED = struct.pack('>IHHQQQ', 0x6e8a278c, 1, 1 << 15 | 1, 5, 0, 9) + struct.pack(
+    '>IH', 28, 3) + b'bad'
 
 
 @pytest.mark.parametrize(('replies', 'error'), [
+    (struct.pack('>IHHQQQ', 0x6e8a278c, 1, 0, 3, 0, 0) * 2 + REFUSED_EXTENDED + DONE, 28),
     (SIMPLE + DONE, None), (SIMPLE + REFUSED + DONE, 28), (DONE + REFUSED_CHUNK + REFUSED, 5),
     (b'no reply at all, but long enough' + REFUSED, None)])
 @pytest.mark.parametrize('size', [1, 5, 1000])
