@@ -94,7 +94,7 @@ class SnapshotsController(wsgi.Controller):
     @wsgi.action('verify')
     @validation.schema(schemas.VERIFY)
     @faults.translated
-    def _verify(self, req, id, body):    # noqa: ARG002
+    def _verify(self, req, id, body):    # noqa: ARG002  Nova's action routes pass it
         conductor, _ = self._open(req, id, rules.VERIFY)
         conductor.verify(id)
 
@@ -103,7 +103,7 @@ class SnapshotsController(wsgi.Controller):
     @wsgi.action('abort')
     @validation.schema(schemas.ABORT)
     @faults.translated
-    def _abort(self, req, id, body):    # noqa: ARG002
+    def _abort(self, req, id, body):    # noqa: ARG002  Nova's action routes pass it
         conductor, _ = self._open(req, id, rules.ABORT)
         conductor.abort(id)
 

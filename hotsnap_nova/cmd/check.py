@@ -43,7 +43,7 @@ class Recover(base.Lister):
 
     examples = '  hotsnap recover\n'
 
-    def take_action(self, args):    # noqa: ARG002
+    def take_action(self, args):    # noqa: ARG002  cliff passes it
         with self.app.open_services() as services:
             snapshots = services.open()
             rows = []

@@ -85,7 +85,7 @@ class Shell(app.App):
                             help='folder for snapshots (default: store in the state folder)')
         return parser
 
-    def initialize_app(self, argv):    # noqa: ARG002
+    def initialize_app(self, argv):    # noqa: ARG002  cliff passes it
         from oslo_config import cfg
         config = cfg.CONF
         conf.register(config)

@@ -64,7 +64,7 @@ class _Window:
     def __init__(self, guest: Guest, guests: int):
         pid = guest.pid
         self._bytes = counters.table_bytes(guests)
-        self._memory = open(f'/proc/{pid}/mem', 'rb', buffering=0)  # noqa: SIM115
+        self._memory = open(f'/proc/{pid}/mem', 'rb', buffering=0)  # noqa: SIM115  see close
         addresses = re.findall(r'LAB table (0x[0-9a-f]+)', guest.console.read_text())
         for start in _mappings(pid, guest.spec.memory_mb << 20):
             for address in reversed(addresses):

@@ -19,7 +19,10 @@ HOSTILE_NAMES = ['', '.', '..', '../x', 'a/b', '/etc', '.hidden', 'a\0b', 'a b',
 
 
 class StoreSuite:
-    """The promises of ``storage.base.Store``, one a test."""
+    """The promises of ``storage.base.Store``, one a test.
+
+    Each store says below how to damage what it keeps: a store's own class has no such thing.
+    """
 
     def overwrite(self, store, snapshot_id, member, file, content):
         raise NotImplementedError
