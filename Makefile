@@ -9,6 +9,7 @@ MAKEFLAGS += --no-print-directory
 
 CORE := .venv/core/bin/python
 LAB := .venv/lab/bin/python
+NOVA := .venv/nova/bin/python
 BIN := .venv/core/base/bin
 
 CORE_TESTS := tests/unit tests/protocol tests/property tests/explore
@@ -26,10 +27,11 @@ demo: lab-ready ## three guests: hot snapshot, kill -9, restore, verdict; then w
 	$(LAB) -m tests.demo $(ARGS)
 
 .PHONY: test
-test: ## everything: lint, test-core, test-mutants, test-functional
+test: ## everything: lint, test-core, test-mutants, test-nova, test-functional
 	$(MAKE) lint
 	$(MAKE) test-core
 	$(MAKE) test-mutants
+	$(MAKE) test-nova
 	$(MAKE) test-functional
 
 .PHONY: test-core
@@ -39,6 +41,10 @@ test-core: core-ready ## what needs neither root nor QEMU: units, protocol, expl
 .PHONY: test-mutants
 test-mutants: core-ready ## each rule of the protocol broken on purpose, and caught
 	$(CORE) -m pytest $(PYTEST_OPTIONS) -n 2 $(or $(TESTS),tests/mutants)
+
+.PHONY: test-nova
+test-nova: nova-ready ## Nova's API with ours in it, through Nova's own fixtures
+	$(NOVA) -m pytest $(PYTEST_OPTIONS) -n 2 $(or $(TESTS),tests/nova)
 
 .PHONY: test-functional
 test-functional: lab-ready ## real guests on real QEMU; as root
@@ -77,3 +83,7 @@ core-ready:
 .PHONY: lab-ready
 lab-ready:
 	@tools/setup lab
+
+.PHONY: nova-ready
+nova-ready:
+	@tools/setup nova

@@ -25,6 +25,8 @@ DISTRIBUTIONS = {'libvirt': 'libvirt-python', 'libvirt_qemu': 'libvirt-python',
                  'oslo_messaging': 'oslo-messaging', 'oslo_service': 'oslo-service'}
 #: Ours, and the launchers that need none of us to be imported.
 OURS = {'hotsnap_nova', 'tests'}
+REQUIREMENTS = ('requirements.txt', 'test-requirements.txt', 'lab-requirements.txt',
+                'nova-requirements.txt', 'cloud-requirements.txt')
 
 
 def declared(*files):
@@ -74,8 +76,7 @@ def test_everything_declared_is_imported():
 
 
 def test_everything_tests_import_is_declared():
-    known = set(declared('requirements.txt', 'test-requirements.txt', 'lab-requirements.txt',
-                         'nova-requirements.txt'))
+    known = set(declared(*REQUIREMENTS))
 
     assert {name: place for name, place in imported(ROOT / 'tests').items()
             if name not in known} == {}
@@ -84,8 +85,7 @@ def test_everything_tests_import_is_declared():
 def test_every_requirement_is_pinned_to_a_version_it_allows():
     pins = declared('constraints.txt')
 
-    for name, requirement in declared(
-            'requirements.txt', 'test-requirements.txt', 'lab-requirements.txt').items():
+    for name, requirement in declared(*REQUIREMENTS).items():
         (pin,) = pins[name].specifier
         assert pin.operator == '=='
         assert requirement.specifier.contains(pin.version), name
@@ -96,7 +96,7 @@ def test_what_runs_here_is_what_is_pinned():
         try:
             version = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            continue    # of the lab
+            continue    # of a larger profile
         assert pin.specifier.contains(version), f'{name} {version}'
 
 
@@ -171,4 +171,4 @@ def test_setup_refuses_what_it_does_not_know(arguments):
     done = subprocess.run([ROOT / 'tools' / 'setup', *arguments], capture_output=True, text=True)
 
     assert done.returncode == 2
-    assert 'tools/setup core|lab' in done.stderr
+    assert 'tools/setup core|lab|nova|cloud' in done.stderr
