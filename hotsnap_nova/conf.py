@@ -41,8 +41,8 @@ OPTIONS = (
              'store.'),
     cfg.IntOpt(
         'restore_keep_hours', default=24, min=0,
-        help='Hours for which the disks replaced by a restore are kept for an undo. 0: not at '
-             'all. Lower it where space is short.'),
+        help='Hours for which the disks replaced by a restore are kept beside the new ones, for '
+             'an undo by hand. 0: not at all. Lower it where space is short.'),
     cfg.IntOpt(
         'lease_s', default=30, min=5,
         help='Seconds a coordinator owns a snapshot without renewing; after that another takes '

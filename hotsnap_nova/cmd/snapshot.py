@@ -90,7 +90,7 @@ class Restore(base.Command):
     """Bring all members back to the cut.
 
     Digests are proved and files placed before anything is stopped. The disks
-    that are replaced are kept aside (restore_keep_hours).
+    that are replaced are kept aside (restore_keep_hours, 24 if not configured).
     """
 
     examples = '  hotsnap snapshot restore nightly\n  hotsnap snapshot restore nightly --paused\n'

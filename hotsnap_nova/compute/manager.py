@@ -8,7 +8,7 @@ import oslo_messaging
 from oslo_log import log as logging
 
 from hotsnap_nova import exception, rpc
-from hotsnap_nova.compute import locks, participants, restores, tasks
+from hotsnap_nova.compute import expiry, locks, participants, restores, tasks
 from hotsnap_nova.compute.rpcapi import VERSION
 from hotsnap_nova.protocol import wire
 from hotsnap_nova.storage import base
@@ -35,6 +35,7 @@ class ComputeManager:
             host, engine, store, state_path, domain_locks)
         self._restores = restores.Restores(engine, store, self._participants.domain_locks)
         self._tasks = tasks.Tasks()
+        self._expiry = expiry.Expiry(engine.drop_expired)
 
     def start(self) -> tuple[str, ...]:
         """Clean up after processes that died; ids of the snapshots they left."""
@@ -42,9 +43,11 @@ class ComputeManager:
         found = self._participants.start()
         for snapshot in found:
             LOG.warning('Cleaned up after snapshot %s, which a process left', snapshot)
+        self._expiry.start()
         return found
 
     def stop(self) -> None:
+        self._expiry.stop()
         self._participants.close()
         self._engine.close()
 

@@ -117,6 +117,13 @@ class DomainXml:
         return tuple(_disk(element) for element in self.root.iterfind('./devices/disk'))
 
     @property
+    def files(self) -> tuple[str, ...]:
+        """Paths of all that is named as a disk's source, the chains below included."""
+        return tuple(source.get('file') or source.get('dev')
+                     for source in self.root.iterfind('./devices/disk//source')
+                     if source.get('file') or source.get('dev'))
+
+    @property
     def nics(self) -> tuple[NicXml, ...]:
         return tuple(_nic(element) for element in self.root.iterfind('./devices/interface'))
 

@@ -4,17 +4,21 @@
 Beside the image, named after the restore::
 
     <image>.hotsnap-new-<restore>    the disk of the cut, being made or ready
-    <image>.hotsnap-kept-<restore>   the disk that was replaced
+    <image>.hotsnap-old-<restore>    the disk that was replaced, while the restore may be undone
+    <image>.hotsnap-kept-<restore>   the same, once the restore is over: it may expire
 
 The names alone say what was done, so an undo needs no journal. At no instant
 is the image's own path without a disk.
 """
 
 import contextlib
+import fcntl
 import glob
+import json
 import os
 import subprocess
 import time
+from collections.abc import Callable
 
 from hotsnap_nova import exception
 
@@ -24,7 +28,7 @@ class Replacement:
 
     :param path: of the image the domain uses
     :param form: the image's format, as the domain has it
-    :ivar kept: where the disk that was replaced is, if it was
+    :ivar old: where the disk that was replaced is, if it was and the restore is not over
     """
 
     def __init__(self, member: str, path: str, form: str, restore_id: str):
@@ -32,7 +36,8 @@ class Replacement:
         path = self._path = os.path.realpath(path)
         self._form = form
         self._new = f'{path}.hotsnap-new-{restore_id}'
-        self.kept = f'{path}.hotsnap-kept-{restore_id}'
+        self.old = f'{path}.hotsnap-old-{restore_id}'
+        self._kept = f'{path}.hotsnap-kept-{restore_id}'
 
     def prepare(self, source: str) -> None:
         """Make the disk of the cut from ``source`` (qcow2, only read), durably."""
@@ -65,36 +70,85 @@ class Replacement:
                 member=self._member, device=self._path,
                 reason='the disk of the cut is no longer there')
         with contextlib.suppress(FileExistsError, FileNotFoundError):
-            os.link(self._path, self.kept)
+            os.link(self._path, self.old)
         os.replace(self._new, self._path)
         _sync(os.path.dirname(self._path))
 
     @property
     def swapped(self) -> bool:
         """Whether the image's path may hold the disk of the cut."""
-        return os.path.exists(self.kept)
+        return os.path.exists(self.old)
 
     def undo(self) -> None:
         """The old disk is back, whatever was done. Repeatable."""
-        if os.path.exists(self.kept):
-            if os.path.exists(self._path) and os.path.samefile(self.kept, self._path):
-                os.unlink(self.kept)
+        if os.path.exists(self.old):
+            if os.path.exists(self._path) and os.path.samefile(self.old, self._path):
+                os.unlink(self.old)
             else:
-                os.replace(self.kept, self._path)
+                os.replace(self.old, self._path)
             _sync(os.path.dirname(self._path))
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._new)
 
     def finish(self, keep_hours: float) -> None:
-        """Drop disks that were kept aside for longer than ``keep_hours``."""
+        """The restore is over: its replaced disk counts as kept from now on. Repeatable.
+
+        :param keep_hours: 0 drops it at once
+        """
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._new)
+        if not os.path.exists(self.old):
+            return
+        if not keep_hours:
+            os.unlink(self.old)
+            return
+        os.utime(self.old)
+        os.replace(self.old, self._kept)
+        _sync(os.path.dirname(self._path))
+
+
+def expire(image: str, keep_hours: float, is_used: Callable[[str], bool]) -> tuple[str, ...]:
+    """Drop disks that restores replaced beside ``image`` and kept for long enough.
+
+    Those of a restore that may still be undone have another name, and are not
+    looked at.
+
+    :param is_used: whether somebody has use for the file at a path
+    :returns: paths of what was dropped
+    """
+    dropped = []
+    for kept in sorted(glob.glob(f'{glob.escape(os.path.realpath(image))}.hotsnap-kept-*')):
         with contextlib.suppress(FileNotFoundError):
-            os.utime(self.kept)  # from now on it counts as kept
-        for kept in glob.glob(f'{glob.escape(self._path)}.hotsnap-kept-*'):
-            with contextlib.suppress(FileNotFoundError):
-                if time.time() - os.stat(kept).st_mtime >= keep_hours * 3600:
-                    os.unlink(kept)
+            if time.time() - os.stat(kept).st_mtime < keep_hours * 3600 or is_used(kept):
+                continue
+            if _unlink_unopened(kept):
+                dropped.append(kept)
+    return tuple(dropped)
+
+
+def chain(path: str) -> tuple[str, ...]:
+    """The image and all below it; the image alone where it cannot be read."""
+    shown = subprocess.run(
+        ['qemu-img', 'info', '-U', '--backing-chain', '--output', 'json', path],
+        capture_output=True, text=True, check=False)
+    below = json.loads(shown.stdout) if not shown.returncode else ()
+    return tuple(os.path.realpath(each) for each in (
+        path, *(image['filename'] for image in below)))
+
+
+def _unlink_unopened(path: str) -> bool:
+    """Whether the file was removed: no QEMU, and no tool of its, has it open.
+
+    They hold locks on bytes of every image they have open, where the file
+    system has locks.
+    """
+    with open(path, 'r+b') as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        os.unlink(path)
+    return True
 
 
 def overlay(member: str, base: str, path: str) -> None:

@@ -9,6 +9,7 @@ guest cannot be un-stopped, and its disk is as it left it.
 
 import concurrent.futures
 import contextlib
+import functools
 import os
 import tempfile
 import time
@@ -125,7 +126,7 @@ class Restorer:
                         # worked on the disk of the cut since. The old one stays
                         # aside.
                         kept += [f'{found.name} runs on the disk of the cut; the old one is '
-                                 f'{placed.kept}' for placed in replaced if placed.swapped]
+                                 f'{placed.old}' for placed in replaced if placed.swapped]
                         continue
                     found.destroy()
                 for placed in replaced:
@@ -134,6 +135,40 @@ class Restorer:
         for each in kept:
             LOG.warning('Not undone: %s', each)
         return tuple(kept)
+
+    def drop_expired(self) -> tuple[str, ...]:
+        """Drop disks that restores replaced more than ``keep_hours`` ago.
+
+        They are looked for beside the disks of every domain defined here; what
+        is a disk of one, or below one, stays.
+
+        :returns: paths of what was dropped
+        """
+        definitions = tuple(self._definitions())
+
+        @functools.cache
+        def used():    # asked for only where something is due
+            return {below for definition in definitions for path in definition.files
+                    for below in replacement.chain(path)}
+        dropped = ()
+        for image in sorted({os.path.realpath(disk.path) for definition in definitions
+                             for disk in definition.disks
+                             if disk.writable and disk.kind == 'file' and disk.path}):
+            try:
+                dropped += replacement.expire(image, self.keep_hours, lambda kept: kept in used())
+            except OSError as exc:
+                LOG.warning('Disks kept beside %(image)s cannot be dropped: %(error)s',
+                            {'image': image, 'error': exc})
+        return dropped
+
+    def _definitions(self):
+        """Of every domain, as it runs and as it would start."""
+        for each in self._libvirt().listAllDomains():
+            # It may go away, or be busy ending, while we ask.
+            with contextlib.suppress(exception.HotsnapError):
+                found = self._guest(each.UUIDString())
+                yield domain.DomainXml(found.full_xml())
+                yield domain.DomainXml(found.xml(live=False))
 
     def _replacements(self, work, member):
         """(source, replacement) of each disk the snapshot has and the domain still has."""

@@ -75,6 +75,7 @@ class Engine:
     :ivar calls: names of methods, in order
     :ivar discarded: (snapshot id, names of members) of each `discard`
     :ivar save_s: how long a member's save takes
+    :ivar kept: paths of disks that a restore replaced; all have expired
     """
 
     def __init__(self, world, pause_ms=5.0):
@@ -84,6 +85,7 @@ class Engine:
         self.discarded = []
         self.pause_ms = pause_ms
         self.save_s = 0.0
+        self.kept = ()
         self._closed_ns = {}
         self._ended = set()
         self._event = threading.Condition()
@@ -230,6 +232,10 @@ class Engine:
                 if guest['stopped_by']:
                     guest['state'] = 'running'
                 guest.update(left=[], closed_by='', stopped_by='')
+
+    def drop_expired(self):
+        dropped, self.kept = self.kept, ()
+        return dropped
 
     def close(self):
         self.calls.append('close')

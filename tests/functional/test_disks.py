@@ -53,6 +53,25 @@ def test_every_disk_agrees_with_memory_in_the_archive_and_after_a_restore(
     assert witness.errors() == []
 
 
+def test_replaced_disks_expire_at_a_later_command_and_no_sooner(many, tmp_path):
+    user = Hotsnap(many.uri, tmp_path)
+    guest = many.guest
+    assert user.create('replaced', [guest]).status == 0
+    assert user.run('snapshot', 'restore', 'replaced').status == 0
+    kept = sorted(guest.folder.glob('*.hotsnap-kept-*'))
+    assert len(kept) >= len(DISKS)
+    os.utime(kept[0], (0, 0))
+
+    recovered = user.run('recover')
+
+    assert recovered.status == 0, recovered.errors
+    assert not kept[0].exists()
+    assert all(each.exists() for each in kept[1:])
+    assert list(guest.folder.glob('*.hotsnap-old-*')) == []
+    acked = guest.counters().disks[0].acked
+    assert until(lambda: guest.counters().disks[0].acked > acked + 10)
+
+
 def test_zero_pages_and_holes_cost_no_space(many, tmp_path):
     user = Hotsnap(many.uri, tmp_path)
     guest = many.guest

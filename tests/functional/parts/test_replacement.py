@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A disk is replaced, and its predecessor comes back, whatever happens in between."""
+"""A disk is replaced, and its predecessor comes back, whatever happens in between.
+
+Once the restore is over it is kept as long as configured, and then dropped.
+"""
 
 import os
 import subprocess
+import time
 
 import pytest
 
 from hotsnap_nova import exception
-from hotsnap_nova.virt import replacement
+from hotsnap_nova.virt import domain, replacement, restore
 
 
 @pytest.fixture
@@ -48,8 +52,8 @@ def test_swapping_puts_the_cut_in_place_and_keeps_the_old(image, source):
 
     assert image.read_bytes()[:2] == b'\xcc\xcc'
     assert image.stat().st_mode & 0o777 == 0o640
-    kept = image.parent / 'disk.raw.hotsnap-kept-r1'
-    assert kept.read_bytes() == b'\xaa' * (1 << 20)
+    old = image.parent / 'disk.raw.hotsnap-old-r1'
+    assert old.read_bytes() == b'\xaa' * (1 << 20)
 
 
 @pytest.mark.parametrize('steps', [(), ('prepare',), ('prepare', 'swap'),
@@ -68,7 +72,7 @@ def test_an_undo_restores_the_old_disk_after_any_step_and_twice(image, source, s
 
 def test_an_undo_after_a_crash_between_keeping_and_replacing(image, source):
     make(image).prepare(source)
-    os.link(image, f'{image}.hotsnap-kept-r1')    # the crash comes here
+    os.link(image, f'{image}.hotsnap-old-r1')    # the crash comes here
 
     make(image).undo()
 
@@ -110,3 +114,111 @@ def test_a_copy_is_private_while_it_is_made(image, source):
 
     new = image.parent / 'disk.raw.hotsnap-new-r1'
     assert new.stat().st_mode & 0o777 == 0o600
+
+
+# -- kept disks expire --------------------------------------------------------------------------
+
+class Restorer(restore.Restorer):
+    """With domains that are their XML, a disk's path each and what else it has."""
+
+    keep_hours = 24.0
+
+    def __init__(self, *domains):
+        self._domains = domains
+
+    def _definitions(self):
+        for path, more in self._domains:
+            yield domain.DomainXml(
+                '<domain><devices><disk type="file" device="disk"><driver type="raw"/>'
+                f'<source file="{path}"/>{more}<target dev="vda"/></disk></devices></domain>')
+
+
+def replace(image, source, restore_id='r1', age_hours=25.0):
+    """Do a whole restore of the image, so many hours ago; the kept disk."""
+    placed = make(image, restore_id)
+    placed.prepare(source)
+    placed.swap()
+    placed.finish(24)
+    kept = image.parent / f'disk.raw.hotsnap-kept-{restore_id}'
+    when = time.time() - age_hours * 3600
+    os.utime(kept, (when, when))
+    return kept
+
+
+def test_a_disk_kept_for_long_enough_is_dropped_and_a_younger_one_stays(image, source):
+    old, young = replace(image, source, 'r1'), replace(image, source, 'r2', age_hours=23)
+
+    assert Restorer((image, '')).drop_expired() == (str(old),)
+
+    assert not old.exists()
+    assert young.exists()
+    assert image.exists()
+
+
+def test_the_time_counts_from_the_end_of_the_restore(image, source):
+    os.utime(image, (0, 0))    # nothing was written for years
+    placed = make(image)
+    placed.prepare(source)
+    placed.swap()
+    placed.finish(24)
+    placed.finish(24)
+
+    assert Restorer((image, '')).drop_expired() == ()
+    assert (image.parent / 'disk.raw.hotsnap-kept-r1').exists()
+
+
+@pytest.mark.parametrize('steps', [1, 2])
+def test_a_disk_whose_restore_is_not_over_never_expires(image, source, steps):
+    os.utime(image, (0, 0))
+    placed = make(image)
+    placed.prepare(source)
+    os.link(image, placed.old) if steps == 1 else placed.swap()
+
+    assert Restorer((image, '')).drop_expired() == ()
+
+    make(image).undo()
+    assert image.read_bytes() == b'\xaa' * (1 << 20)
+
+
+def test_a_disk_that_a_domain_names_never_expires(image, source):
+    kept = replace(image, source)
+
+    assert Restorer((image, ''), (kept, '')).drop_expired() == ()
+    assert Restorer((image, f'<backingStore type="file"><source file="{kept}"/></backingStore>')
+                    ).drop_expired() == ()
+    assert kept.exists()
+
+
+def test_a_disk_below_a_domains_overlay_never_expires(image, source, tmp_path):
+    kept = replace(image, source)
+    overlay = tmp_path / 'undo.qcow2'
+    subprocess.run(['qemu-img', 'create', '-q', '-f', 'qcow2', '-F', 'raw', '-b', kept, overlay],
+                   check=True)
+
+    assert Restorer((image, ''), (overlay, '')).drop_expired() == ()
+    assert kept.exists()
+
+
+def test_a_disk_that_is_open_in_qemu_never_expires(image, source):
+    kept = replace(image, source)
+    with subprocess.Popen(['qemu-io', '-f', 'raw', '-r', kept], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE) as reader:
+        reader.stdin.write(b'read 0 512\n')
+        reader.stdin.flush()
+        reader.stdout.readline()    # it is open
+
+        assert Restorer((image, '')).drop_expired() == ()
+
+        reader.stdin.close()
+    assert Restorer((image, '')).drop_expired() == (str(kept),)
+
+
+def test_a_disk_that_cannot_be_dropped_keeps_no_other_from_it(image, source, tmp_path):
+    other = tmp_path / 'other' / 'disk.raw'
+    other.parent.mkdir()
+    other.write_bytes(b'\xaa' * (1 << 20))
+    (image.parent / 'disk.raw.hotsnap-kept-folder').mkdir()
+    os.utime(image.parent / 'disk.raw.hotsnap-kept-folder', (0, 0))
+    kept = replace(other, source)
+
+    assert Restorer((image, ''), (other, '')).drop_expired() == (str(kept),)
