@@ -59,10 +59,12 @@ bench: lab-ready ## pause, hold and their parts over memory sizes; as root
 	$(LAB) -m tests.bench $(ARGS)
 
 .PHONY: lint
-lint: core-ready ## ruff, hacking, shellcheck, release notes, and which layer imports which
+lint: core-ready ## ruff, hacking, shellcheck, bashate, release notes, and which layer imports which
 	$(BIN)/ruff check --quiet .
 	$(CORE) -m flake8 hotsnap_nova tests setup.py
 	$(BIN)/shellcheck $$(git ls-files | xargs -r grep -lE '^#!/bin/(ba)?sh' --)
+	$(BIN)/shellcheck --shell bash devstack/settings
+	$(BIN)/bashate --ignore E005,E006 --error E042 devstack/settings devstack/plugin.sh devstack/lib/*
 	$(BIN)/reno -q lint
 	$(CORE) -m pytest -q --no-header tests/unit/test_layers.py
 
