@@ -12,7 +12,8 @@
 
 What goes wrong is raised as openstacksdk raises it for its own services
 (``openstack.exceptions``): BadRequestException, ForbiddenException,
-NotFoundException, ConflictException, HttpException for the rest;
+NotFoundException, ConflictException, HttpException for the rest; EndpointNotFound
+where the compute service has no such routes;
 DuplicateResource for an ambiguous name; ResourceFailure and ResourceTimeout
 from waiting. `error_code` tells which of our errors it was.
 """

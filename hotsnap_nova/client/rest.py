@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The routes, and waiting for what they begin."""
 
-import contextlib
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from urllib import parse
 
@@ -54,8 +54,11 @@ class Client:
 
         :raises NotFoundException, DuplicateResource:
         """
-        with contextlib.suppress(exceptions.NotFoundException):
-            return self.get(name_or_id)
+        if is_id(name_or_id):
+            try:
+                return self.get(name_or_id)
+            except exceptions.NotFoundException:
+                pass    # a name may look like an id
         found = list(self.list(name=name_or_id))
         if not found:
             raise exceptions.NotFoundException(f'No snapshot found for {name_or_id}')
@@ -194,8 +197,21 @@ class Client:
         answer = self._compute.request(
             path, method, params=params or {}, raise_exc=False,
             headers={'Accept': 'application/json'}, **more)
+        if answer.status_code == 404 and _CODE_HEADER not in answer.headers:
+            raise exceptions.EndpointNotFound(
+                'This cloud has no snapshots of server groups: its compute service does not know '
+                f'{_ALL}')
         exceptions.raise_from_response(answer)
         return answer.json() if answer.content else None
+
+
+def is_id(name_or_id: str) -> bool:
+    """Whether it may be the id of a snapshot or group."""
+    try:
+        uuid.UUID(name_or_id)
+    except ValueError:
+        return False
+    return True
 
 
 def _one(snapshot_id):

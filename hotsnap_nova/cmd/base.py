@@ -32,7 +32,7 @@ class _Explained:
         except exception.HotsnapError as exc:
             if self.app.options.debug:
                 raise
-            self.app.stderr.write(f'hotsnap: {self.app.explain(exc)}\n')
+            self.app.complain(exc)
             return FAILED
         except interrupts.Interrupted as exc:
             self.app.stderr.write(f'hotsnap: {exc}\n')

@@ -38,7 +38,7 @@ class Check(base.Lister):
 class Recover(base.Lister):
     """Clean up after processes that died: guests run, gates open, nothing of ours left.
 
-    Every other command does so too; this one does nothing else.
+    Every other command that works with guests does so too; this one does nothing else.
     """
 
     examples = '  hotsnap recover\n'

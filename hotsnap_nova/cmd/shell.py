@@ -26,6 +26,9 @@ REMEDIES = {
     'snapshot_not_found': '`hotsnap snapshot list` shows what there is.',
     'snapshot_damaged': 'Nothing was changed; the snapshot cannot be used.',
     'manifest_damaged': 'Nothing was changed; the snapshot cannot be used.',
+    'guest_changed': 'Try again.',
+    'cut_not_clean': 'Try again while nobody else stops or resumes it.',
+    'not_enough_space': 'Make room, or name another folder with --store.',
     'gate_opened': 'Try again, or raise --max-hold-ms.',
     'cleanup_incomplete': '`hotsnap recover` tries again.',
     'pause_too_long': 'Try again, or raise --max-pause-ms.',
@@ -129,6 +132,10 @@ class Shell(app.App):
         if remedy:
             text = f'{text.rstrip(".")}. {remedy}'
         return text
+
+    def complain(self, error: Exception) -> None:
+        """Print that line on stderr."""
+        self.stderr.write(f'hotsnap: {self.explain(error)}\n')
 
     def _override(self, config):
         given = self.options

@@ -3,8 +3,10 @@
 
 import os
 
+from hotsnap_nova import exception
 from hotsnap_nova.cmd import base, create, view
 
+_STATUSES = ('creating', 'available', 'restoring', 'deleting', 'error')
 _COLUMNS = ('ID', 'Name', 'Status', 'Phase', 'Gate', 'Members', 'Created')
 
 
@@ -37,8 +39,8 @@ class List(base.Lister):
 
     def get_parser(self, prog_name):
         parser = super().get_parser(prog_name)
-        parser.add_argument('--status', help='only those: creating, available, restoring, '
-                                             'deleting, error')
+        parser.add_argument('--status', choices=_STATUSES, metavar='STATUS',
+                            help='only those: ' + ', '.join(_STATUSES))
         return parser
 
     def take_action(self, args):
@@ -113,12 +115,13 @@ class Restore(base.Command):
 class Export(base.Lister):
     """Make files for plain ``virsh restore --xml``: overlays and a domain XML a member.
 
-    The snapshot itself is not changed by what the restored members write.
+    The snapshot itself is not changed by what the restored members write. It
+    has to stay as long as they run: the overlays lie on its disks.
     """
 
     examples = """\
   hotsnap snapshot export nightly /srv/export
-  virsh restore /srv/export/web/memory.save --xml /srv/export/web/domain.xml
+  virsh restore <memory's path, as printed> --xml /srv/export/web.xml
 """
 
     def get_parser(self, prog_name):
@@ -136,9 +139,9 @@ class Export(base.Lister):
 
 
 class Delete(base.Command):
-    """Delete a snapshot."""
+    """Delete snapshots; one that cannot be deleted keeps no other from it."""
 
-    examples = '  hotsnap snapshot delete nightly\n'
+    examples = '  hotsnap snapshot delete nightly\n  hotsnap snapshot delete one two three\n'
 
     def get_parser(self, prog_name):
         parser = super().get_parser(prog_name)
@@ -148,8 +151,14 @@ class Delete(base.Command):
     def take_action(self, args):
         with self.app.open_services() as services:
             snapshots = services.open()
+            failed = 0
             for name in args.snapshot:
-                snapshots.delete(name)
+                try:
+                    snapshots.delete(name)
+                except exception.HotsnapError as exc:
+                    failed += 1
+                    self.app.complain(exc)
+        return base.FAILED if failed else 0
 
 
 class Abort(base.Command):

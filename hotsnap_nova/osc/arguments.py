@@ -4,12 +4,14 @@
 from openstack import exceptions
 from osc_lib.cli import parseractions
 
+from hotsnap_nova.client import rest
+
 #: 'none' is for experiments and no user's.
 GATES = ('auto', 'hold', 'barrier', 'marker')
 
 
-def add_snapshot(parser, **more) -> None:
-    parser.add_argument('snapshot', metavar='<snapshot>', help='Snapshot (name or ID)', **more)
+def add_snapshot(parser) -> None:
+    parser.add_argument('snapshot', metavar='<snapshot>', help='Snapshot (name or ID)')
 
 
 def add_group(parser) -> None:
@@ -46,6 +48,6 @@ def group_id(manager, name_or_id: str, deleted: bool = False) -> str:
     found = compute.find_server_group(name_or_id, ignore_missing=True)
     if found:
         return found.id
-    if deleted:
+    if deleted and rest.is_id(name_or_id):
         return name_or_id
     raise exceptions.NotFoundException(f'No server group found for {name_or_id}')

@@ -78,4 +78,8 @@ def _line(member):
         ('pause', member.pause_ms), ('wait', member.wait_ms), ('hold', member.hold_ms))
         if value is not None]
     where = f'{member.name} ({member.server_id})' + (f' on {member.host}' if member.host else '')
+    if member.size_bytes is not None:
+        measured.append(f'{member.size_bytes} bytes')
+    elif member.total_bytes:
+        measured.append(f'saved {100 * member.done_bytes // member.total_bytes}%')
     return f'{where}: {", ".join(measured) or "not cut yet"}'

@@ -17,7 +17,8 @@ class DeleteSnapshot(command.Command):
 
     def get_parser(self, prog_name):
         parser = super().get_parser(prog_name)
-        arguments.add_snapshot(parser, nargs='+')
+        parser.add_argument('snapshot', metavar='<snapshot>', nargs='+',
+                            help='Snapshot(s) to delete (name or ID)')
         parser.add_argument(
             '--force', action='store_true',
             help='Delete in any status, and without waiting for hosts that do not answer (admin '

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The client for programs, over a real openstacksdk connection."""
 
+import re
+import uuid
+
 import fixtures
 import openstack
 import pytest
@@ -123,6 +126,24 @@ class ClientTest(base.ApiTestCase):
             snapshots.find('twin')
         with pytest.raises(exceptions.NotFoundException):
             snapshots.find('a/b?c#d')
+
+    def test_find_takes_any_name_though_it_look_like_a_route_or_an_id(self):
+        names = ('detail', 'version', '..', str(uuid.uuid4()))
+        for name in names:
+            self.make_available(name=name)
+        snapshots = self.client()
+
+        assert tuple(snapshots.find(name).name for name in names) == names
+
+    def test_a_cloud_without_our_routes_is_told_so(self):
+        self.useFixture(fixtures.MonkeyPatch(
+            'hotsnap_nova.api.middleware._OURS', re.compile('nothing')))
+        snapshots = self.client()
+
+        for call in (lambda: list(snapshots.list()), lambda: snapshots.find('nightly'),
+                     lambda: snapshots.wait_until_made(str(uuid.uuid4()))):
+            with pytest.raises(exceptions.EndpointNotFound, match='This cloud has no snapshots'):
+                call()
 
     def test_check_is_typed(self):
         verdict = self.client().check(self.make_group(), gate='hold')

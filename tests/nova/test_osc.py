@@ -110,6 +110,12 @@ class OscTest(osc.OscTestCase):
 
         assert (ran.status, ran.out.split()) == (0, ['kept'])
 
+    def test_a_group_that_never_was_is_told_so(self):
+        ran = self.snapshot('list', '--group', 'no-such-group')
+
+        assert (ran.status, ran.out) == (1, '')
+        assert ran.err.splitlines()[0] == 'No server group found for no-such-group'
+
     def test_list_of_many_pages_is_one_list(self):
         group = self.make_group()
         for number in range(5):
@@ -128,7 +134,7 @@ class OscTest(osc.OscTestCase):
         by_name = self.snapshot('show', 'nightly')
         by_id = self.snapshot('show', made['id'], '-f', 'json')
 
-        assert 'pause 12.2 ms, wait 0.0 ms, hold 14.5 ms' in by_name.out
+        assert 'pause 12.2 ms, wait 0.0 ms, hold 14.5 ms, 1048576 bytes' in by_name.out
         assert by_id.json['size_bytes'] == 2 << 20
         assert 'host' in by_id.json['members'][0]
         assert by_id.json['members'][0]['host'] is None

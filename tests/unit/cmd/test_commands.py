@@ -105,6 +105,8 @@ def test_export_lists_its_files(hotsnap, tmp_path):
 
     assert {(row['Member'], row['File']) for row in ran.json} == {
         ('a', 'xml'), ('a', 'memory'), ('b', 'xml'), ('b', 'memory')}
+    assert [row['Path'] for row in ran.json if row['File'] == 'xml'] == [
+        f'{tmp_path}/out/{name}.xml' for name in 'ab']    # as the help's example has it
 
 
 def test_delete_takes_several_and_frees_their_names(hotsnap):
@@ -116,6 +118,25 @@ def test_delete_takes_several_and_frees_their_names(hotsnap):
     assert hotsnap('snapshot', 'list', '-f', 'json').json == []
     assert hotsnap.store.list() == ()
     assert hotsnap.create('one').status == 0
+
+
+def test_delete_goes_on_after_one_that_is_not_there(hotsnap):
+    hotsnap.create('one')
+    hotsnap.create('two')
+
+    ran = hotsnap('snapshot', 'delete', 'one', 'zzz', 'two')
+
+    assert (ran.status, ran.out) == (1, '')
+    assert ran.err.startswith('hotsnap: There is no snapshot zzz.')
+    assert ran.err.count('\n') == 1
+    assert hotsnap('snapshot', 'list', '-f', 'json').json == []
+
+
+def test_a_status_that_there_is_not_is_not_understood(hotsnap, capsys):
+    ran = hotsnap('snapshot', 'list', '--status', 'bogus')
+
+    assert (ran.status, ran.out) == (2, '')
+    assert "invalid choice: 'bogus'" in capsys.readouterr().err
 
 
 def test_a_failed_snapshots_name_can_be_used_again(hotsnap):
