@@ -69,12 +69,16 @@ lint: core-ready ## ruff, hacking, shellcheck, bashate, release notes, and which
 	$(CORE) -m pytest -q --no-header tests/unit/test_layers.py
 
 .PHONY: docs
-docs: core-ready ## release notes as one page, RELEASENOTES.rst
+docs: core-ready ## RELEASENOTES.rst; samples of options and policies, in doc/build
 	$(BIN)/reno -q report --output RELEASENOTES.rst .
+	mkdir -p doc/build
+	$(CORE) -m oslo_config.generator --config-file etc/config-generator.conf
+	$(CORE) -c 'from oslo_policy import generator; generator.generate_sample()' \
+	    --config-file etc/policy-generator.conf
 
 .PHONY: clean
 clean: ## remove what was built and run here; the shared cache stays
-	rm -rf .venv build dist *.egg-info .hypothesis .ruff_cache .pytest_cache results \
+	rm -rf .venv build dist doc/build *.egg-info .hypothesis .ruff_cache .pytest_cache results \
 	    AUTHORS ChangeLog RELEASENOTES.rst
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

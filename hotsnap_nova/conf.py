@@ -28,9 +28,12 @@ OPTIONS = (
              'and the snapshot fails. Keep it below 200, the minimum retransmission time-out '
              'of TCP, or connections between members slow down at each snapshot.'),
     cfg.StrOpt(
-        'gate', default='auto', choices=('auto', 'hold', 'barrier'),
-        help='What keeps packets sent after a cut from members before theirs. auto: the best '
-             'that every member can do.'),
+        'gate', default='auto', choices=(
+            ('auto', 'the best that every member can do'),
+            ('hold', 'members run on, and their packets are kept back'),
+            ('barrier', 'members stay suspended until all are past their cut')),
+        help='What keeps packets sent after a cut from members before theirs, where nobody asks '
+             'for another. Change it where all guests are the same kind and auto would vary.'),
     cfg.IntOpt(
         'prepare_timeout_s', default=60, min=1,
         help='Seconds in which every member must be prepared. Raise it where disks flush '
