@@ -22,7 +22,8 @@ PACKAGE = ROOT / 'hotsnap_nova'
 DISTRIBUTIONS = {'libvirt': 'libvirt-python', 'libvirt_qemu': 'libvirt-python',
                  'openstack': 'openstacksdk', 'openstackclient': 'python-openstackclient',
                  'oslo_config': 'oslo-config', 'oslo_db': 'oslo-db', 'oslo_log': 'oslo-log',
-                 'oslo_messaging': 'oslo-messaging', 'oslo_service': 'oslo-service', 'yaml': 'PyYAML'}
+                 'oslo_messaging': 'oslo-messaging', 'oslo_service': 'oslo-service',
+                 'yaml': 'PyYAML'}
 #: Ours, and the launchers that need none of us to be imported.
 OURS = {'hotsnap_nova', 'tests'}
 REQUIREMENTS = ('requirements.txt', 'test-requirements.txt', 'lab-requirements.txt',
