@@ -10,12 +10,13 @@ MAKEFLAGS += --no-print-directory
 CORE := .venv/core/bin/python
 LAB := .venv/lab/bin/python
 NOVA := .venv/nova/bin/python
+CLOUD := .venv/cloud/bin/python
 BIN := .venv/core/base/bin
 
 CORE_TESTS := tests/unit tests/protocol tests/property tests/explore
 # A skipped test proves nothing, and here everything a test may want is installed first.
 PYTEST_OPTIONS := -q --no-skips
-# ARGS="…" is handed on to demo, soak and bench, TESTS="…" narrows a test target.
+# ARGS="…" is handed on to demo, cloud, soak and bench, TESTS="…" narrows a test target.
 ARGS ?=
 
 .PHONY: help
@@ -25,6 +26,14 @@ help: ## this list
 .PHONY: demo
 demo: lab-ready ## three guests: hot snapshot, kill -9, restore, verdict; then without the protocol
 	$(LAB) -m tests.demo $(ARGS)
+
+.PHONY: cloud
+cloud: cloud-ready ## a real OpenStack with two compute hosts in a folder; as root
+	$(CLOUD) -m tests.cloud up $(ARGS)
+
+.PHONY: cloud-down
+cloud-down: cloud-ready ## remove it
+	$(CLOUD) -m tests.cloud down
 
 .PHONY: test
 test: ## everything: lint, test-core, test-mutants, test-nova, test-functional
@@ -93,3 +102,7 @@ lab-ready:
 .PHONY: nova-ready
 nova-ready:
 	@tools/setup nova
+
+.PHONY: cloud-ready
+cloud-ready:
+	@tools/setup cloud

@@ -12,8 +12,8 @@ import pytest
 
 from hotsnap_nova import exception
 from tests.fakes import cluster as clusters
+from tests.lab import broker as rabbit
 
-SERVER = '/usr/lib/rabbitmq/bin/rabbitmq-server'
 START_S = 120
 
 
@@ -29,14 +29,11 @@ class Broker:
     """One private RabbitMQ node and the epmd it needs, in a folder."""
 
     def __init__(self, folder):
-        self.port, self._dist_port, self._epmd_port = _free_ports(3)
+        self.port, peers_port, self._epmd_port = _free_ports(3)
         self._folder = folder
-        for name in ('home', 'mnesia', 'log'):
-            (folder / name).mkdir()
-        (folder / 'rabbitmq.conf').write_text(
-            f'listeners.tcp.1 = 127.0.0.1:{self.port}\ndefault_user = hotsnap\n'
-            'default_pass = hotsnap\ndisk_free_limit.absolute = 50MB\n')
-        (folder / 'plugins').write_text('[].\n')
+        self._environment = rabbit.environment(
+            folder, port=self.port, peers_port=peers_port, epmd_port=self._epmd_port,
+            user='hotsnap', password='hotsnap')
         self._epmd = None
         self._node = None
 
@@ -49,23 +46,10 @@ class Broker:
         assert epmd, 'erlang-base has it'
         self._epmd = subprocess.Popen(
             [epmd, '-port', str(self._epmd_port), '-address', '127.0.0.1'])
-        folder = str(self._folder)
-        with open(f'{folder}/log/out', 'ab') as log:
-            self._node = subprocess.Popen([SERVER], stdout=log, stderr=log,
-                                          start_new_session=True, env=os.environ | {
-                'HOME': f'{folder}/home',
-                'RABBITMQ_NODENAME': f'hotsnap{self.port}@localhost',
-                'RABBITMQ_MNESIA_BASE': f'{folder}/mnesia',
-                'RABBITMQ_LOG_BASE': f'{folder}/log',
-                'RABBITMQ_PID_FILE': f'{folder}/pid',
-                'RABBITMQ_CONFIG_FILE': f'{folder}/rabbitmq.conf',
-                'RABBITMQ_CONF_ENV_FILE': os.devnull,
-                'RABBITMQ_ENABLED_PLUGINS_FILE': f'{folder}/plugins',
-                'RABBITMQ_DIST_PORT': str(self._dist_port),
-                'ERL_EPMD_ADDRESS': '127.0.0.1', 'ERL_EPMD_PORT': str(self._epmd_port),
-                'RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS':
-                    '-kernel inet_dist_use_interface {127,0,0,1} '
-                    '+sbwt none +sbwtdcpu none +sbwtdio none +S 2:2'})
+        with open(self._folder / 'log' / 'out', 'ab') as log:
+            self._node = subprocess.Popen([rabbit.SERVER], stdout=log, stderr=log,
+                                          start_new_session=True,
+                                          env=os.environ | self._environment)
         ends = time.monotonic() + START_S
         while True:
             try:

@@ -35,15 +35,20 @@ def make(folder: pathlib.Path, index: int, disk: specification.Disk) -> pathlib.
     command = ['qemu-img', 'create', '-q', '-f', disk.format]
     if disk.backing:
         base = folder / f'base{index}.{disk.backing}'
-        with tempfile.NamedTemporaryFile(dir=folder) as raw:
-            raw.write(base_pattern(0, _base_blocks(disk)))
-            raw.truncate(disk.size_mb << 20)
-            raw.flush()
-            subprocess.run(['qemu-img', 'convert', '-f', 'raw', '-O', disk.backing, raw.name,
-                            base], check=True)
+        make_base(base, disk)
         command += ['-b', base, '-F', disk.backing]
     subprocess.run([*command, path, f'{disk.size_mb}M'], check=True)
     return path
+
+
+def make_base(base: pathlib.Path, disk: specification.Disk) -> None:
+    """The image below this disk, in the format of its backing."""
+    with tempfile.NamedTemporaryFile(dir=base.parent) as raw:
+        raw.write(base_pattern(0, _base_blocks(disk)))
+        raw.truncate(disk.size_mb << 20)
+        raw.flush()
+        subprocess.run(['qemu-img', 'convert', '-f', 'raw', '-O', disk.backing, raw.name, base],
+                       check=True)
 
 
 def base_pattern(first_block: int, last_block: int) -> bytes:

@@ -22,14 +22,14 @@ PREFIX = 'hslab-'
 RECORD = 'processes.json'        # who owns a lab and what ends it, first the owner
 _START_TIMEOUT_S = 60
 _SOCKET_PATH_BYTES = 107
-_QEMU_CONF = '''
+QEMU_CONF = '''
 stdio_handler = "file"
 user = "root"
 group = "root"
 security_driver = "none"
 cgroup_controllers = []
 '''
-_LIBVIRTD_CONF = '''
+LIBVIRTD_CONF = '''
 auth_unix_rw = "none"
 log_outputs = "3:file:/var/log/libvirt/libvirtd.log"
 '''
@@ -84,10 +84,8 @@ class Enclosure:
         for name in ('run', 'etc/qemu', 'lib', 'cache', 'log', 'guests'):
             (self.folder / name).mkdir(parents=True)
         self.folder.chmod(0o755)
-        (self.folder / 'etc/qemu.conf').write_text(_QEMU_CONF)
-        (self.folder / 'etc/libvirtd.conf').write_text(_LIBVIRTD_CONF)
-        # Errors arrive as exceptions; by default libvirt prints them as well.
-        libvirt.registerErrorHandler(lambda *_: None, None)
+        (self.folder / 'etc/qemu.conf').write_text(QEMU_CONF)
+        (self.folder / 'etc/libvirtd.conf').write_text(LIBVIRTD_CONF)
         # Errors arrive as exceptions; by default libvirt prints them as well.
         libvirt.registerErrorHandler(lambda *_: None, None)
         self._connection: libvirt.virConnect | None = None

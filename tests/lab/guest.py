@@ -95,13 +95,18 @@ class Guest:
         """
         domain = self.domain
         # Most recent first: a restored guest may be of an earlier boot.
-        for address in reversed(re.findall(r'LAB table (0x[0-9a-f]+)', self._console_text())):
+        for address in reversed(self.table_addresses()):
             try:
-                return read(domain.memoryPeek(int(address, 16), self._table_bytes,
+                return read(domain.memoryPeek(address, self._table_bytes,
                                               libvirt.VIR_MEMORY_PHYSICAL))
             except NoTable:
                 continue
         raise LabError(f'{self.domain_name} shows no counters; see {self.console}')
+
+    def table_addresses(self) -> list[int]:
+        """Where the counters are in the guest's memory, by the console; one a boot."""
+        return [int(address, 16) for address
+                in re.findall(r'LAB table (0x[0-9a-f]+)', self._console_text())]
 
     def statuses(self) -> list[dict]:
         """The workload's own lines on the console, one a second, oldest first."""

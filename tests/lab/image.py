@@ -24,6 +24,8 @@ _COMPILE = ('gcc', '-static', '-O2', '-Wall', '-Wextra', '-Werror', '-pthread')
 # Order matters: each needs only what stands before it.
 _MODULES = ('virtio_ring', 'virtio', 'virtio_pci_legacy_dev', 'virtio_pci_modern_dev',
             'virtio_pci', 'failover', 'net_failover', 'virtio_net', 'virtio_blk')
+_CONFIG_DRIVE_MODULES = ('scsi_common', 'scsi_mod', 'libata', 'ata_piix', 'cdrom', 'sr_mod',
+                         'isofs')
 
 
 class ImageError(Exception):
@@ -49,16 +51,18 @@ def workload() -> pathlib.Path:
     return _made('workload', _sources_digest(), _compile) / 'workload'
 
 
-def image() -> Image:
+def image(config_drive: bool = False) -> Image:
     """The guest's kernel and initramfs, made unless they are in the cache.
 
+    :param config_drive: take arguments and address from OpenStack's config drive
     :raises ImageError: no package, no compiler or no busybox
     """
+    wanted = _MODULES + (_CONFIG_DRIVE_MODULES if config_drive else ())
     kernel = _kernel_folder()
     program = workload()
     digest = _digest(kernel.name.encode(), program.read_bytes(), _busybox().read_bytes(),
-                     (_SOURCE / 'init').read_bytes(), ' '.join(_MODULES).encode())
-    made = _made('initramfs', digest, lambda folder: _pack(folder, kernel, program))
+                     (_SOURCE / 'init').read_bytes(), ' '.join(wanted).encode())
+    made = _made('initramfs', digest, lambda folder: _pack(folder, kernel, program, wanted))
     return Image(kernel / 'vmlinuz', made / 'initramfs')
 
 
@@ -66,7 +70,8 @@ def _kernel_folder() -> pathlib.Path:
     """The current cloud kernel, or without a mirror the newest in the cache."""
     try:
         package = _kernel_package()
-        return _made('kernel', package, lambda folder: _unpack(folder, package))
+        modules = _digest(' '.join(_MODULES + _CONFIG_DRIVE_MODULES).encode())
+        return _made('kernel', f'{package}-{modules}', lambda folder: _unpack(folder, package))
     except ImageError:
         held = sorted(cache_folder().glob('kernel-*'), key=lambda path: path.stat().st_mtime)
         if not held:
@@ -94,7 +99,7 @@ def _unpack(folder: pathlib.Path, package: str) -> None:
         shutil.copy(next((root / 'boot').glob('vmlinuz-*')), folder / 'vmlinuz')
         modules = folder / 'modules'
         modules.mkdir()
-        for name in _MODULES:
+        for name in _MODULES + _CONFIG_DRIVE_MODULES:
             found = next((root / 'lib/modules').rglob(f'{name}.ko*'), None)
             # Later kernels build some of these in, or compress them.
             if found is not None and found.suffix == '.xz':
@@ -109,11 +114,12 @@ def _compile(folder: pathlib.Path) -> None:
     _run(*_COMPILE, *sources, '-o', str(folder / 'workload'))
 
 
-def _pack(folder: pathlib.Path, kernel: pathlib.Path, program: pathlib.Path) -> None:
-    held = [name for name in _MODULES if (kernel / 'modules' / f'{name}.ko').exists()]
+def _pack(folder: pathlib.Path, kernel: pathlib.Path, program: pathlib.Path,
+          wanted: tuple[str, ...]) -> None:
+    held = [name for name in wanted if (kernel / 'modules' / f'{name}.ko').exists()]
     entries: list[tuple[str, int, bytes]] = [
         (name, 0o40755, b'')
-        for name in ('bin', 'dev', 'proc', 'sys', 'modules')]
+        for name in ('bin', 'dev', 'drive', 'proc', 'sys', 'modules')]
     entries += [
         ('bin/busybox', 0o100755, _busybox().read_bytes()),
         ('init', 0o100755, (_SOURCE / 'init').read_bytes()),

@@ -7,6 +7,11 @@ from xml.sax import saxutils
 
 from tests.lab import image
 
+# One huge page holds the counters; TCG's own clock is good enough, and reading
+# the emulated timers instead costs an exit each time.
+KERNEL_WORDS = ('console=ttyS0', 'quiet', 'loglevel=3', 'no_timer_check', 'hugepages=1',
+                'tsc=reliable', 'mitigations=off', 'nowatchdog', 'panic=-1')
+
 
 @dataclasses.dataclass(frozen=True)
 class Disk:
@@ -57,13 +62,14 @@ WIDE = GuestSpec(vcpus=2, nics=2, memory_mb=160, machine='q35', disks=(
 
 def kernel_arguments(spec: GuestSpec, number: int, count: int) -> str:
     """The guest's kernel command line; ``lab.`` words reach the workload."""
+    return ' '.join([*KERNEL_WORDS, *(f'lab.{word}' for word in
+                                      workload_arguments(spec, number, count))])
+
+
+def workload_arguments(spec: GuestSpec, number: int, count: int) -> list[str]:
+    """What the guest's workload is told."""
     words = [f'guest={number}', f'guests={count}', *spec.workload.arguments()]
-    words += [f'disk=/dev/vd{chr(ord("a") + index)}' for index in range(len(spec.disks))]
-    # One huge page holds the counters; TCG's own clock is good enough, and
-    # reading the emulated timers instead costs an exit each time.
-    return ' '.join(['console=ttyS0', 'quiet', 'loglevel=3', 'no_timer_check', 'hugepages=1',
-                     'tsc=reliable', 'mitigations=off', 'nowatchdog', 'panic=-1',
-                     *(f'lab.{word}' for word in words)])
+    return words + [f'disk=/dev/vd{chr(ord("a") + index)}' for index in range(len(spec.disks))]
 
 
 def domain_xml(name: str, spec: GuestSpec, boot: image.Image, command_line: str,

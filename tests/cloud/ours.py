@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""hotsnap_nova in the cloud, as doc/ tells operators to install it."""
+
+import re
+
+from tests.cloud import files
+from tests.cloud.processes import CloudError
+from tests.cloud.services import Cloud
+
+CONDUCTOR = 'nova-hotsnap-conductor'
+_PIPELINE = re.compile(r'^(keystone = .* keystonecontext) ', flags=re.MULTILINE)
+_FILTER = '''
+[filter:hotsnap]
+paste.filter_factory = hotsnap_nova.api.middleware:factory
+'''
+_PIPELINES = 2
+
+
+def nova_sections(cloud: Cloud) -> dict[str, dict]:
+    """What nova.conf has more of, everywhere."""
+    return {'hotsnap': {'database_connection': cloud.settings.database_url('hotsnap')}}
+
+
+def host_sections(cloud: Cloud, host: str) -> dict[str, dict]:
+    """What nova.conf of one compute host has more of."""
+    folder = cloud.settings.host_folder(host)
+    return {'DEFAULT': {'compute_driver': 'hotsnap.HotSnapLibvirtDriver'},
+            'hotsnap': {'store_path': cloud.settings.folder / 'snapshots',
+                        'state_path': folder / 'hotsnap'}}
+
+
+def with_filter(paste: str) -> str:
+    """Nova's api-paste.ini with our filter in both pipelines of v2.1."""
+    changed, count = _PIPELINE.subn(r'\1 hotsnap ', paste)
+    if count != _PIPELINES:
+        raise CloudError("the pipelines in Nova's api-paste.ini are not as they were")
+    return changed + _FILTER
+
+
+def prepare(cloud: Cloud) -> None:
+    """Our database."""
+    cloud.processes.run('hotsnap-db-sync', files.program('nova-hotsnap-manage'),
+                        '--config-file', cloud.settings.etc('nova') / 'nova.conf', 'db', 'sync')
+
+
+def start(cloud: Cloud) -> None:
+    """Our service beside Nova's."""
+    cloud.processes.start(CONDUCTOR, files.program(CONDUCTOR), '--config-file',
+                          cloud.settings.etc('nova') / 'nova.conf')

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the services of a cloud have in common."""
+
+import os
+import sys
+
+import openstack
+import requests
+
+from tests.cloud.processes import Supervisor
+from tests.cloud.settings import Settings
+
+_UNHEALTHY = 500
+
+
+class Cloud:
+    """What every part is handed: the settings, and the supervisor of all its processes."""
+
+    def __init__(self, settings: Settings):
+        self.settings = settings
+        self.processes = Supervisor(settings.control, settings.folder, settings.logs)
+
+    def start_api(self, service: str, application: str, **environment: str) -> None:
+        """Serve a WSGI application on the service's port; return when it answers."""
+        port = self.settings.ports[service]
+        # One process each: Keystone's cache is a process's own, two would serve a stale catalog.
+        self.processes.start(
+            f'{service}-api', os.path.join(sys.prefix, 'base/bin/uwsgi'), '--home', sys.prefix,
+            '--http-socket', f'127.0.0.1:{port}', '--module', application,
+            '--master', '--processes', 1, '--threads', 4, '--enable-threads', '--need-app',
+            '--die-on-term', '--lazy-apps', '--buffer-size', 65535, '--disable-logging',
+            '--add-header', 'Connection: close', **environment)
+        self.wait_for_api(service)
+
+    def wait_for_api(self, service: str) -> None:
+        """
+        :raises CloudError: it has ended, or does not answer
+        """
+        self.processes.wait(f'{service}-api', 'no good answer', lambda: self.api_answers(service))
+
+    def api_answers(self, service: str) -> bool:
+        """Whether the service answers without a failure of its own."""
+        try:
+            return _plain_get(self.settings.url(service) + '/') < _UNHEALTHY
+        except requests.RequestException:
+            return False
+
+    def credentials(self, user: str) -> dict[str, str]:
+        """What a service's section has to authenticate with."""
+        return {'auth_type': 'password', 'auth_url': self.settings.keystone_url,
+                'username': user, 'password': self.settings.passwords[user],
+                'project_name': 'service', 'user_domain_id': 'default',
+                'project_domain_id': 'default', 'region_name': 'RegionOne'}
+
+    def token_check(self, user: str) -> dict[str, str]:
+        """The section keystone_authtoken."""
+        return self.credentials(user) | {'www_authenticate_uri': self.settings.keystone_url}
+
+    def connect(self, user: str = 'admin') -> openstack.connection.Connection:
+        """The SDK's connection of ``admin`` or of ``demo``, a member of the project demo."""
+        return openstack.connect(
+            load_yaml_config=False, load_envvars=False, region_name='RegionOne',
+            auth={'auth_url': self.settings.keystone_url, 'username': user,
+                  'password': self.settings.passwords[user], 'project_name': user,
+                  'user_domain_id': 'default', 'project_domain_id': 'default'})
+
+
+def _plain_get(url: str) -> int:
+    with requests.Session() as session:
+        session.trust_env = False        # no proxies
+        return session.get(url, timeout=10).status_code
