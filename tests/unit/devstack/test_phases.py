@@ -53,8 +53,8 @@ class DevStack:
             command.write_text(f'#!/bin/sh\necho {name} "$@" >>"$CALLS"\n')
             command.chmod(0o755)
         plugin = top / 'hotsnap'
-        (plugin / 'nova' / 'virt' / 'hotsnap').mkdir(parents=True)
-        (plugin / 'nova' / 'virt' / 'hotsnap' / '__init__.py').write_text('# the driver\n')
+        (plugin / 'nova.virt.hotsnap').mkdir(parents=True)
+        (plugin / 'nova.virt.hotsnap' / '__init__.py').write_text('# the driver\n')
         (plugin / 'devstack').symlink_to(ROOT / 'devstack')
         (self.etc / 'nova.conf').write_text(NOVA)
         (self.etc / 'api-paste.ini').write_text(PASTE)
