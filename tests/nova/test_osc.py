@@ -2,11 +2,16 @@
 """``openstack server group snapshot``, typed."""
 
 import importlib.metadata
+import pathlib
+import re
+import shlex
 import uuid
+from unittest import mock
 
 from hotsnap_nova import exception
 from tests.nova import osc
 
+ROOT = pathlib.Path(__file__).parents[2]
 FAILURE = {'code': 'pause_too_long', 'message': 'Member web-1 was paused for too long.',
            'member': 'web-1', 'host': 'host0'}
 
@@ -268,6 +273,18 @@ class OscTest(osc.OscTestCase):
         ran = self.snapshot('create', 'shop', '--wait', '-f', 'value', '-c', 'status')
 
         assert (ran.status, ran.out.strip()) == (0, 'available'), ran.err
+
+    def test_what_the_documents_type_is_understood(self):
+        commands = {each.name.rpartition('_')[2]: each.load()
+                    for each in importlib.metadata.entry_points(group='openstack.hotsnap.v1')}
+        typed = [line for name in ('README.md', 'doc/operator.md', 'devstack/README.rst')
+                 for line in re.findall(r'\$ openstack server group snapshot (.+)',
+                                        (ROOT / name).read_text())]
+
+        assert {line.split()[0] for line in typed} == set(commands)
+        for line in typed:
+            verb, *words = shlex.split(line, comments=True)
+            commands[verb](mock.MagicMock(), None).get_parser(verb).parse_args(words)
 
     def test_each_verb_has_help_and_one_module(self):
         commands = importlib.metadata.entry_points(group='openstack.hotsnap.v1')
