@@ -146,8 +146,9 @@ class ConductorApi:
     def restore(self, snapshot: str, ignore_new_members: bool) -> None:
         """Begin to bring all members back to the cut.
 
-        :raises SnapshotNotFound, SnapshotBusy, MembersAdded, MembersDeleted, MembersMoved, Refused,
-            GuestBusy: nothing was touched
+        :raises SnapshotNotFound, SnapshotBusy, MembersAdded, MembersDeleted, MembersMoved:
+            nothing was touched
+        :raises Refused, GuestBusy: likewise
         :raises HostUnreachable: likewise; a host that does not answer may still run its members
         """
         self._call('restore', _HOSTS_S, snapshot=snapshot, ignore_new_members=ignore_new_members)
