@@ -103,7 +103,10 @@ class Drive:
         return time.monotonic() - self._decided_at if self._decided_at else 0.0
 
     def leave(self) -> None:
-        """End where it is; whoever recovers the snapshot goes on with it."""
+        """End where it is, but not with gates closed; whoever recovers the snapshot goes on."""
+        ends = time.monotonic() + self._row.limits.record_timeout_ms / 1e3
+        while self._gates_are_closed() and time.monotonic() < ends:
+            time.sleep(0.01)
         with self._news:
             self._leaving = True
             self._news.notify_all()

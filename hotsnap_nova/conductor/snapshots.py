@@ -175,7 +175,8 @@ class Snapshots(recovery.Recovery):
         verdicts = fanout.each(members, lambda host: self._compute.check(
             host, members[host], request.gate))
         # Hosts know a guest by libvirt's name, its user perhaps by another.
-        ids = {domain: member_id for member_id, domain in request.domains.items()}
+        ids = {name: member_id for names in (request.names, request.domains)
+               for member_id, name in names.items()}
         for verdict in verdicts.values():
             for finding in verdict['findings']:
                 finding['id'] = ids.get(finding['member'], finding['member'])

@@ -39,6 +39,24 @@ class Database(hosts.Hosts):
         except db_exception.DBError as exc:
             raise engine.unavailable(exc) from exc
 
+    def version(self) -> tuple[str | None, str]:
+        """(what the tables have, what this software needs)."""
+        try:
+            return migration.versions(self._engine.engine)
+        except db_exception.DBError as exc:
+            raise engine.unavailable(exc) from exc
+
+    def must_be_current(self) -> None:
+        """Nothing, where the tables are of this version.
+
+        :raises DatabaseUnavailable:
+        """
+        found, needed = self.version()
+        if found != needed:
+            raise exception.DatabaseUnavailable(
+                reason=f'its tables are of version {found or "none"}, not {needed}; run '
+                       'nova-hotsnap-manage db sync')
+
     def close(self) -> None:
         self._engine.close()
 
