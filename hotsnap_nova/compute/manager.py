@@ -2,20 +2,24 @@
 """The RPC endpoint of a host; `rpcapi` is its other end and has the versions' history."""
 
 import dataclasses
+import datetime
 import os
+from importlib import metadata
 
 import oslo_messaging
 from oslo_log import log as logging
 
 from hotsnap_nova import exception, rpc
-from hotsnap_nova.compute import expiry, locks, participants, restores, tasks
-from hotsnap_nova.compute.rpcapi import VERSION
-from hotsnap_nova.protocol import wire
+from hotsnap_nova.compute import expiry, locks, owner, participants, restores, tasks
+from hotsnap_nova.protocol import messages, wire
 from hotsnap_nova.storage import base
 from hotsnap_nova.storage import manifest as manifests
 from hotsnap_nova.virt import records
 
 LOG = logging.getLogger(__name__)
+
+#: What this end serves; `rpcapi` asks for as little of it as it needs.
+VERSION = '1.1'
 
 
 class ComputeManager:
@@ -23,17 +27,22 @@ class ComputeManager:
 
     :param engine: `virt.host.Engine`, or one like it
     :param domain_locks: see `participants.Participants`
+    :param guests_owner: likewise
     """
 
     target = oslo_messaging.Target(version=VERSION)
 
     def __init__(self, host: str, engine, store: base.Store, state_path: str,
-                 domain_locks: locks.Locks | None = None):
+                 domain_locks: locks.Locks | None = None,
+                 guests_owner: owner.Owner | None = None):
+        self._host = host
+        self._started_at = datetime.datetime.now(datetime.UTC)
         self._engine = engine
         self._store = store
         self._participants = participants.Participants(
-            host, engine, store, state_path, domain_locks)
-        self._restores = restores.Restores(engine, store, self._participants.domain_locks)
+            host, engine, store, state_path, domain_locks, guests_owner)
+        self._restores = restores.Restores(engine, store, self._participants.domain_locks,
+                                           guests_owner)
         self._tasks = tasks.Tasks()
         self._expiry = expiry.Expiry(engine.drop_expired)
 
@@ -50,6 +59,34 @@ class ComputeManager:
         self._expiry.stop()
         self._participants.close()
         self._engine.close()
+
+    def withdraw(self, member_id: str, why: str) -> None:
+        """A guest's owner needs it: snapshots and restores that have it are given up.
+
+        :raises GuestBusy: one does not let go of it in time
+        """
+        self._restores.withdraw(member_id)
+        self._participants.withdraw(member_id, self._withdrawn(why))
+
+    def holds(self, member_id: str) -> bool:
+        """Whether a snapshot or restore is at work on this guest."""
+        return self._participants.domain_locks.holds(f'domain-{member_id}')
+
+    def withdraw_all(self, why: str) -> None:
+        """This service is about to end; what is under way cannot go on without it."""
+        self._participants.withdraw_all(self._withdrawn(why))
+
+    def _withdrawn(self, why):
+        return messages.Cause('withdrawn', why, self._host)
+
+    @rpc.answers
+    def ping(self, _context):
+        try:
+            version = metadata.version('hotsnap-nova')
+        except metadata.PackageNotFoundError:
+            version = 'unknown'
+        return {'host': self._host, 'version': version,
+                'started_at': self._started_at.strftime('%Y-%m-%dT%H:%M:%SZ')}
 
     @rpc.answers
     def find(self, _context, names):
@@ -103,6 +140,6 @@ class ComputeManager:
         return self._tasks.ask(task, export)
 
     @rpc.answers
-    def restore(self, _context, task, step, snapshot, restore_id, paused):
+    def restore(self, _context, task, step, snapshot, restore_id, paused, context=None):
         return self._tasks.ask(task, lambda tell: self._restores.do(
-            step, snapshot, restore_id, paused, tell))
+            step, snapshot, restore_id, paused, tell, context))

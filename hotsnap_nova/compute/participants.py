@@ -7,13 +7,14 @@ save goes on in a thread of its own.
 """
 
 import dataclasses
+import json
 import threading
 import time
 
 from oslo_log import log as logging
 
 from hotsnap_nova import exception, runner
-from hotsnap_nova.compute import journal, locks, manifest, translate
+from hotsnap_nova.compute import journal, locks, manifest, owner, translate
 from hotsnap_nova.protocol import commands, durable, messages
 from hotsnap_nova.protocol import participant as machines
 from hotsnap_nova.storage import base, digest
@@ -24,6 +25,12 @@ LOG = logging.getLogger(__name__)
 _PROGRESS_EVERY_S = 0.2
 #: How long a discard waits for a save to let go of its files.
 _SAVE_END_S = 30.0
+#: How long a guest's owner waits for us to let go of it.
+_WITHDRAW_S = 30.0
+#: Phases in which a guest is in our hands.
+_HOLDING = frozenset(durable.Phase) - {
+    durable.Phase.KEEPING, durable.Phase.UNKEPT, durable.Phase.SAVED, durable.Phase.FINISHING,
+    durable.Phase.SPOILED}
 #: Snapshots that QEMU shows and no journal knows are called so.
 _UNKNOWN = 'unknown-'
 
@@ -35,15 +42,18 @@ class Participants:
     :param state_path: folder for journal and locks
     :param domain_locks: shared by all who work with these guests, whatever their
         state folder: a guest shows a snapshot to all of them; None: this folder's
+    :param guests_owner: is asked for the guests, and told
     """
 
     def __init__(self, host: str, engine, store: base.Store, state_path: str,
-                 domain_locks: locks.Locks | None = None):
+                 domain_locks: locks.Locks | None = None,
+                 guests_owner: owner.Owner | None = None):
         self._host = host
         self._engine = engine
         self._store = store
         self.locks = locks.Locks(f'{state_path}/locks')
         self.domain_locks = domain_locks or self.locks
+        self._owner = guests_owner or owner.Owner()
         self._journal = journal.Journal(state_path, self.locks)
         self._call = threading.local()
         self._saves: dict[str, threading.Thread] = {}
@@ -99,6 +109,33 @@ class Participants:
         self._runner.receive(request)
         return self._call.answer
 
+    def withdraw(self, member_id: str, cause: messages.Cause) -> None:
+        """Return when no snapshot holds this guest: one that does is given up.
+
+        One that has all of the guest already stays, for it needs the guest no more.
+
+        :raises GuestBusy: it takes too long
+        """
+        deadline = time.monotonic() + _WITHDRAW_S
+        while part := self._part_with(member_id):
+            self._runner.receive(commands.MembersWithdrawn(part.snapshot, part.epoch, cause))
+            if self._part_with(member_id) is None:
+                break
+            if time.monotonic() > deadline:
+                raise exception.GuestBusy(member=member_id, reason=f'a snapshot is {part.phase}')
+            time.sleep(0.05)    # what the engine is at just now ends by itself, and soon
+
+    def withdraw_all(self, cause: messages.Cause) -> None:
+        """Give up all that can be given up."""
+        for part in self._machine.state.parts:
+            for member in part.work.members[:1]:
+                self.withdraw(member.id, cause)
+
+    def _part_with(self, member_id):
+        return next((part for part in self._machine.state.parts
+                     if part.phase in _HOLDING
+                     and any(member.id == member_id for member in part.work.members)), None)
+
     def busy(self) -> tuple[str, ...]:
         """Ids of snapshots this process has a part in."""
         return tuple(part.snapshot for part in self._machine.state.parts)
@@ -147,6 +184,8 @@ class Participants:
             if member not in locked:
                 raise exception.GuestBusy(member=member.name or member.id,
                                           reason='another snapshot or restore has it')
+        caller = json.loads(command.work.options).get('context') or {}
+        self._owner.begin_snapshot(command.snapshot, translate.specs(command.work.members), caller)
         facts = self._engine.prepare(self._work(command))
         return [commands.MembersPrepared(command.snapshot, command.epoch,
                                          translate.facts_detail(facts))]
@@ -170,6 +209,7 @@ class Participants:
     def _finish(self, command):
         self._engine.finish(self._work(command, begun=True))
         self._store.publish(command.snapshot, manifest.of_snapshot(command))
+        self._owner.end(command.snapshot)
         self._unlock(command.snapshot)
         return [commands.MembersFinished(command.snapshot, command.epoch)]
 
@@ -186,8 +226,13 @@ class Participants:
                 # store that hangs it does so for ever.
                 saving.join(_SAVE_END_S)
             self._store.discard(command.snapshot, self._host)
+        self._owner.end(command.snapshot, self._why_discarded(command.snapshot))
         self._unlock(command.snapshot)
         return [commands.MembersDiscarded(command.snapshot, command.epoch)]
+
+    def _why_discarded(self, snapshot):
+        part = self._machine.state.part(snapshot)
+        return (part and part.refusal and part.refusal.cause.text) or 'the snapshot was given up'
 
     def _keep_saving(self, command):
         try:

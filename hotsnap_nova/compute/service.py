@@ -5,27 +5,31 @@ import hashlib
 import os
 
 from hotsnap_nova import exception, storage
-from hotsnap_nova.compute import locks, manager
+from hotsnap_nova.compute import locks, manager, owner
 
 
-def open_manager(conf, open_engine=None) -> manager.ComputeManager:
+def open_manager(conf, open_engine=None, host: str | None = None, uri: str | None = None,
+                 guests_owner: owner.Owner | None = None) -> manager.ComputeManager:
     """The manager of this host's guests and store, not started.
 
     :param conf: group ``[hotsnap]`` of the configuration
     :param open_engine: gives an engine for (uri, keep_hours); None: QEMU's
+    :param host: instead of ``conf.host``; ``uri`` likewise
+    :param guests_owner: see `participants.Participants`
     :raises Unavailable: libvirt or the store or a folder cannot be used
     """
     if open_engine is None:
-        from hotsnap_nova.virt import host
-        open_engine = host.Engine
+        from hotsnap_nova.virt.host import Engine
+        open_engine = Engine
+    host, uri = host or conf.host, uri or conf.uri
     state_path = os.path.abspath(conf.state_path)
     store = storage.open_store(conf.store, conf.store_path)
-    return manager.ComputeManager(conf.host, open_engine(conf.uri, conf.restore_keep_hours),
-                                  store, state_path, _domain_locks(conf))
+    return manager.ComputeManager(host, open_engine(uri, conf.restore_keep_hours), store,
+                                  state_path, _domain_locks(conf, uri), guests_owner)
 
 
-def _domain_locks(conf) -> locks.Locks:
-    libvirt = hashlib.blake2s(conf.uri.encode(), digest_size=6).hexdigest()
+def _domain_locks(conf, uri) -> locks.Locks:
+    libvirt = hashlib.blake2s(uri.encode(), digest_size=6).hexdigest()
     try:
         return locks.Locks(os.path.abspath(conf.lock_path), prefix=f'{libvirt}-')
     except OSError as exc:

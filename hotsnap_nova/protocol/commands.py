@@ -12,6 +12,7 @@ participant                     `Reply` `Journal` `PrepareMembers` `RecordMember
                                 `ReleaseMembers` `SaveMembers` `FinishMembers` `DiscardMembers`
 their outcomes                  `MembersPrepared` `MembersRecorded` `MembersReleased`
                                 `SaveProgress` `MembersSaved` `MembersFinished` `MembersDiscarded`
+                                `MembersWithdrawn`, which nothing commanded
                                 `Journaled`
 either                          `CommandFailed`
 ==============================  ==================================================================
@@ -223,3 +224,10 @@ class MembersFinished(Outcome):
 @_frozen
 class MembersDiscarded(Outcome):
     pass
+
+
+@_frozen
+class MembersWithdrawn(Outcome):
+    """Whoever owns a guest needs it for something else: give up, unless all of it is saved."""
+
+    cause: Cause = Cause("withdrawn")

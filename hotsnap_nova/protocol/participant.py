@@ -185,6 +185,10 @@ class Participant:
             case do.SaveProgress(progress=progress), Phase.SAVING:
                 self._put(_replace(part, progress=progress))
                 return []
+            case do.MembersWithdrawn(cause=cause), (
+                Phase.PREPARED | Phase.RECORDED | Phase.RELEASED | Phase.SAVING
+            ):
+                return self._spoil(part, cause)
             case do.MembersFinished(), Phase.FINISHING:
                 return [self._forget(part, Decision.FINISH)]
             case do.MembersPrepared(detail=detail), Phase.PREPARING:

@@ -72,6 +72,7 @@ HOST_MESSAGES = {
     "MembersSaved": do.MembersSaved("s", 5),
     "MembersFinished": do.MembersFinished("s", 5),
     "MembersDiscarded": do.MembersDiscarded("s", 5),
+    "MembersWithdrawn": do.MembersWithdrawn("s", 5, CAUSE),
     "of another epoch": do.MembersDiscarded("s", 4),
     "Journaled saved": do.Journaled(do.Journal("s", part(Phase.SAVED))),
     "Journaled finish": do.Journaled(do.Journal("s", None, decided(Decision.FINISH))),
