@@ -14,10 +14,12 @@ GROUP = 'hotsnap'
 OPTIONS = (
     cfg.StrOpt(
         'host', default=socket.gethostname(), sample_default='<hostname>',
-        help='This host\'s name among the hosts; it must not change while snapshots exist.'),
+        help='This host\'s name among the hosts; it must not change while snapshots exist. '
+             'nova-compute has its own and does not read this one.'),
     cfg.StrOpt(
         'uri', default='qemu:///system',
-        help='libvirt URI of the guests. Change it where libvirt listens elsewhere.'),
+        help='libvirt URI of the guests. Change it where libvirt listens elsewhere. nova-compute '
+             'has its own and does not read this one.'),
     cfg.IntOpt(
         'max_pause_ms', default=100, min=1,
         help='Longest time, in ms, a member may be suspended for its own cut. A member that '
@@ -50,27 +52,6 @@ OPTIONS = (
         'lease_s', default=30, min=5,
         help='Seconds a coordinator owns a snapshot without renewing; after that another takes '
              'over. Raise it where the database or the hosts are often overloaded.'),
-    cfg.IntOpt(
-        'max_snapshots_per_project', default=10, min=-1,
-        help='Snapshots of server groups a project may have; those in error are not counted. '
-             '-1: any number. Raise it where the store has room.'),
-    cfg.IntOpt(
-        'max_snapshots_per_group', default=5, min=-1,
-        help='Snapshots of one server group, likewise.'),
-    cfg.IntOpt(
-        'service_interval_s', default=10, min=1,
-        help='Seconds between a coordinator\'s signs of life, and between its looks for what dead '
-             'ones left. One silent for three of them is shown as down. Raise it where the '
-             'database is busy.'),
-    cfg.IntOpt(
-        'host_interval_s', default=60, min=5,
-        help='Seconds between questions whether a host answers. What a host owes that was away is '
-             'asked of it then. Raise it with thousands of hosts.'),
-    cfg.StrOpt(
-        'compute_rpc_version',
-        help='Newest version of messages sent to hosts, for example 1.0. Default: each host is '
-             'asked for its own. Set it while hosts are upgraded one after the other, if that '
-             'fails.'),
     cfg.BoolOpt(
         'compress', default=False,
         help='Compress memory with zstd. Change it where the store is slower than the '
@@ -91,10 +72,19 @@ OPTIONS = (
         sample_default='/run/hotsnap',
         help='Folder for locks of guests. All who snapshot guests of one libvirt must share it, '
              'whatever their state_path; it need not survive a restart of the host.'),
+    cfg.IntOpt(
+        'compute_threads', default=16, min=4,
+        help='Requests of coordinators a nova-compute serves at once. Raise it where many groups '
+             'are snapshotted at the same time.'),
+    cfg.BoolOpt(
+        'virtio_without_vhost', default=False,
+        help='Have QEMU itself serve virtio NICs without multiqueue, and not vhost, so that gate '
+             'hold is possible for KVM guests, at some cost of throughput. nova-compute reads it; '
+             'instances take it on at their next hard reboot.'),
     cfg.StrOpt(
         'database_connection', secret=True,
         help='SQLAlchemy URL of the coordinator\'s database. Default: SQLite in state_path. '
-             'nova-hotsnap-conductor must be told, and several need a server they share.'),
+             'Several coordinators need a server they share.'),
 )
 
 

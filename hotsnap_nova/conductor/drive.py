@@ -103,10 +103,7 @@ class Drive:
         return time.monotonic() - self._decided_at if self._decided_at else 0.0
 
     def leave(self) -> None:
-        """End where it is, but not with gates closed; whoever recovers the snapshot goes on."""
-        ends = time.monotonic() + self._row.limits.record_timeout_ms / 1e3
-        while self._gates_are_closed() and time.monotonic() < ends:
-            time.sleep(0.01)
+        """End where it is; whoever recovers the snapshot goes on with it."""
         with self._news:
             self._leaving = True
             self._news.notify_all()
@@ -159,10 +156,7 @@ class Drive:
         if self._ends is not None and time.monotonic() >= self._ends:
             self.abort(messages.Cause(exception.CutExpired.code,
                                       'not complete when the deadline passed'))
-        if self._quietly(self._database.renew_lease, self.snapshot, self._owner,
-                         self._lease_s) is False:
-            self._leaving = True    # the row is another's now, or gone
-            return
+        self._quietly(self._database.renew_lease, self.snapshot, self._owner, self._lease_s)
         wish = self._quietly(self._database.abort_requested, self.snapshot)
         if wish:
             self.abort(messages.Cause(exception.Aborted.code, wish))
@@ -226,8 +220,6 @@ class Drive:
         try:
             generation = self._database.compare_and_swap(
                 self.snapshot, command.generation, **values)
-        except exception.SnapshotNotFound:    # deleted by force
-            return [commands.Superseded(self.snapshot)]
         except exception.StaleGeneration:
             # Perhaps it was us: a write whose end we did not hear of.
             found = self._database.get(self.snapshot)
@@ -246,7 +238,6 @@ class Drive:
             self._news.notify_all()
         if command.phase == coordinator.Phase.SAVE and not command.progress:
             self._keep_measurements()
-            self._quietly(self._database.show_phase, self.snapshot, str(command.phase))
         if self._watcher:
             event = {'snapshot': self.snapshot, 'phase': str(command.phase)}
             if command.progress:

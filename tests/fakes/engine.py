@@ -43,10 +43,11 @@ class World:
             json.dump(content, file)
             file.truncate()
 
-    def add(self, name, state='running', gates=records.GATES, memory_bytes=1 << 20):
+    def add(self, name, state='running', gates=records.GATES, memory_bytes=1 << 20,
+            uuid_=None):
         with self.open() as guests:
             guests[name] = {
-                'id': str(uuid.uuid5(NAMESPACE, name)), 'name': name, 'state': state,
+                'id': uuid_ or str(uuid.uuid5(NAMESPACE, name)), 'name': name, 'state': state,
                 'gates': list(gates), 'memory_bytes': memory_bytes, 'stopped_by': '',
                 'closed_by': '', 'left': [], 'disk': 'own', 'old_disk': '', 'stops': 0}
         return self.spec(name)

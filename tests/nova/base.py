@@ -33,6 +33,16 @@ def paste_with_filter(folder: str) -> str:
     return path
 
 
+def keep_put_attributes(kind):
+    """A `_clear_attrs` for ``kind``: Nova's drops also what pytest put there and takes away."""
+    def clear(self):
+        put = self.__dict__.pop(self._testMethodName, None)
+        kind._clear_attrs(self)
+        if put is not None:
+            self.__dict__[self._testMethodName] = put
+    return clear
+
+
 class ApiTestCase(test.TestCase):
     """Calls go through all of Nova's pipeline; who calls is in the token.
 
@@ -63,12 +73,7 @@ class ApiTestCase(test.TestCase):
         self.server = None
         self.start_conductor()
 
-    def _clear_attrs(self):
-        # Nova's drops all attributes, also the one that pytest put there and takes away.
-        put = self.__dict__.pop(self._testMethodName, None)
-        super()._clear_attrs()
-        if put is not None:
-            self.__dict__[self._testMethodName] = put
+    _clear_attrs = keep_put_attributes(test.TestCase)
 
     def start_conductor(self):
         self.server = rpc.open_server(nova_rpc.TRANSPORT, rpcapi.TOPIC, 'conductor-1',

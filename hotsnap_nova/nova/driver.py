@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``compute_driver = hotsnap.HotSnapLibvirtDriver``: Nova's libvirt driver, and group snapshots.
+
+All that Nova does stays Nova's. This class says when the participant comes and
+goes, and which of Nova's methods would meet it: most of them never do, for
+Nova's API refuses them while an instance has a task. They are guarded all the
+same, because an administrator can reset that task.
+"""
+
+import functools
+import inspect
+
+from nova import conf as nova_conf
+from nova import exception
+from nova.compute import power_state
+from nova.virt.libvirt import driver as libvirt_driver
+
+from hotsnap_nova import conf as our_conf
+from hotsnap_nova.nova import instances, participation, vif
+
+CONF = nova_conf.CONF
+our_conf.register(CONF)
+
+TRAIT = 'CUSTOM_HOTSNAP'
+
+#: These end or move the guest, or make its disks anew: a snapshot under way is given up first.
+WITHDRAWING = (
+    'destroy', 'cleanup', 'power_off', 'power_on', 'reboot', 'pause', 'suspend', 'resume',
+    'rescue', 'unrescue', 'live_migration', 'migrate_disk_and_power_off', 'confirm_migration',
+    'finish_revert_migration')
+#: These change a guest that goes on running, or look at its disks: refused for so long.
+REFUSED = (
+    'check_can_live_migrate_source', 'snapshot', 'quiesce', 'attach_volume', 'detach_volume',
+    'extend_volume', 'swap_volume', 'volume_snapshot_create', 'volume_snapshot_delete',
+    'attach_interface', 'detach_interface')
+
+
+class HotSnapLibvirtDriver(libvirt_driver.LibvirtDriver):
+    """See the module's words."""
+
+    def __init__(self, virtapi, read_only=False):
+        super().__init__(virtapi, read_only)
+        self._participation = participation.Participation()
+        if CONF.hotsnap.virtio_without_vhost:
+            self.vif_driver = vif.VIFDriver(self._host)
+
+    def init_host(self, host):
+        super().init_host(host)
+        self._participation.start(CONF.hotsnap, host, self._uri(),
+                                  instances.Instances(host, self._power_state_of))
+
+    def cleanup_host(self, host):
+        self._participation.stop()
+        super().cleanup_host(host)
+
+    def update_provider_tree(self, provider_tree, nodename, allocations=None):
+        super().update_provider_tree(provider_tree, nodename, allocations)
+        if self._participation.answers:
+            provider_tree.add_traits(nodename, TRAIT)
+        else:
+            provider_tree.remove_traits(nodename, TRAIT)
+
+    def _power_state_of(self, instance):
+        try:
+            return self.get_info(instance).state
+        except exception.NovaException:
+            return power_state.NOSTATE
+
+
+def _guarded(name, meet):
+    stock = getattr(libvirt_driver.LibvirtDriver, name)
+    signature = inspect.signature(stock)
+
+    @functools.wraps(stock)
+    def method(self, *args, **kwargs):
+        instance = signature.bind(self, *args, **kwargs).arguments['instance']
+        meet(self._participation, instance, name)
+        return getattr(super(HotSnapLibvirtDriver, self), name)(*args, **kwargs)
+    setattr(HotSnapLibvirtDriver, name, method)
+
+
+def _withdraw(ours, instance, name):
+    ours.withdraw(instance, f'Nova has to {name.replace("_", " ")} the instance')
+
+
+def _refuse(ours, instance, name):
+    ours.refuse_while_busy(instance, name)
+
+
+for _name in WITHDRAWING:
+    _guarded(_name, _withdraw)
+for _name in REFUSED:
+    _guarded(_name, _refuse)

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nova as the owner of guests: claimed by the instance's task_state, as Nova claims them itself.
+
+While one is set, Nova's API answers 409 to what would disturb us, and Nova's
+power state synchronisation and lifecycle events leave the instance alone. What
+it does not stop is a deletion or an evacuation: the driver ends our part then.
+"""
+
+import contextlib
+import dataclasses
+import threading
+from collections.abc import Callable
+
+import oslo_messaging
+from nova import context as nova_context
+from nova import exception as nova_exception
+from nova import objects
+from nova.compute import power_state, task_states, vm_states
+from oslo_log import log as logging
+
+from hotsnap_nova import exception
+from hotsnap_nova.compute import owner
+from hotsnap_nova.nova import reports
+
+LOG = logging.getLogger(__name__)
+
+#: What payloads of notifications show; loaded at once, not one by one.
+_ATTRIBUTES = ['metadata', 'system_metadata', 'flavor', 'info_cache', 'security_groups']
+#: vm_state by what the guest is found to be after a restore.
+_VM_STATES = {power_state.RUNNING: vm_states.ACTIVE, power_state.PAUSED: vm_states.PAUSED}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kind:
+    """What instances are claimed for.
+
+    :ivar task_states: set one after the other; the last one is held
+    """
+
+    action: reports.Action
+    vm_states: tuple[str, ...]
+    task_states: tuple[str, ...]
+
+
+_SNAPSHOT = _Kind(reports.SNAPSHOT, (vm_states.ACTIVE,),
+                  (task_states.IMAGE_SNAPSHOT_PENDING, task_states.IMAGE_SNAPSHOT))
+_RESTORE = _Kind(reports.RESTORE, (vm_states.ACTIVE, vm_states.STOPPED, vm_states.PAUSED),
+                 (task_states.RESTORING,))
+
+
+@dataclasses.dataclass
+class _Claim:
+    kind: _Kind
+    context: nova_context.RequestContext
+    instances: list[objects.Instance] = dataclasses.field(default_factory=list)
+    whole: bool = False
+
+
+class Instances(owner.Owner):
+    """The instances of one host.
+
+    :param host: as Nova calls it
+    :param power_state_of: what an instance's guest is now; never raises
+    """
+
+    def __init__(self, host: str, power_state_of: Callable[[objects.Instance], int]):
+        self._host = host
+        self._power_state_of = power_state_of
+        self._reports = reports.Reports(host)
+        self._claims: dict[str, _Claim] = {}
+        self._mutex = threading.Lock()
+
+    def begin_snapshot(self, claim, members, caller):
+        self._begin(claim, members, caller, _SNAPSHOT)
+
+    def begin_restore(self, claim, members, caller):
+        self._begin(claim, members, caller, _RESTORE)
+
+    def end(self, claim, error=''):
+        current = self._claims.get(claim)
+        while current and current.instances:
+            self._give_back(claim, current, current.instances[0], error)
+            current.instances.pop(0)
+        self._claims.pop(claim, None)
+
+    def recover(self) -> None:
+        """Give back what a restore held when this service died.
+
+        Nova does so itself for what a snapshot held. Whoever goes on with that
+        restore claims the instances anew.
+
+        :raises Unavailable: Nova's conductor does not answer
+        """
+        context = nova_context.get_admin_context()
+        with _asking(self._host):
+            for instance in objects.InstanceList.get_by_host(context, self._host):
+                # Nova restores deleted instances under this task state, too.
+                if (instance.task_state == task_states.RESTORING
+                        and instance.vm_state != vm_states.SOFT_DELETED):
+                    LOG.info('A restore of its group was interrupted', instance=instance)
+                    self._settle(instance, task_states.RESTORING)
+
+    # --- inside ---
+
+    def _begin(self, name, members, caller, kind):
+        with self._mutex:
+            claim = self._claims.setdefault(name, _Claim(kind, _context(caller)))
+        if claim.whole:
+            return
+        try:
+            for member in members:
+                if all(instance.uuid != member.id for instance in claim.instances):
+                    claim.instances.append(self._take(name, claim, member))
+            for task_state in kind.task_states[1:]:
+                for instance in claim.instances:
+                    with _asking(instance.display_name):
+                        instance.task_state = task_state
+                        instance.save(expected_task_state=[kind.task_states[0]])
+        except nova_exception.InstanceUpdateConflict as exc:
+            self._undo(name, str(exc))
+            raise exception.GuestBusy(member='of the group', reason=str(exc)) from exc
+        except exception.HotsnapError as exc:
+            self._undo(name, str(exc))
+            raise
+        claim.whole = True
+
+    def _undo(self, name, why):
+        # Where this fails too, the claim is kept, and ended with the discard that follows.
+        with contextlib.suppress(exception.HotsnapError):
+            self.end(name, why)
+
+    def _take(self, claim_id, claim, member):
+        name = member.name or member.id
+        with _asking(name):
+            try:
+                instance = objects.Instance.get_by_uuid(
+                    claim.context, member.id, expected_attrs=_ATTRIBUTES)
+            except nova_exception.InstanceNotFound as exc:
+                raise exception.MemberNotFound(member=name) from exc
+            if instance.host != self._host:
+                raise exception.GuestChanged(member=name,
+                                             reason=f'it is on host {instance.host} now')
+            if instance.vm_state not in claim.kind.vm_states:
+                raise exception.GuestNotRunning(member=name, state=instance.vm_state)
+            if instance.task_state is not None:
+                raise exception.GuestBusy(member=name, reason=_is_at(instance.task_state))
+            instance.task_state = claim.kind.task_states[0]
+            try:
+                instance.save(expected_task_state=[None])
+            except nova_exception.InstanceUpdateConflict as exc:
+                instance.refresh()
+                raise exception.GuestBusy(
+                    member=name, reason=_is_at(instance.task_state)) from exc
+        self._reports.began(claim.context, instance, claim.kind.action, claim_id)
+        return instance
+
+    def _give_back(self, name, claim, instance, error):
+        with _asking(instance.display_name):
+            try:
+                if claim.kind is _RESTORE:
+                    self._settle(instance, *claim.kind.task_states)
+                else:
+                    instance.task_state = None
+                    instance.save(expected_task_state=list(claim.kind.task_states))
+            except (nova_exception.InstanceNotFound, nova_exception.InstanceUpdateConflict) as exc:
+                # Deleted, evacuated or reset: it is no longer ours to give back.
+                LOG.info('Not given back, for it changed hands: %s', exc, instance=instance)
+                error = error or str(exc)
+        self._reports.ended(claim.context, instance, claim.kind.action, name, error)
+
+    def _settle(self, instance, *held):
+        """What Nova says of it becomes what its guest is."""
+        instance.power_state = self._power_state_of(instance)
+        instance.vm_state = _VM_STATES.get(instance.power_state, vm_states.STOPPED)
+        instance.task_state = None
+        instance.save(expected_task_state=list(held))
+
+
+def _context(caller):
+    """An admin's, for only an admin may set states, in the caller's name."""
+    if not caller.get('request_id'):
+        return nova_context.get_admin_context()
+    return nova_context.RequestContext(
+        user_id=caller.get('user_id'), project_id=caller.get('project_id'),
+        request_id=caller['request_id'], is_admin=True, overwrite=False)
+
+
+def _is_at(task_state):
+    return f'Nova is at work on it ({task_state})'
+
+
+@contextlib.contextmanager
+def _asking(about):
+    """Nova's objects are changed through its conductor, which may not answer."""
+    try:
+        yield
+    except oslo_messaging.MessagingException as exc:
+        raise exception.HostUnreachable(
+            host='nova-conductor', reason=f'{about}: {type(exc).__name__}: {exc}') from exc

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The participant as a part of nova-compute: comes and goes with it, and never takes it down.
+
+It answers on a topic of its own with a few threads of its own: a message that
+comes while gates are closed must not queue behind what nova-compute is at.
+"""
+
+import threading
+
+from nova import exception as nova_exception
+from nova import rpc as nova_rpc
+from oslo_log import log as logging
+
+LOG = logging.getLogger(__name__)
+
+#: nova-compute waits so long for ours to clean up before it goes on; a QEMU may hang.
+_START_S = 60.0
+
+
+class Participation:
+    """Ours in one nova-compute."""
+
+    def __init__(self):
+        self._manager = None
+        self._server = None
+        self._ended = False
+        self._mutex = threading.Lock()
+
+    @property
+    def answers(self) -> bool:
+        """Whether this host takes part in snapshots."""
+        return self._server is not None
+
+    def start(self, conf, host: str, uri: str, instances, open_engine=None) -> None:
+        """Clean up what a dead predecessor left, then answer; where it cannot, log why.
+
+        :param conf: group ``[hotsnap]``
+        :param instances: the owner of this host's guests
+        """
+        starting = threading.Thread(
+            target=self._start, args=(conf, host, uri, instances, open_engine), daemon=True,
+            name='hotsnap-start')
+        starting.start()
+        starting.join(_START_S)
+        if starting.is_alive():
+            LOG.error('Cleaning up for snapshots of server groups takes long; this host answers '
+                      'them when it is done')
+
+    def stop(self) -> None:
+        """Give up what is under way, and end."""
+        with self._mutex:
+            self._ended = True
+            server, manager = self._server, self._manager
+            self._server = self._manager = None
+        if server:
+            server.stop()
+            server.wait()
+        if manager:
+            try:
+                manager.withdraw_all('nova-compute is stopped')
+            except Exception:
+                LOG.exception('Not every snapshot under way could be given up; the next '
+                              'nova-compute will clean up')
+            manager.stop()
+
+    def withdraw(self, instance, why: str) -> None:
+        """Nova needs the guest: a snapshot under way is given up first. Never raises."""
+        if self._manager:
+            try:
+                self._manager.withdraw(instance.uuid, why)
+            except Exception:
+                LOG.exception('A snapshot of its group does not let go of it', instance=instance)
+
+    def refuse_while_busy(self, instance, method: str) -> None:
+        """Nothing, where no snapshot or restore holds the guest.
+
+        :raises InstanceInvalidState: one does
+        """
+        if self._manager and self._manager.holds(instance.uuid):
+            raise nova_exception.InstanceInvalidState(
+                instance_uuid=instance.uuid, attr='group snapshot', state='in progress',
+                method=method)
+
+    def _start(self, conf, host, uri, instances, open_engine):
+        try:
+            instances.recover()
+        except Exception:
+            LOG.exception('Instances may be left with a task of a restore that was interrupted')
+        try:
+            # Here, not above: what is not installed must not keep nova-compute from its work.
+            from hotsnap_nova import rpc
+            from hotsnap_nova.compute import rpcapi, service
+            manager = service.open_manager(conf, open_engine, host=host, uri=uri,
+                                           guests_owner=instances)
+            manager.start()
+            server = rpc.open_server(nova_rpc.TRANSPORT, rpcapi.TOPIC, host, [manager])
+            with self._mutex:
+                if self._ended:
+                    manager.stop()
+                    return
+                server.start(override_pool_size=conf.compute_threads)
+                self._manager, self._server = manager, server
+        except Exception as exc:
+            LOG.error('This host takes no part in snapshots of server groups until nova-compute '
+                      'is started again: %s', exc, exc_info=True)

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The driver in stock nova-computes: what it adds to Nova's life, and what it leaves alone."""
+
+import threading
+
+import pytest
+from nova import context as nova_context
+from nova import objects
+from nova.compute import task_states, vm_states
+
+from hotsnap_nova import exception
+from tests.nova.computes import CALLER, ComputeTestCase
+
+SNAPSHOTTING = (vm_states.ACTIVE, task_states.IMAGE_SNAPSHOT)
+AT_REST = (vm_states.ACTIVE, None)
+
+
+class TestComesAndGoes(ComputeTestCase):
+    def test_a_host_answers_while_its_nova_compute_runs(self):
+        self.start_compute('compute1')
+
+        answer = self.compute_api._client.call('compute1', 'ping', 10)
+
+        assert answer['host'] == 'compute1'
+        assert answer['started_at'].endswith('Z')
+        assert self.traits() == {'CUSTOM_HOTSNAP'}
+        self.computes['compute1'].stop()
+        with pytest.raises(exception.HostUnreachable):
+            self.compute_api._client.call('compute1', 'ping', 1)
+
+    def test_nova_lives_where_ours_cannot(self):
+        self.flags(store='none-such', group='hotsnap')
+
+        self.start_compute('compute1')
+        server = self._create_server(host='compute1', networks='none')
+
+        assert server['status'] == 'ACTIVE'
+        assert self.traits() == set()
+        with pytest.raises(exception.HostUnreachable):
+            self.compute_api._client.call('compute1', 'ping', 1)
+
+    def test_a_restart_leaves_nothing_of_what_was_under_way(self):
+        self.start_compute('compute1')
+        server = self.boot('web')
+        saving = self.saving()
+        snapshot = self.snapshots.create(self.request(server))
+        assert saving.wait(30)
+        assert self.state(server) == SNAPSHOTTING
+
+        self.restart_compute_service('compute1')
+
+        assert self.snapshots.wait(snapshot, timeout_s=60)
+        assert self.snapshots.get(snapshot).status == 'error'
+        assert self.state(server) == AT_REST
+        assert self.world.untouched()
+
+    def traits(self):
+        found = self._get_provider_traits(self.compute_rp_uuids['compute1'])
+        return {trait for trait in found if 'HOTSNAP' in trait}
+
+    def saving(self):
+        """An event for when a save begins; it then takes long."""
+        begun = threading.Event()
+        self.engine.save_s = 60.0
+        self.engine.faults['save'] = lambda _work: begun.set()
+        return begun
+
+
+class TestSnapshots(ComputeTestCase):
+    def setUp(self):
+        super().setUp()
+        self.start_compute('compute1')
+
+    def during(self, step, look):
+        """What ``look()`` gives while the engine is at ``step``."""
+        seen = []
+        self.engine.faults[step] = lambda _about: seen.append(look())
+        return seen
+
+    def test_an_instance_has_a_task_from_its_preparation_to_the_end_of_its_save(self):
+        server = self.boot('web')
+        seen = [self.during(step, lambda: self.state(server))
+                for step in ('prepare', 'record', 'release', 'save', 'finish')]
+
+        row = self.snapshot(server)
+
+        assert row.status == 'available', row.error_message
+        assert seen == [[SNAPSHOTTING]] * 5
+        assert self.state(server) == AT_REST
+
+    def test_a_snapshot_is_an_action_of_the_instance_in_its_callers_name(self):
+        server = self.boot('web')
+
+        self.act(server, 'begin_snapshot')
+
+        action, event = self.action(server)
+        assert (action.action, action.user_id, action.project_id) == (
+            'createImage', CALLER['user_id'], CALLER['project_id'])
+        assert (event.event, event.result, event.host) == (
+            'compute_snapshot_server_group', 'Success', 'compute1')
+
+    def test_a_failed_snapshot_is_an_action_that_failed_and_says_why(self):
+        server = self.boot('web')
+
+        self.act(server, 'begin_snapshot', 'the store is full')
+
+        _action, event = self.action(server)
+        assert (event.result, event.details) == ('Error', 'the store is full')
+
+    def test_a_snapshot_is_notified_as_novas_own(self):
+        server = self.boot('web')
+        self.notifier.reset()
+
+        row = self.snapshot(server)
+
+        found = [each for each in self.notifier.versioned_notifications
+                 if each['event_type'].startswith('instance.snapshot')]
+        assert [each['event_type'] for each in found] == [
+            'instance.snapshot.start', 'instance.snapshot.end']
+        assert found[0]['payload']['nova_object.data']['snapshot_image_id'] == row.id
+        assert [each.event_type for each in self.notifier.notifications
+                if 'snapshot' in each.event_type] == [
+            'compute.instance.snapshot.start', 'compute.instance.snapshot.end']
+
+    def test_novas_api_refuses_what_would_disturb_a_snapshot(self):
+        server = self.boot('web')
+        answers = {}
+
+        def ask():
+            for action in ('reboot', 'pause', 'suspend', 'resize', 'createImage', 'os-stop'):
+                body = {'reboot': {'type': 'HARD'}, 'createImage': {'name': 'i'},
+                        'resize': {'flavorRef': '2'}}.get(action)
+                answers[action] = self.api.api_post(
+                    f'/servers/{server}/action', {action: body},
+                    check_response_status=[409]).status
+        self.during('save', ask)
+
+        assert self.snapshot(server).status == 'available'
+
+        assert set(answers.values()) == {409}
+
+    def test_an_instance_that_nova_is_at_work_on_refuses_and_says_with_what(self):
+        server = self.boot('web')
+        instance = self.instance(server)
+        instance.task_state = task_states.REBOOTING
+        instance.save()
+
+        row = self.snapshot(server)
+
+        assert row.status == 'error'
+        assert 'rebooting' in row.error_message
+        assert self.state(server) == (vm_states.ACTIVE, task_states.REBOOTING)
+
+    def test_a_member_refused_gives_the_others_back(self):
+        first, second = self.boot('web'), self.boot('db')
+        self._stop_server(self.api.get_server(second))
+
+        row = self.snapshot(first, second)
+
+        assert row.status == 'error'
+        assert self.state(first) == AT_REST
+        assert self.state(second) == (vm_states.STOPPED, None)
+
+    def test_deleting_a_member_fails_the_snapshot_and_not_the_deletion(self):
+        server, other = self.boot('web'), self.boot('db')
+        begun = threading.Event()
+        self.engine.save_s = 60.0
+        self.engine.faults['save'] = lambda _work: begun.set()
+        snapshot = self.snapshots.create(self.request(server, other))
+        assert begun.wait(30)
+
+        self._delete_server(self.api.get_server(server))
+
+        assert self.snapshots.wait(snapshot, timeout_s=30)
+        row = self.snapshots.get(snapshot)
+        assert row.status == 'error'
+        assert 'destroy' in row.error_message
+        assert self.state(other) == AT_REST
+        assert self.world.untouched()
+
+    def test_novas_life_goes_on_after_a_snapshot(self):
+        server = self.boot('web')
+        assert self.snapshot(server).status == 'available'
+
+        found = self.api.get_server(server)
+        found = self._reboot_server(found, hard=True)
+        found = self._suspend_server(found)
+        found = self._resume_server(found)
+        found = self._stop_server(found)
+        found = self._start_server(found)
+        self._delete_server(found)
+
+    def act(self, server, begin, error=''):
+        """Claim and give back in a caller's name, as a coordinator makes a host do."""
+        owner = self.manager()._participants._owner
+        getattr(owner, begin)('id-of-it', (self.world.spec('web'),), CALLER)
+        owner.end('id-of-it', error)
+        assert self.state(server) == AT_REST
+
+    def action(self, server):
+        context = nova_context.get_admin_context()
+        action = objects.InstanceAction.get_by_request_id(context, server, CALLER['request_id'])
+        (event,) = objects.InstanceActionEventList.get_by_action(context, action.id)
+        return action, event
