@@ -31,6 +31,10 @@ demo: lab-ready ## three guests: hot snapshot, kill -9, restore, verdict; then w
 cloud: cloud-ready ## a real OpenStack with two compute hosts in a folder; as root
 	$(CLOUD) -m tests.cloud up $(ARGS)
 
+.PHONY: cloud-demo
+cloud-demo: cloud-ready ## in it, a server group on two hosts: snapshot, kill -9, restore, verdict
+	$(CLOUD) -m tests.cloud.demo $(ARGS)
+
 .PHONY: cloud-down
 cloud-down: cloud-ready ## remove it
 	$(CLOUD) -m tests.cloud down
@@ -62,6 +66,10 @@ test-functional: lab-ready ## real guests on real QEMU; as root
 .PHONY: soak
 soak: lab-ready ## long runs under load with each gate and the control; as root
 	$(LAB) -m tests.soak $(ARGS)
+
+.PHONY: soak-cloud
+soak-cloud: cloud-ready ## many group snapshots in the cloud that is up; dated JSON in results/
+	$(CLOUD) -m tests.cloud.soak $(ARGS)
 
 .PHONY: bench
 bench: lab-ready ## pause, hold and their parts over memory sizes; as root

@@ -52,6 +52,27 @@ OPTIONS = (
         'lease_s', default=30, min=5,
         help='Seconds a coordinator owns a snapshot without renewing; after that another takes '
              'over. Raise it where the database or the hosts are often overloaded.'),
+    cfg.IntOpt(
+        'max_snapshots_per_project', default=10, min=-1,
+        help='Snapshots of server groups a project may have; those in error are not counted. '
+             '-1: any number. Raise it where the store has room.'),
+    cfg.IntOpt(
+        'max_snapshots_per_group', default=5, min=-1,
+        help='Snapshots of one server group, likewise.'),
+    cfg.IntOpt(
+        'service_interval_s', default=10, min=1,
+        help='Seconds between a coordinator\'s signs of life, and between its looks for what dead '
+             'ones left. One silent for three of them is shown as down. Raise it where the '
+             'database is busy.'),
+    cfg.IntOpt(
+        'host_interval_s', default=60, min=5,
+        help='Seconds between questions whether a host answers. What a host owes that was away is '
+             'asked of it then. Raise it with thousands of hosts.'),
+    cfg.StrOpt(
+        'compute_rpc_version',
+        help='Newest version of messages sent to hosts, for example 1.0. Default: each host is '
+             'asked for its own. Set it while hosts are upgraded one after the other, if that '
+             'fails.'),
     cfg.BoolOpt(
         'compress', default=False,
         help='Compress memory with zstd. Change it where the store is slower than the '
@@ -84,7 +105,7 @@ OPTIONS = (
     cfg.StrOpt(
         'database_connection', secret=True,
         help='SQLAlchemy URL of the coordinator\'s database. Default: SQLite in state_path. '
-             'Several coordinators need a server they share.'),
+             'nova-hotsnap-conductor must be told, and several need a server they share.'),
 )
 
 

@@ -122,6 +122,12 @@ class NameTaken(Invalid):
     message_format = 'A snapshot named %(name)s exists already.'
 
 
+class OverQuota(Invalid):
+    code = 'over_quota'
+    http_status = 403
+    message_format = 'Quota exceeded: %(used)d of %(limit)d group snapshots of %(scope)s exist.'
+
+
 class GuestNotRunning(Invalid):
     code = 'guest_not_running'
     http_status = 409
@@ -212,6 +218,11 @@ class Aborted(Conflict):
 class HostUnreachable(Unavailable):
     code = 'host_unreachable'
     message_format = 'Host %(host)s does not answer: %(reason)s.'
+
+
+class HostTooOld(Unavailable):
+    code = 'host_too_old'
+    message_format = 'Host %(host)s runs a version that knows no %(method)s: upgrade it.'
 
 
 class HypervisorError(Unavailable):

@@ -27,6 +27,7 @@ from hotsnap_nova import exception
 LOG = logging.getLogger(__name__)
 
 IN_PROCESS = 'fake:/'
+_TOO_OLD = ('UnsupportedVersion', 'NoSuchMethod')
 
 
 def open_transport(conf, url: str = IN_PROCESS, exchange: str | None = None):
@@ -68,28 +69,53 @@ def answers(method):
 
 
 class Client:
-    """Calls the servers of one topic."""
+    """Calls the servers of one topic.
+
+    :param transport: or a function that gives a host's own transport
+    :param version: of what is called, where a call does not say otherwise
+    """
 
     def __init__(self, transport, topic: str, version: str, context: dict | None = None):
-        target = oslo_messaging.Target(topic=topic, version=version)
-        self._client = oslo_messaging.get_rpc_client(transport, target)
+        self._transport_of = transport if callable(transport) else lambda _host: transport
+        self._target = oslo_messaging.Target(topic=topic, version=version)
         self._context = context or {}
+        self._clients: dict = {}
 
-    def call(self, host: str | None, method: str, timeout_s: float, **kwargs):
+    def call(self, host: str | None, method: str, timeout_s: float, version: str | None = None,
+             **kwargs):
         """What ``method`` returned at ``host``, or at any server of the topic.
 
+        :param version: the least of the far end that does
         :raises HostUnreachable: no answer; whether it was done is not known
+        :raises HostTooOld: it has no such version or method; nothing was done
         :raises HotsnapError: what the method raised
         """
-        prepared = self._client.prepare(server=host, timeout=timeout_s, retry=1)
+        prepared = self._client(host).prepare(
+            server=host, timeout=timeout_s, retry=1, version=version or self._target.version)
         try:
             answer = prepared.call(self._context, method, **kwargs)
         except oslo_messaging.MessagingException as exc:
+            if _is_too_old(exc):
+                raise exception.HostTooOld(host=host or 'any', method=method) from exc
             raise exception.HostUnreachable(
                 host=host or 'any', reason=f'{type(exc).__name__}: {exc}') from exc
         if 'error' in answer:
             raise exception_of(answer['error'])
         return answer['result']
+
+
+    def _client(self, host):
+        transport = self._transport_of(host)
+        client = self._clients.get(id(transport))
+        if client is None:
+            client = self._clients[id(transport)] = oslo_messaging.get_rpc_client(
+                transport, self._target)
+        return client
+
+
+def _is_too_old(exc):
+    """Over a broker the far end's exception comes back as its name."""
+    return getattr(exc, 'exc_type', type(exc).__name__) in _TOO_OLD
 
 
 def exception_of(error: dict) -> exception.HotsnapError:

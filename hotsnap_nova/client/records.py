@@ -103,7 +103,9 @@ def snapshot(plain: dict) -> Snapshot:
     action = plain.get('last_action')
     return _known(Snapshot, plain | {
         'error': _error(plain.get('error')),
-        'members': tuple(_known(Member, each) for each in plain.get('members', ())),
+        'members': tuple(_known(Member, {
+            key: value for key, value in each.items() if value is not None})
+            for each in plain.get('members', ())),
         'last_action': action and _known(Action, action | {'error': _error(action.get('error'))}),
     })
 

@@ -4,8 +4,13 @@
 Version history:
 
 * 1.0  find, check, receive, manifest, delete, verify, export, restore
+* 1.1  ping; restore takes ``context``
+
+A call is sent with the least version that has it, so that an older host answers
+it; what only newer hosts know is sent where ``ping`` found them, or as pinned.
 """
 
+import contextlib
 import time
 import uuid
 from collections.abc import Callable
@@ -14,8 +19,11 @@ from hotsnap_nova import exception, rpc
 from hotsnap_nova.protocol import messages, wire
 
 TOPIC = 'hotsnap-compute'
-VERSION = '1.0'
+VERSION = '1.1'
+FIRST_VERSION = '1.0'
+_CONTEXT_VERSION = '1.1'
 
+_PING_S = 5.0
 _SHORT_S = 30.0
 _LOST_ANSWERS = 5
 
@@ -24,10 +32,35 @@ Tell = Callable[[int, int], None]
 
 
 class ComputeApi:
-    """Calls hosts; errors of a host are raised as they were there."""
+    """Calls hosts; errors of a host are raised as they were there.
 
-    def __init__(self, transport, context: dict | None = None):
-        self._client = rpc.Client(transport, TOPIC, VERSION, context)
+    :param transport: or a function that gives a host's own
+    :param pin: the newest version to speak; None: each host is asked for its own
+    """
+
+    def __init__(self, transport, context: dict | None = None, pin: str | None = None):
+        self._client = rpc.Client(transport, TOPIC, FIRST_VERSION, context)
+        self._pin = pin
+        self._versions: dict[str, str] = {}
+
+    def ping(self, host: str) -> dict:
+        """``{'host', 'version', 'rpc_version', 'started_at'}`` of a host that lives.
+
+        One too old to say has an empty version, and started at 0.
+
+        :raises HostUnreachable:
+        """
+        told = {'host': host, 'version': '', 'rpc_version': FIRST_VERSION, 'started_at': 0.0}
+        if self._pin == FIRST_VERSION:
+            self._client.call(host, 'find', _PING_S, names=[])
+        else:
+            with contextlib.suppress(exception.HostTooOld):    # it lives
+                told |= {'rpc_version': '1.1'} | self._client.call(
+                    host, 'ping', _PING_S, version='1.1')
+        if self._pin:
+            told['rpc_version'] = min(self._pin, told['rpc_version'], key=_number)
+        self._versions[host] = told['rpc_version']
+        return told
 
     def find(self, host: str, names: list[str]) -> list[dict]:
         """``{'id', 'name'}`` of each guest, running or not, by name or id.
@@ -65,13 +98,25 @@ class ComputeApi:
         return self._ask(host, 'export', None, snapshot=snapshot, destination=destination)
 
     def restore(self, host: str, step: str, snapshot: str, restore_id: str, paused: bool,
-                tell: Tell | None = None) -> list[str]:
+                tell: Tell | None = None, context: dict | None = None) -> list[str]:
         """Do a step of a restore (`compute.restores`), and wait for its end.
 
+        :param context: in whose name; a host that is too old for it does without
         :returns: what an undo had to leave as it is, in words for the user
         """
-        return self._ask(host, 'restore', tell, step=step, snapshot=snapshot,
-                         restore_id=restore_id, paused=paused)
+        asked = {'step': step, 'snapshot': snapshot, 'restore_id': restore_id, 'paused': paused}
+        if context and self._knows(host, _CONTEXT_VERSION):
+            try:
+                return self._ask(host, 'restore', tell, version=_CONTEXT_VERSION,
+                                 context=context, **asked)
+            except exception.HostTooOld:    # since it was asked last
+                self._versions[host] = FIRST_VERSION
+        return self._ask(host, 'restore', tell, **asked)
+
+    def _knows(self, host, version):
+        if host not in self._versions:
+            self.ping(host)
+        return _number(self._versions[host]) >= _number(version)
 
     def _ask(self, host, method, tell, **kwargs):
         """Ask until it is done; a lost answer is asked for again."""
@@ -90,3 +135,7 @@ class ComputeApi:
                 return state['result']
             if tell:
                 tell(*state['progress'])
+
+
+def _number(version):
+    return tuple(int(part) for part in version.split('.'))

@@ -103,7 +103,10 @@ class Drive:
         return time.monotonic() - self._decided_at if self._decided_at else 0.0
 
     def leave(self) -> None:
-        """End where it is; whoever recovers the snapshot goes on with it."""
+        """End where it is, but not with gates closed; whoever recovers the snapshot goes on."""
+        ends = time.monotonic() + self._row.limits.record_timeout_ms / 1e3
+        while self._gates_are_closed() and time.monotonic() < ends:
+            time.sleep(0.01)
         with self._news:
             self._leaving = True
             self._news.notify_all()
@@ -156,7 +159,10 @@ class Drive:
         if self._ends is not None and time.monotonic() >= self._ends:
             self.abort(messages.Cause(exception.CutExpired.code,
                                       'not complete when the deadline passed'))
-        self._quietly(self._database.renew_lease, self.snapshot, self._owner, self._lease_s)
+        if self._quietly(self._database.renew_lease, self.snapshot, self._owner,
+                         self._lease_s) is False:
+            self._leaving = True    # the row is another's now, or gone
+            return
         wish = self._quietly(self._database.abort_requested, self.snapshot)
         if wish:
             self.abort(messages.Cause(exception.Aborted.code, wish))
@@ -220,6 +226,8 @@ class Drive:
         try:
             generation = self._database.compare_and_swap(
                 self.snapshot, command.generation, **values)
+        except exception.SnapshotNotFound:    # deleted by force
+            return [commands.Superseded(self.snapshot)]
         except exception.StaleGeneration:
             # Perhaps it was us: a write whose end we did not hear of.
             found = self._database.get(self.snapshot)
@@ -238,6 +246,7 @@ class Drive:
             self._news.notify_all()
         if command.phase == coordinator.Phase.SAVE and not command.progress:
             self._keep_measurements()
+            self._quietly(self._database.show_phase, self.snapshot, str(command.phase))
         if self._watcher:
             event = {'snapshot': self.snapshot, 'phase': str(command.phase)}
             if command.progress:

@@ -4,6 +4,23 @@
 from collections.abc import Callable, Iterable
 from concurrent import futures
 
+from hotsnap_nova import exception
+
+
+def outcomes(hosts: Iterable[str], call: Callable[[str], object]) -> tuple[dict, dict]:
+    """What ``call`` gave by host, and by host the `HotsnapError` with which it failed.
+
+    :raises Exception: anything else that one of them raised
+    """
+    def tried(host):
+        try:
+            return call(host), None
+        except exception.HotsnapError as exc:
+            return None, exc
+    done = each(hosts, tried)
+    return ({host: result for host, (result, error) in done.items() if error is None},
+            {host: error for host, (_, error) in done.items() if error is not None})
+
 
 def each(hosts: Iterable[str], call: Callable[[str], object]) -> dict:
     """What ``call`` gave, by host. All are waited for, even where one fails.

@@ -9,6 +9,8 @@ from hotsnap_nova import exception
 GATES = ('auto', 'hold', 'barrier', 'none')
 #: Best first: what ``auto`` takes.
 PREFERENCE = ('hold', 'barrier')
+#: How disks can be frozen.
+DISKS = ('backup',)
 MAX_NAME = 255
 #: A guest that stands for a minute is no hot snapshot.
 MAX_LIMIT_MS = 60_000
@@ -22,6 +24,12 @@ class CreateRequest:
     :ivar deadline_s: complete within so many seconds, or aborted; None: save_timeout_s
     :ivar record_delays_s: seconds by member's name, slept before its cut; for tests
     :ivar group_id: empty: made from the members
+    :ivar names: for people, by member's id, where the caller knows them: hosts are then not
+        asked to find the members
+    :ivar domains: libvirt's names by member's id, likewise
+    :ivar unique_name: no other snapshot of the project may have the name
+    :ivar quotas: see `db.api.Database.create`
+    :ivar context: in whose name, for the hosts: user_id, project_id, request_id
     """
 
     name: str
@@ -41,13 +49,20 @@ class CreateRequest:
     user_id: str = ''
     request_id: str = ''
     record_delays_s: dict = dataclasses.field(default_factory=dict)
+    names: dict = dataclasses.field(default_factory=dict)
+    domains: dict = dataclasses.field(default_factory=dict)
+    disk: str = 'backup'
+    unique_name: bool = True
+    quotas: tuple[tuple[str, str, int], ...] = ()
+    context: dict = dataclasses.field(default_factory=dict)
 
     def check(self) -> None:
         """Nothing, where the request can be looked at more closely.
 
         :raises Invalid: names what is wrong
         """
-        check_name(self.name)
+        if self.name or not self.group_name:
+            check_name(self.name)
         if not self.members:
             raise exception.EmptyGroup()
         seen = set()
@@ -58,10 +73,18 @@ class CreateRequest:
         if self.gate not in GATES:
             raise exception.InvalidValue(name='gate', reason=f'{self.gate} is none of '
                                          f'{", ".join(GATES[:-1])}')
+        if self.disk not in DISKS:
+            raise exception.InvalidValue(name='disk', reason=f'{self.disk} is not possible yet; '
+                                         f'{", ".join(DISKS)} is')
         for name in ('max_pause_ms', 'max_hold_ms'):
             _check_range(name, getattr(self, name), 1, MAX_LIMIT_MS, 'ms')
         if self.deadline_s is not None:
             _check_range('deadline_s', self.deadline_s, 0.001, MAX_DEADLINE_S, 's')
+
+
+def name_of(request: CreateRequest, epoch: int) -> str:
+    """The name asked for, or one made from the group's."""
+    return request.name or f'{request.group_name[:MAX_NAME - 21]}-{epoch}'
 
 
 def check_name(name: str) -> None:

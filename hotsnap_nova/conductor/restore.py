@@ -12,16 +12,20 @@ runs before every old one is proved stopped, or segments of the old run would
 enter restored TCP windows. Up to "decided", which is a row in the database,
 any failure, a restart included, puts the old disks back; after it the restore
 only goes on.
+
+Where errands are run, a host that is away by then keeps nobody waiting: it is
+left an errand, and the restore ends as failed.
 """
 
 import json
 import time
 import uuid
+from collections.abc import Callable
 
 from oslo_log import log as logging
 
 from hotsnap_nova import exception
-from hotsnap_nova.conductor import fanout, rows
+from hotsnap_nova.conductor import errands, fanout, rows
 
 LOG = logging.getLogger(__name__)
 
@@ -34,76 +38,115 @@ class Restore:
     """One restore of one snapshot.
 
     :param found: the database's row, with its members
+    :param context: in whose name, for the hosts
+    :param ended: columns to write at the end, given the error or None
+    :param has_errands: somebody runs the errands left to hosts that are away
     """
 
-    def __init__(self, found, database, compute, owner: str, lease_s: float):
+    def __init__(self, found, database, compute, owner: str, lease_s: float,
+                 context: dict | None = None,
+                 ended: Callable[[Exception | None], dict] = lambda _error: {},
+                 has_errands: bool = False):
         self._found = found
         self._database = database
         self._compute = compute
         self._owner = owner
         self._lease_s = lease_s
+        self._ended = ended
+        self._has_errands = has_errands
         self._generation = found.generation
         self._leased = False
         self._renew_at = 0.0
         self._hosts = tuple(sorted({member.host for member in found.members}))
+        self._plan = json.loads(found.restore) if found.restore else {
+            'restore_id': str(uuid.uuid4()), 'paused': False, 'context': context}
 
     def run(self, paused: bool, watcher=None, is_unwanted=lambda: False) -> None:
         """Restore; members run at the end, or with ``paused`` stand at the cut.
 
         :raises HotsnapError: undone; the snapshot is as good as before
         """
-        plan = {'restore_id': str(uuid.uuid4()), 'paused': paused, 'step': _BEFORE[0]}
-        self._do('check', plan, watcher, is_unwanted)    # touches nothing: nothing to undo
+        self._plan['paused'] = paused
+        self.check(watcher, is_unwanted)
+        self.begin()
+        self.carry_out(watcher, is_unwanted)
+
+    def check(self, watcher=None, is_unwanted=lambda: False) -> None:
+        """Nothing, where every host can restore its part; touches nothing.
+
+        :raises HotsnapError:
+        """
+        self._plan['step'] = _BEFORE[0]
+        self._do('check', watcher, is_unwanted)
+
+    def begin(self, **columns) -> None:
+        """Have the row say so, with these columns.
+
+        :raises StaleGeneration: somebody else was quicker
+        """
         # With the lease in the same write: nobody finds the row restoring and unowned.
-        self._write(plan, lease_owner=self._owner,
+        self._write(**columns, lease_owner=self._owner, abort_request=None,
                     lease_expires_at=time.time() + self._lease_s)
         self._leased = True
+
+    def carry_out(self, watcher=None, is_unwanted=lambda: False) -> None:
+        """Do what was begun.
+
+        :raises HotsnapError: undone; the snapshot is as good as before
+        """
         try:
             for step in _BEFORE:
-                self._do(step, plan, watcher, is_unwanted)
-            plan['step'] = _DECIDED
-            self._write(plan)
+                self._do(step, watcher, is_unwanted)
+            self._plan['step'] = _DECIDED
+            self._write()
         except (exception.LeaseHeld, exception.StaleGeneration):
             raise    # another ends it: to undo it as well would be to undo what it does
         except exception.HotsnapError as exc:
-            if left := self._undo(plan):
-                raise exception.RestoreNotUndone(reason=str(exc), left='; '.join(left)) from exc
-            raise
+            error = self._undo(exc)
+            raise error from (None if error is exc else exc)
         except BaseException:
-            self._undo(plan)
+            self._undo(exception.Aborted(who='the coordinator'))
             raise
-        self._go_on(plan, watcher)
+        self._go_on(watcher)
 
     def recover(self) -> None:
         """End what a dead coordinator began: undo it, or where it was decided go on."""
-        plan = json.loads(self._found.restore)
         self._leased = True
-        if plan['step'] == _DECIDED:
-            self._go_on(plan)
+        if self._plan['step'] == _DECIDED:
+            self._go_on()
         else:
-            self._undo(plan)
+            self._undo(exception.Aborted(who='a restart of the coordinator'))
 
-    def _go_on(self, plan, watcher=None):
+    def _go_on(self, watcher=None):
+        away = {}
         for step in _AFTER:
-            if not (plan['paused'] and step == 'resume'):
-                self._do(step, plan, watcher)
-        self._end()
+            if not (self._plan['paused'] and step == 'resume'):
+                away |= self._do(step, watcher, on=self._hosts_but(away), may_be_away=True)[1]
+        error = next(iter(away.values()), None)
+        self._end(error)
+        if error:
+            raise error
 
-    def _undo(self, plan):
-        """What hosts left as it is, and told why."""
+    def _undo(self, error):
+        """Why it failed, with what hosts left as it is and why."""
         try:
-            done = self._do('undo', plan)
+            done, _ = self._do('undo', may_be_away=True)
         except exception.HotsnapError as exc:
             # The row stays as it is: recovery tries again.
             LOG.error('Undoing the restore of %(id)s failed: %(error)s',
                       {'id': self._found.id, 'error': exc})
             self._database.release_lease(self._found.id, self._owner)
-            return []
-        self._end()
-        return [words for left in done.values() for words in left or ()]
+            return error
+        left = [words for told in done.values() for words in told or ()]
+        if left:
+            error = exception.RestoreNotUndone(reason=str(error), left='; '.join(left))
+        self._end(error)
+        return error
 
-    def _do(self, step, plan, watcher=None, is_unwanted=lambda: False):
+    def _do(self, step, watcher=None, is_unwanted=lambda: False, on=None, may_be_away=False):
+        """What hosts answered, and the errors of those that are left an errand."""
         LOG.info('Snapshot %s: restore, %s', self._found.id, step)
+        plan = self._plan
 
         def tell(done_bytes, total_bytes):
             self._renew()
@@ -114,8 +157,19 @@ class Restore:
         tell(0, 0)
         if watcher:
             watcher({'phase': step})
-        return fanout.each(self._hosts, lambda host: self._compute.restore(
-            host, step, self._found.id, plan['restore_id'], plan['paused'], tell))
+        done, errors = fanout.outcomes(
+            self._hosts if on is None else on, lambda host: self._compute.restore(
+                host, step, self._found.id, plan['restore_id'], plan['paused'], tell,
+                plan.get('context')))
+        for host, error in errors.items():
+            if not (may_be_away and self._has_errands
+                    and isinstance(error, exception.HostUnreachable)):
+                raise error
+            self._database.add_errand(self._found.id, host, *errands.of_restore(plan))
+        return done, errors
+
+    def _hosts_but(self, away):
+        return tuple(host for host in self._hosts if host not in away)
 
     def _renew(self):
         """Steps take longer than a lease; whoever lost it has nothing more to do."""
@@ -125,12 +179,13 @@ class Restore:
         if not self._database.renew_lease(self._found.id, self._owner, self._lease_s):
             raise exception.LeaseHeld(snapshot=self._found.id, owner='another coordinator')
 
-    def _end(self):
+    def _end(self, error=None):
         self._generation = self._database.compare_and_swap(
-            self._found.id, self._generation, status=rows.AVAILABLE, restore=None)
+            self._found.id, self._generation, status=rows.AVAILABLE, restore=None,
+            **self._ended(error))
         self._database.release_lease(self._found.id, self._owner)
 
-    def _write(self, plan, **more):
+    def _write(self, **columns):
         self._generation = self._database.compare_and_swap(
-            self._found.id, self._generation, status=rows.RESTORING, restore=json.dumps(plan),
-            **more)
+            self._found.id, self._generation, status=rows.RESTORING,
+            restore=json.dumps(self._plan), **columns)

@@ -1,14 +1,47 @@
 # SPDX-License-Identifier: Apache-2.0
 """Between the protocol's row of a snapshot and the database's."""
 
+import datetime
 import json
 
 from hotsnap_nova import measurements
-from hotsnap_nova.protocol import commands, durable, wire
+from hotsnap_nova.protocol import commands, durable, messages, wire
 
 #: While a snapshot is being made its ``phase`` column says which of these it is in.
 CREATING, AVAILABLE, ERROR = 'creating', 'available', 'error'
-RESTORING, DELETING = 'restoring', 'deleting'
+RESTORING, DELETING, ERROR_DELETING = 'restoring', 'deleting', 'error_deleting'
+#: Between the last cut and its host's word of it, and for releases that dawdle.
+_SPARE_MS = 1_000
+
+
+def first(snapshot: str, epoch: int, group: str, gate: str, members: dict,
+          request) -> durable.Snapshot:
+    """What hosts are to do for a `requests.CreateRequest`.
+
+    :param members: by host, ``{'id', 'name'}`` each
+    """
+    delays = {each['id']: request.record_delays_s[each['name']]
+              for here in members.values() for each in here
+              if each['name'] in request.record_delays_s}
+    created_at = datetime.datetime.now(datetime.UTC).strftime('%Y-%m-%dT%H:%M:%S.%fZ')
+    options = {
+        'name': request.name, 'description': request.description,
+        'properties': request.properties, 'group_name': request.group_name or request.name,
+        'created_at': created_at, 'compress': request.compress, 'record_delays_s': delays}
+    if request.context:
+        options['context'] = request.context
+    hosts = tuple(
+        (host, messages.Work(
+            group, tuple(messages.Member(each['id'], each['name']) for each in here),
+            messages.Gate(gate), request.max_pause_ms, request.max_hold_ms, json.dumps(options)))
+        for host, here in sorted(members.items()))
+    longest = max(len(here) for here in members.values())
+    record_ms = (request.max_pause_ms * longest + request.max_hold_ms + _SPARE_MS
+                 + int(sum(delays.values()) * 1000))
+    deadline_ms = int((request.deadline_s or request.save_timeout_s) * 1000)
+    return durable.Snapshot(snapshot, epoch, hosts, durable.Limits(
+        prepare_timeout_ms=min(int(request.prepare_timeout_s * 1000), deadline_ms),
+        record_timeout_ms=record_ms, save_timeout_ms=deadline_ms, repeat_ms=500))
 
 
 def dump(row: durable.Snapshot) -> str:

@@ -60,12 +60,6 @@ class GroupNotFound(exception.Invalid):
     message_format = 'There is no server group %(group)s.'
 
 
-class OverQuota(exception.Invalid):
-    code = 'over_quota'
-    http_status = 403
-    message_format = 'Quota exceeded: %(used)d of %(limit)d group snapshots of %(scope)s exist.'
-
-
 class MembersAdded(exception.Invalid):
     """Servers joined the group after the snapshot; a restore would leave them where they are."""
 
@@ -79,6 +73,15 @@ class MembersDeleted(exception.Invalid):
     code = 'members_deleted'
     http_status = 409
     message_format = 'Members of the snapshot were deleted: %(members)s.'
+
+
+class MembersMoved(exception.Invalid):
+    """What is kept of a member is where it ran when the snapshot was taken."""
+
+    code = 'members_moved'
+    http_status = 409
+    message_format = ('Members run on another host than in the snapshot: %(members)s. Migrate '
+                      'them back first.')
 
 
 class ConductorApi:
@@ -143,8 +146,10 @@ class ConductorApi:
     def restore(self, snapshot: str, ignore_new_members: bool) -> None:
         """Begin to bring all members back to the cut.
 
-        :raises SnapshotNotFound, SnapshotBusy, MembersAdded, MembersDeleted, Refused, GuestBusy:
+        :raises SnapshotNotFound, SnapshotBusy, MembersAdded, MembersDeleted, MembersMoved:
             nothing was touched
+        :raises Refused, GuestBusy: likewise
+        :raises HostUnreachable: likewise; a host that does not answer may still run its members
         """
         self._call('restore', _HOSTS_S, snapshot=snapshot, ignore_new_members=ignore_new_members)
 

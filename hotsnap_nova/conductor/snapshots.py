@@ -1,50 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The snapshots of this coordinator: begun, looked after, given up, deleted, recovered."""
+"""The snapshots of this coordinator: begun, looked after, given up, deleted."""
 
-import datetime
-import json
-import threading
+import dataclasses
 import time
 import uuid
 from collections.abc import Callable
 
-from oslo_log import log as logging
-
 from hotsnap_nova import exception
-from hotsnap_nova.conductor import drive, fanout, requests, restore, rows
-from hotsnap_nova.protocol import durable, messages
-
-LOG = logging.getLogger(__name__)
+from hotsnap_nova.conductor import drive, fanout, recovery, requests, rows
+from hotsnap_nova.protocol import messages
 
 _NAMESPACE = uuid.UUID('0f5a6c1e-94c9-4f4b-8d4b-6f1c5b0b2f6e')
-#: Between the last cut and its host's word of it, and for releases that dawdle.
-_SPARE_MS = 1_000
 _POLL_S = 0.1
 
 
-class Snapshots:
+class Snapshots(recovery.Recovery):
     """All that can be done with group snapshots.
 
-    :param database: `db.api`, or one like it
-    :param compute: `compute.rpcapi.ComputeApi`
-    :param owner: who holds the leases; unique to this process
-    :param is_dead: whether an owner is known to be no more, so that its
-        leases need not be waited for
-    :param patience_s: how long hosts may take for what was decided before those
-        who wait are told
+    How it is made: see `recovery.Recovery`.
     """
-
-    def __init__(self, database, compute, owner: str, lease_s: float = 30.0,
-                 is_dead: Callable[[str], bool] = lambda _owner: False,
-                 patience_s: float = 30.0):
-        self._database = database
-        self._compute = compute
-        self._owner = owner
-        self._lease_s = lease_s
-        self._is_dead = is_dead
-        self._patience_s = patience_s
-        self._drives: dict[str, drive.Drive] = {}
-        self._mutex = threading.Lock()
 
     # -- making --------------------------------------------------------------------------------
 
@@ -56,41 +30,26 @@ class Snapshots:
         """
         request.check()
         members = self._find(request)
-        gate = requests.choose_gate(request.gate, self._check(members, request.gate))
+        gate = requests.choose_gate(request.gate, self._check(members, request))
         snapshot = str(uuid.uuid4())
         group = request.group_id or _group_of(members)
         epoch = self._database.next_epoch(group)
-        row = self._row(snapshot, epoch, group, gate, members, request)
+        request = dataclasses.replace(request, name=requests.name_of(request, epoch))
+        row = rows.first(snapshot, epoch, group, gate, members, request)
         self._database.create({
             'id': snapshot, 'name': request.name, 'description': request.description,
             'properties': request.properties, 'group_id': group,
             'group_name': request.group_name or request.name, 'project_id': request.project_id,
             'user_id': request.user_id, 'request_id': request.request_id, 'epoch': epoch,
-            'gate': gate, 'status': rows.CREATING, 'phase': 'prepare', 'machine': rows.dump(row),
+            'gate': gate, 'disk': request.disk, 'status': rows.CREATING, 'phase': 'prepare',
+            'machine': rows.dump(row),
         }, [{'member_id': each['id'], 'name': each['name'], 'host': host}
             for host, here in members.items() for each in here],
-            owner=self._owner, lease_s=self._lease_s)
+            owner=self._owner, lease_s=self._lease_s, unique_name=request.unique_name,
+            quotas=request.quotas)
         self._start(drive.Drive(row, self._database, self._compute, self._owner, self._lease_s,
                                 watcher, request.deadline_s))
         return snapshot
-
-    def wait(self, snapshot: str, timeout_s: float | None = None) -> bool:
-        """Whether a snapshot made or recovered here has ended, after waiting for that."""
-        with self._mutex:
-            driven = self._drives.get(snapshot)
-        return driven is None or driven.wait(timeout_s)
-
-    def wait_patiently(self, snapshot: str, timeout_s: float) -> bool:
-        """As `wait`, but where hosts fail at what was decided not for ever.
-
-        :raises CleanupIncomplete: recovery goes on with it
-        """
-        if self.wait(snapshot, timeout_s):
-            return True
-        if self._drives[snapshot].seconds_decided() >= self._patience_s:
-            found = self._database.get(snapshot)
-            raise exception.CleanupIncomplete(snapshot=found.name, decision=found.decision)
-        return False
 
     def abort(self, name: str, who: str) -> None:
         """Give up a snapshot that is being made, whichever coordinator makes it.
@@ -111,11 +70,14 @@ class Snapshots:
             self._database.request_abort(found.id, text)
             self.recover(found.id)    # where its coordinator is dead this is all it takes
 
-    def check(self, members: tuple[tuple[str, str], ...], gate: str = 'auto') -> dict:
-        """``{'gates', 'findings'}`` of a group, by what its hosts say; nothing is touched."""
-        request = requests.CreateRequest('check', members, gate)
+    def check(self, members: tuple[tuple[str, str], ...], gate: str = 'auto', **more) -> dict:
+        """``{'gates', 'findings'}`` of a group, by what its hosts say; nothing is touched.
+
+        :param more: of `requests.CreateRequest`
+        """
+        request = requests.CreateRequest('check', members, gate, **more)
         request.check()
-        verdicts = self._check(self._find(request), gate)
+        verdicts = self._check(self._find(request), request)
         gates = [each for each in requests.PREFERENCE
                  if all(each in verdict['gates'] for verdict in verdicts.values())]
         return {'gates': gates, 'findings': [dict(finding, host=host)
@@ -170,9 +132,9 @@ class Snapshots:
         found = self._database.get(name)
         if found.status in (rows.CREATING, rows.RESTORING):
             raise exception.SnapshotBusy(snapshot=found.name, status=found.status)
-        self._database.compare_and_swap(found.id, found.generation, status=rows.DELETING)
-        fanout.each(hosts_of(found), lambda host: self._compute.delete(host, found.id))
-        self._database.delete(found.id)
+        deleting = self.deleting(found)
+        deleting.begin()
+        deleting.carry_out()
 
     def restore(self, name: str, paused: bool = False, watcher: drive.Watcher | None = None,
                 is_unwanted: Callable[[], bool] = lambda: False) -> None:
@@ -182,57 +144,9 @@ class Snapshots:
 
         :raises HotsnapError: everything is as before, but that old members may be stopped
         """
-        found = self._available(name)
-        self._restoring(found).run(paused, watcher, is_unwanted)
-
-    # -- after a restart -----------------------------------------------------------------------
-
-    def recover(self, only: str | None = None) -> tuple[str, ...]:
-        """Go on with what dead coordinators left; ids of the snapshots taken over."""
-        taken = []
-        for found in self._database.open_snapshots():
-            driven_here = found.id in self._drives and not self.wait(found.id, 0)
-            if driven_here or only not in (None, found.id):
-                continue
-            force = bool(found.lease_owner) and self._is_dead(found.lease_owner)
-            if not self._database.take_lease(found.id, self._owner, self._lease_s, force=force):
-                continue
-            LOG.warning('Snapshot %s is taken over', found.id)
-            try:
-                self._take_over(self._database.get(found.id))
-            except Exception as exc:
-                # One that cannot be gone on with must not be in the way of all else.
-                LOG.error('Snapshot %(id)s cannot be gone on with yet: %(error)s',
-                          {'id': found.id, 'error': exc})
-                self._database.release_lease(found.id, self._owner)
-            else:
-                taken.append(found.id)
-        return tuple(taken)
-
-    def close(self) -> None:
-        """Return when nothing is driven here any more; what hosts fail at is left to recovery."""
-        for snapshot, driven in tuple(self._drives.items()):
-            while not self.wait(snapshot, timeout_s=0.2):
-                if driven.seconds_decided() >= self._patience_s:
-                    driven.leave()
+        self.restoring(self._available(name)).run(paused, watcher, is_unwanted)
 
     # -- inside --------------------------------------------------------------------------------
-
-    def _take_over(self, found):
-        if found.status == rows.RESTORING:
-            self._restoring(found).recover()
-        else:
-            self._start(drive.Drive(rows.load(found.machine, found.generation),
-                                    self._database, self._compute, self._owner,
-                                    self._lease_s), resume=True)
-
-    def _restoring(self, found):
-        return restore.Restore(found, self._database, self._compute, self._owner, self._lease_s)
-
-    def _start(self, driven, resume=False):
-        with self._mutex:
-            self._drives[driven.snapshot] = driven
-            driven.start(resume)
 
     def _available(self, name):
         found = self._database.get(name)
@@ -245,6 +159,9 @@ class Snapshots:
         by_host: dict[str, list[str]] = {}
         for name, host in request.members:
             by_host.setdefault(host, []).append(name)
+        if request.names:
+            return {host: [{'id': each, 'name': request.names[each]} for each in here]
+                    for host, here in by_host.items()}
         found = fanout.each(by_host, lambda host: self._compute.find(host, by_host[host]))
         seen = set()
         for here in found.values():
@@ -254,30 +171,17 @@ class Snapshots:
                 seen.add(member['id'])
         return found
 
-    def _check(self, members, gate):
-        return fanout.each(members, lambda host: self._compute.check(host, members[host], gate))
-
-    def _row(self, snapshot, epoch, group, gate, members, request):
-        delays = {each['id']: request.record_delays_s[each['name']]
-                  for here in members.values() for each in here
-                  if each['name'] in request.record_delays_s}
-        created_at = datetime.datetime.now(datetime.UTC).strftime('%Y-%m-%dT%H:%M:%S.%fZ')
-        options = json.dumps({
-            'name': request.name, 'description': request.description,
-            'properties': request.properties, 'group_name': request.group_name or request.name,
-            'created_at': created_at, 'compress': request.compress, 'record_delays_s': delays})
-        hosts = tuple(
-            (host, messages.Work(
-                group, tuple(messages.Member(each['id'], each['name']) for each in here),
-                messages.Gate(gate), request.max_pause_ms, request.max_hold_ms, options))
-            for host, here in sorted(members.items()))
-        longest = max(len(here) for here in members.values())
-        record_ms = (request.max_pause_ms * longest + request.max_hold_ms + _SPARE_MS
-                     + int(sum(delays.values()) * 1000))
-        deadline_ms = int((request.deadline_s or request.save_timeout_s) * 1000)
-        return durable.Snapshot(snapshot, epoch, hosts, durable.Limits(
-            prepare_timeout_ms=min(int(request.prepare_timeout_s * 1000), deadline_ms),
-            record_timeout_ms=record_ms, save_timeout_ms=deadline_ms, repeat_ms=500))
+    def _check(self, members, request):
+        verdicts = fanout.each(members, lambda host: self._compute.check(
+            host, members[host], request.gate))
+        # Hosts know a guest by libvirt's name, its user perhaps by another.
+        ids = {name: member_id for names in (request.names, request.domains)
+               for member_id, name in names.items()}
+        for verdict in verdicts.values():
+            for finding in verdict['findings']:
+                finding['id'] = ids.get(finding['member'], finding['member'])
+                finding['member'] = request.names.get(finding['id'], finding['member'])
+        return verdicts
 
 
 def hosts_of(found) -> tuple[str, ...]:

@@ -15,19 +15,21 @@ from oslo_db import exception as db_exception
 from oslo_db.sqlalchemy import utils as db_pages
 
 from hotsnap_nova import exception
-from hotsnap_nova.db import claims, engine, migration, models, records
+from hotsnap_nova.db import claims, engine, hosts, migration, models, records
 
 #: Statuses in which a row no longer takes its name from others.
 _NAMELESS = frozenset({'error', 'error_deleting'})
-_FREE_COLUMNS = frozenset({'name', 'description', 'properties', 'skew_ms'})
+_FREE_COLUMNS = frozenset({'name', 'description', 'properties', 'skew_ms',
+                           'action_status', 'last_action'})
 _MEMBER_COLUMNS = frozenset({'pause_ms', 'wait_ms', 'hold_ms', 'size_bytes', 'done_bytes',
                              'total_bytes', 'detail'})
 _NEW = {'description': '', 'properties': {}, 'project_id': '', 'user_id': '', 'request_id': '',
-        'group_name': '', 'decision': 'none', 'closed': False, 'generation': 0, 'machine': ''}
+        'group_name': '', 'decision': 'none', 'closed': False, 'generation': 0, 'machine': '',
+        'disk': 'backup'}
 _NEW_MEMBER = {'done_bytes': 0, 'total_bytes': 0, 'detail': {}}
 
 
-class Database(claims.Claims):
+class Database(hosts.Hosts):
     """All rows of one coordinator's database; what it begins with is in ``claims.Claims``."""
 
     def upgrade(self) -> None:
@@ -37,6 +39,24 @@ class Database(claims.Claims):
         except db_exception.DBError as exc:
             raise engine.unavailable(exc) from exc
 
+    def version(self) -> tuple[str | None, str]:
+        """(what the tables have, what this software needs)."""
+        try:
+            return migration.versions(self._engine.engine)
+        except db_exception.DBError as exc:
+            raise engine.unavailable(exc) from exc
+
+    def must_be_current(self) -> None:
+        """Nothing, where the tables are of this version.
+
+        :raises DatabaseUnavailable:
+        """
+        found, needed = self.version()
+        if found != needed:
+            raise exception.DatabaseUnavailable(
+                reason=f'its tables are of version {found or "none"}, not {needed}; run '
+                       'nova-hotsnap-manage db sync')
+
     def close(self) -> None:
         self._engine.close()
 
@@ -44,13 +64,16 @@ class Database(claims.Claims):
 
     @claims.transaction
     def create(self, values: dict, members: Collection[dict], *, owner: str | None = None,
-               lease_s: float = 0.0, unique_name: bool = True) -> None:
+               lease_s: float = 0.0, unique_name: bool = True,
+               quotas: Collection[tuple[str, str, int]] = ()) -> None:
         """Add a snapshot at generation 0 and its members, in the order given.
 
         :param values: columns; id, name, group_id, epoch, gate, status and
             phase at least
         :param members: columns each; member_id, name and host at least
         :param owner: has the lease for ``lease_s`` seconds
+        :param quotas: (column, value, limit) each: at most so many that are not in error
+        :raises OverQuota: nothing was added
         :raises NameTaken: another of the project has the name, and is not in error
         """
         now = self._moment()
@@ -65,6 +88,8 @@ class Database(claims.Claims):
                 for position, member in enumerate(members):
                     session.execute(sa.insert(models.Member).values(
                         **_NEW_MEMBER | member, snapshot_id=row['id'], position=position))
+                for column, value, limit in quotas:
+                    _keep_quota(session, column, value, limit)
         except db_exception.DBDuplicateEntry as exc:
             if 'live_name' not in ''.join(exc.columns):
                 raise
@@ -122,9 +147,10 @@ class Database(claims.Claims):
 
     @claims.transaction
     def open_snapshots(self) -> tuple[records.Snapshot, ...]:
-        """What some coordinator must still work on, oldest first: not closed, or restoring."""
+        """What some coordinator must still work on, oldest first: not closed, or acted upon."""
         query = sa.select(models.Snapshot).where(sa.or_(
-            models.Snapshot.closed.is_(False), models.Snapshot.status == 'restoring',
+            models.Snapshot.closed.is_(False), models.Snapshot.action_status == 'running',
+            models.Snapshot.status.in_(('restoring', 'deleting')),
         )).order_by(models.Snapshot.created_at, models.Snapshot.id)
         with self._engine.reading() as session:
             return tuple(_record(row) for row in session.scalars(query))
@@ -149,7 +175,7 @@ class Database(claims.Claims):
 
     @claims.transaction
     def update(self, snapshot_id: str, **values) -> None:
-        """Set columns no decision rests on: name, description, properties, skew_ms.
+        """Set columns no decision rests on: name, description, skew_ms and the like.
 
         :raises NameTaken, SnapshotNotFound:
         """
@@ -167,6 +193,28 @@ class Database(claims.Claims):
                 row.updated_at = self._moment()
         except db_exception.DBDuplicateEntry as exc:
             raise exception.NameTaken(name=values['name']) from exc
+
+    @claims.transaction
+    def set_status(self, snapshot_id: str, status: str) -> None:
+        """What an operator wants shown, whatever goes on; who is at work does not notice.
+
+        :raises SnapshotNotFound:
+        """
+        values = {'status': status} | ({'live_name': None} if status in _NAMELESS else {})
+        if not self._set(snapshot_id, values):
+            raise exception.SnapshotNotFound(snapshot=snapshot_id)
+
+    @claims.transaction
+    def show_phase(self, snapshot_id: str, phase: str) -> None:
+        """Have this shown as what goes on, until the next decision."""
+        self._set(snapshot_id, {'phase': phase}, models.Snapshot.status != 'available')
+
+    @claims.transaction
+    def show_discarded(self, snapshot_id: str) -> bool:
+        """Have a snapshot whose end is decided shown as failed before all hosts have answered."""
+        return self._set(snapshot_id, {'status': 'error', 'live_name': None},
+                         models.Snapshot.decision == 'discard',
+                         models.Snapshot.status == 'creating')
 
     @claims.transaction
     def update_members(self, snapshot_id: str, values: dict[str, dict]) -> None:
@@ -208,6 +256,21 @@ class Database(claims.Claims):
         with self._engine.reading() as session:
             if session.get(models.Snapshot, snapshot_id) is None:
                 raise exception.SnapshotNotFound(snapshot=snapshot_id)
+
+
+def _keep_quota(session, column, value, limit):
+    """Nothing, where the row just added is within the limit.
+
+    It is counted with the others, and they are locked: of two transactions that add at the same
+    time one sees the other's row, or the server ends one of them, which is then repeated.
+    """
+    query = sa.select(models.Snapshot.id).where(
+        getattr(models.Snapshot, column) == value, models.Snapshot.status != 'error')
+    used = len(session.scalars(query.with_for_update()).all()) - 1
+    if used >= limit:
+        raise exception.OverQuota(
+            used=used, limit=limit, scope=f'{column.removesuffix("_id")} {value}')
+
 
 def _live_name(project_id, name):
     return f'{project_id}/{name}'

@@ -33,6 +33,13 @@ def upgrade(engine, revision: str = 'head') -> None:
                 reason=f'its tables are of another version ({exc})') from exc
 
 
+def versions(engine) -> tuple[str | None, str]:
+    """(what the tables have, what this software needs)."""
+    head = alembic.script.ScriptDirectory.from_config(configuration()).get_current_head()
+    with engine.connect() as connection:
+        return _revision(connection), head
+
+
 def configuration() -> alembic.config.Config:
     """Alembic's, without a file."""
     config = alembic.config.Config()

@@ -65,6 +65,9 @@ class Snapshot(Base):
     lease_expires_at = sa.Column(sa.Double)
     created_at = sa.Column(EXACT_TIME, nullable=False)
     updated_at = sa.Column(EXACT_TIME, nullable=False)
+    disk = sa.Column(sa.String(16), nullable=False, server_default='backup')
+    action_status = sa.Column(sa.String(16))
+    last_action = sa.Column(types.JsonEncodedDict)
 
     members = orm.relationship(
         'Member', order_by='Member.position', lazy='selectin', passive_deletes=True)
@@ -100,3 +103,34 @@ class GroupEpoch(Base):
 
     group_id = sa.Column(NAME, primary_key=True)
     epoch = sa.Column(sa.BigInteger, nullable=False)
+
+
+class Service(Base):
+    """A process of ours, and when it was last heard of; times are seconds since 1970."""
+
+    __tablename__ = 'services'
+    __table_args__ = (TABLE_OPTIONS,)
+
+    binary = sa.Column(sa.String(64), primary_key=True)
+    host = sa.Column(NAME, primary_key=True)
+    version = sa.Column(sa.String(64), nullable=False)
+    rpc_version = sa.Column(sa.String(16), nullable=False)
+    started_at = sa.Column(sa.Double)
+    seen_at = sa.Column(sa.Double)
+    asked_at = sa.Column(sa.Double)
+
+
+class Errand(Base):
+    """What a host still has to do when it comes back; outlives its snapshot."""
+
+    __tablename__ = 'errands'
+    __table_args__ = (
+        sa.Index('errands_host_idx', 'host'),
+        TABLE_OPTIONS,
+    )
+
+    snapshot_id = sa.Column(sa.String(36), primary_key=True)
+    host = sa.Column(NAME, primary_key=True)
+    kind = sa.Column(sa.String(16), primary_key=True)
+    detail = sa.Column(LONG_TEXT, nullable=False)
+    created_at = sa.Column(sa.Double, nullable=False)

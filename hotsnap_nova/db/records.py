@@ -34,6 +34,7 @@ class Snapshot:
     :ivar restore: how far a restore is, in the restore's own form
     :ivar abort_request: why somebody wants it given up
     :ivar lease_expires_at: seconds since 1970
+    :ivar last_action: as `conductor.rpcapi` tells it; ``action_status`` is a copy to search by
     """
 
     id: str
@@ -64,4 +65,35 @@ class Snapshot:
     lease_expires_at: float | None
     created_at: datetime.datetime
     updated_at: datetime.datetime
+    disk: str
+    action_status: str | None
+    last_action: dict | None
     members: tuple[Member, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Service:
+    """A process of ours. Times are seconds since 1970.
+
+    :ivar rpc_version: of what it answers
+    :ivar seen_at: None: it was asked and has never answered
+    """
+
+    binary: str
+    host: str
+    version: str
+    rpc_version: str
+    started_at: float | None
+    seen_at: float | None
+    asked_at: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Errand:
+    """What a host still has to do; ``detail`` is its kind's own."""
+
+    snapshot_id: str
+    host: str
+    kind: str
+    detail: dict
+    created_at: float

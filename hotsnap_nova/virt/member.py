@@ -171,8 +171,8 @@ class Member:
             self._mark('memory')
             # Resuming writes to the guest's memory, page by page as QEMU gets
             # rid of them: for as long as it takes, fast.
-            self._sink.hurry()
-            self._require_stopped()
+            self._sink.keep(memory.Pace.FAST)
+            known = self._require_stopped()
         except BaseException as exc:
             # Where the store failed, QEMU knows only that its socket was closed.
             reason = self._sink.failure
@@ -186,9 +186,9 @@ class Member:
         if self._gate.keeps_suspended:
             self._suspended_since = time.monotonic_ns()
         else:
-            self._resume()
+            self._resume(known=known)
         self._mark('resume')
-        self._sink.hurry(False)
+        self._sink.keep(memory.Pace.GENTLE)
 
     def _mark(self, step: str) -> None:
         self._marks.append((step, time.monotonic_ns()))
@@ -216,15 +216,20 @@ class Member:
             parts_ms={name: round((at - before) / 1e6, 3)
                       for (_, before), (name, at) in itertools.pairwise(self._marks)})
 
-    def _resume(self) -> None:
-        """Let the guest run, unless somebody else meanwhile wants it to stand."""
-        if self.guest.state().ours:
+    def _resume(self, *, known: bool = False) -> None:
+        """Let the guest run, unless somebody else meanwhile wants it to stand.
+
+        :param known: libvirt said just now that it stands because of us
+        """
+        if known or self.guest.state().ours:
             self._qemu.cont()
         self._stop_issued = False
         self._suspended_since = None
 
-    def _require_stopped(self) -> None:
-        """:raises exception.CutNotClean: the guest ran in the midst of its cut
+    def _require_stopped(self) -> bool:
+        """Whether libvirt knows already that the guest stands because of us.
+
+        :raises exception.CutNotClean: the guest ran in the midst of its cut
 
         Somebody's resume instead of ours leaves one STOP and one RESUME too.
         """
@@ -234,6 +239,7 @@ class Member:
             raise exception.CutNotClean(
                 member=self.guest.name, stops=self._watch.count('STOP'),
                 resumes=self._watch.count('RESUME'))
+        return state.ours
 
     def _await_events(self, stops: int, resumes: int) -> None:
         for event, count in (('STOP', stops), ('RESUME', resumes)):
@@ -246,6 +252,7 @@ class Member:
 
     def open(self) -> None:
         """Open the gate; what cannot wait for anything else."""
+        self._sink.keep(memory.Pace.STEADY)
         if self._suspended_since is not None:
             self.wait_ms = (time.monotonic_ns() - self._suspended_since) / 1e6
             # Somebody else may have let it run, with nothing held back.
@@ -276,7 +283,7 @@ class Member:
 
     def hurry(self) -> None:
         """Every member is recorded: take the memory as fast as it comes."""
-        self._sink.hurry()
+        self._sink.keep(memory.Pace.FAST)
 
     def save(self, on_progress) -> records.SavedMember:
         """Bring memory and disks to the folder; the guest runs.

@@ -16,7 +16,7 @@ def main() -> int:
     parser.add_argument('command', choices=('up', 'down', 'status'))
     parser.add_argument('--stock', action='store_true', help='Nova with nothing of ours in it')
     arguments = parser.parse_args()
-    folder = settings.default_folder().absolute()
+    folder = settings.default_folder()
     if os.geteuid():
         print('a cloud makes namespaces and needs root', file=sys.stderr)
         return 1

@@ -63,6 +63,21 @@ def up(folder: pathlib.Path, stock: bool, say: Callable[[str], None]) -> Cloud:
     return cloud
 
 
+def running(folder: pathlib.Path, stock: bool = False) -> Cloud:
+    """The cloud that is up.
+
+    :raises CloudError: there is none of this kind, or it is ill
+    """
+    known = settings.load(folder)
+    if known is None or known.stock != stock:
+        raise CloudError(f'no {"stock cloud" if stock else "cloud with ours"} in {folder}: '
+                         'make cloud first')
+    cloud = Cloud(known)
+    if faults := unhealthy(cloud):
+        raise CloudError(f'the cloud in {folder} is ill: {"; ".join(faults)}')
+    return cloud
+
+
 def down(folder: pathlib.Path) -> bool:
     """Remove a cloud: every process, link, mount and file. False where there was none.
 
@@ -145,11 +160,6 @@ def _computes(cloud: Cloud) -> None:
 
 
 def _openrc(cloud: Cloud, user: str) -> str:
-    variables = {
-        'OS_AUTH_URL': cloud.settings.keystone_url, 'OS_USERNAME': user,
-        'OS_PASSWORD': cloud.settings.passwords[user], 'OS_PROJECT_NAME': user,
-        'OS_USER_DOMAIN_ID': 'default', 'OS_PROJECT_DOMAIN_ID': 'default',
-        'OS_IDENTITY_API_VERSION': '3', 'OS_REGION_NAME': 'RegionOne',
-        'PATH': f'{sys.prefix}/bin:$PATH', 'NO_PROXY': '127.0.0.1,$NO_PROXY',
-        'no_proxy': '127.0.0.1,$no_proxy'}
+    variables = cloud.environment(user) | {
+        'PATH': f'{sys.prefix}/bin:$PATH', 'no_proxy': '127.0.0.1,$no_proxy'}
     return ''.join(f'export {name}="{value}"\n' for name, value in variables.items())

@@ -35,8 +35,6 @@ def prepare(cloud: Cloud) -> None:
         'vnc': {'enabled': False},
         'notifications': {'notification_format': 'both'},
     }
-    if not settings.stock:
-        sections |= ours.nova_sections(cloud)
     files.write_ini(_config(cloud), **sections)
     paste = files.packaged('nova/api-paste.ini').read_text()
     (etc / 'api-paste.ini').write_text(paste if settings.stock else ours.with_filter(paste))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """hotsnap_nova in the cloud, as doc/ tells operators to install it."""
 
+import pathlib
 import re
 
 from tests.cloud import files
@@ -16,17 +17,13 @@ paste.filter_factory = hotsnap_nova.api.middleware:factory
 _PIPELINES = 2
 
 
-def nova_sections(cloud: Cloud) -> dict[str, dict]:
-    """What nova.conf has more of, everywhere."""
-    return {'hotsnap': {'database_connection': cloud.settings.database_url('hotsnap')}}
-
-
 def host_sections(cloud: Cloud, host: str) -> dict[str, dict]:
     """What nova.conf of one compute host has more of."""
     folder = cloud.settings.host_folder(host)
     return {'DEFAULT': {'compute_driver': 'hotsnap.HotSnapLibvirtDriver'},
             'hotsnap': {'store_path': cloud.settings.folder / 'snapshots',
-                        'state_path': folder / 'hotsnap'}}
+                        'state_path': folder / 'hotsnap',
+                        'lock_path': folder / 'run/hotsnap'}}
 
 
 def with_filter(paste: str) -> str:
@@ -38,12 +35,27 @@ def with_filter(paste: str) -> str:
 
 
 def prepare(cloud: Cloud) -> None:
-    """Our database."""
+    """The conductor's configuration, and its database."""
+    files.write_ini(
+        _config(cloud),
+        hotsnap={'database_connection': cloud.settings.database_url('hotsnap'),
+                 # Two processors emulate all guests and run all services: such a machine
+                 # cannot keep the default limits, and consistency does not rest on them.
+                 'max_pause_ms': 2000, 'max_hold_ms': 2000})
     cloud.processes.run('hotsnap-db-sync', files.program('nova-hotsnap-manage'),
-                        '--config-file', cloud.settings.etc('nova') / 'nova.conf', 'db', 'sync')
+                        *_config_words(cloud), 'db', 'sync')
 
 
 def start(cloud: Cloud) -> None:
     """Our service beside Nova's."""
-    cloud.processes.start(CONDUCTOR, files.program(CONDUCTOR), '--config-file',
-                          cloud.settings.etc('nova') / 'nova.conf')
+    cloud.processes.start(CONDUCTOR, files.program(CONDUCTOR), *_config_words(cloud))
+
+
+def _config(cloud: Cloud) -> pathlib.Path:
+    return cloud.settings.etc('nova') / 'hotsnap-conductor.conf'
+
+
+def _config_words(cloud: Cloud) -> list:
+    """Computes do not read the second: it holds the database's password."""
+    return ['--config-file', cloud.settings.etc('nova') / 'nova.conf',
+            '--config-file', _config(cloud)]

@@ -56,6 +56,15 @@ class Cloud:
         """The section keystone_authtoken."""
         return self.credentials(user) | {'www_authenticate_uri': self.settings.keystone_url}
 
+    def environment(self, user: str) -> dict[str, str]:
+        """What the openstack command needs to know of ``admin`` or ``demo``."""
+        return {
+            'OS_AUTH_URL': self.settings.keystone_url, 'OS_USERNAME': user,
+            'OS_PASSWORD': self.settings.passwords[user], 'OS_PROJECT_NAME': user,
+            'OS_USER_DOMAIN_ID': 'default', 'OS_PROJECT_DOMAIN_ID': 'default',
+            'OS_IDENTITY_API_VERSION': '3', 'OS_REGION_NAME': 'RegionOne',
+            'no_proxy': '127.0.0.1'}
+
     def connect(self, user: str = 'admin') -> openstack.connection.Connection:
         """The SDK's connection of ``admin`` or of ``demo``, a member of the project demo."""
         return openstack.connect(

@@ -25,7 +25,7 @@ _LONGEST_SOCKET = 'hosts/a/run/libvirt/virtqemud-admin-sock.mon'
 
 
 def default_folder() -> pathlib.Path:
-    return pathlib.Path(os.environ.get('HOTSNAP_CLOUD_DIR', '/tmp/hscloud'))
+    return pathlib.Path(os.environ.get('HOTSNAP_CLOUD_DIR', '/tmp/hscloud')).absolute()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -49,7 +49,7 @@ class Conductor:
         found = self._group(group)
         used = sum(each['project_id'] == found['project_id'] for each in self.snapshots.values())
         if used >= self.quota:
-            raise rpcapi.OverQuota(used=used, limit=self.quota,
+            raise exception.OverQuota(used=used, limit=self.quota,
                                    scope=f'project {found["project_id"]}')
         now, epoch = self._now(), len(self.snapshots) + 1
         snapshot = {

@@ -166,3 +166,13 @@ class ClientTest(base.ApiTestCase):
             'members': [{'server_id': 's', 'name': 'web', 'mood': 'good'}]})
 
         assert found.members[0].name == 'web'
+
+    def test_bytes_that_are_not_known_yet_count_as_none_done(self):
+        found = records.snapshot({
+            'id': '1', 'name': 'n', 'status': 'creating', 'phase': 'save', 'server_group_id': 'g',
+            'server_group_name': 'g', 'created_at': 'now',
+            'members': [{'server_id': 's', 'name': 'web', 'pause_ms': None, 'done_bytes': None,
+                         'total_bytes': None}]})
+
+        assert (found.members[0].done_bytes, found.members[0].total_bytes) == (0, 0)
+        assert found.members[0].pause_ms is None

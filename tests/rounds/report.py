@@ -12,6 +12,8 @@ import subprocess
 
 import libvirt
 
+from tests.rounds import rounds
+
 _CHECKOUT = pathlib.Path(__file__).parents[2]
 
 
@@ -31,6 +33,35 @@ def setting(command: str, seed: str, connection: libvirt.virConnect) -> dict:
         'processors': os.cpu_count(),
         'accelerator': 'tcg',
         'load_at_start': round(os.getloadavg()[0], 2),
+    }
+
+
+def row(number: int, done: rounds.Round) -> dict:
+    """A round in short."""
+    found = {'round': number, 'consistent': done.consistent, 'findings': done.summary,
+             'orphans': done.orphans,
+             'fewest_messages_after': min(done.messages.values(), default=0),
+             'connections_alive': done.alive, 'delays_ms': [d * 1000 for d in done.delays_s],
+             'skew_ms': round(done.skew_ms, 2), 'pause_ms': done.pauses_ms,
+             'hold_ms': [round(hold_ms, 2) for hold_ms in done.holds_ms],
+             'wait_ms': [round(wait_ms, 2) for wait_ms in done.waits_ms],
+             'load': round(os.getloadavg()[0], 2)}
+    return {**found, 'error': done.error} if done.error else found
+
+
+def figures(rows: list[dict]) -> dict:
+    """Counts and spreads. A round without a snapshot or a restore is neither kind."""
+    def all_of(name: str) -> list[float]:
+        return [value for row in rows for value in row[name]]
+    return {
+        'consistent': sum(row['consistent'] for row in rows),
+        'broken': sum(not row['consistent'] and 'error' not in row for row in rows),
+        'failed': sum('error' in row for row in rows),
+        'orphans': sum(row['orphans'] for row in rows),
+        'pause_ms_spread': spread(all_of('pause_ms')),
+        'hold_ms_spread': spread(all_of('hold_ms')),
+        'wait_ms_spread': spread(all_of('wait_ms')),
+        'skew_ms_spread': spread([row['skew_ms'] for row in rows if row['pause_ms']]),
     }
 
 

@@ -8,7 +8,6 @@ break in at least half of its rounds, or the run proves nothing.
 
 import argparse
 import dataclasses
-import os
 import pathlib
 import signal
 import sys
@@ -57,8 +56,8 @@ class Soak:
         seed = f'{self._arguments.seed}/{number}'
         done = self._rounds.run(gate, rounds.random_delays(seed, len(_GUESTS)))
         entry = self.report['gates'][gate]
-        entry['rounds'].append(_row(number, done))
-        entry.update(_figures(entry['rounds']))
+        entry['rounds'].append(report.row(number, done))
+        entry.update(report.figures(entry['rounds']))
         self.report['peak_bytes'] = self._hotsnap.peak_bytes
         report.write(self._path, self.report)
         print(f'{gate} {number}: {"consistent" if done.consistent else "broken"}'
@@ -96,34 +95,6 @@ class Soak:
             else:
                 passed &= entry['consistent'] == wanted
         return passed
-
-
-def _row(number: int, done: rounds.Round) -> dict:
-    row = {'round': number, 'consistent': done.consistent, 'findings': done.summary,
-           'orphans': done.orphans,
-           'fewest_messages_after': min(done.messages.values(), default=0),
-           'connections_alive': done.alive, 'delays_ms': [d * 1000 for d in done.delays_s],
-           'skew_ms': round(done.skew_ms, 2), 'pause_ms': done.pauses_ms,
-           'hold_ms': [round(hold_ms, 2) for hold_ms in done.holds_ms],
-           'wait_ms': [round(wait_ms, 2) for wait_ms in done.waits_ms],
-           'load': round(os.getloadavg()[0], 2)}
-    return {**row, 'error': done.error} if done.error else row
-
-
-def _figures(rows: list[dict]) -> dict:
-    """Counts and spreads. A round without a snapshot or a restore is neither kind."""
-    def all_of(name: str) -> list[float]:
-        return [value for row in rows for value in row[name]]
-    return {
-        'consistent': sum(row['consistent'] for row in rows),
-        'broken': sum(not row['consistent'] and 'error' not in row for row in rows),
-        'failed': sum('error' in row for row in rows),
-        'orphans': sum(row['orphans'] for row in rows),
-        'pause_ms_spread': report.spread(all_of('pause_ms')),
-        'hold_ms_spread': report.spread(all_of('hold_ms')),
-        'wait_ms_spread': report.spread(all_of('wait_ms')),
-        'skew_ms_spread': report.spread([row['skew_ms'] for row in rows if row['pause_ms']]),
-    }
 
 
 def _say(results: dict, path: pathlib.Path) -> None:

@@ -24,7 +24,8 @@ SHIM = 'nova.virt.hotsnap'
 DISTRIBUTIONS = {'libvirt': 'libvirt-python', 'libvirt_qemu': 'libvirt-python',
                  'openstack': 'openstacksdk', 'openstackclient': 'python-openstackclient',
                  'oslo_config': 'oslo-config', 'oslo_db': 'oslo-db', 'oslo_log': 'oslo-log',
-                 'oslo_messaging': 'oslo-messaging', 'oslo_service': 'oslo-service',
+                 'oslo_messaging': 'oslo-messaging', 'oslo_reports': 'oslo-reports',
+                 'oslo_service': 'oslo-service', 'oslo_upgradecheck': 'oslo-upgradecheck',
                  'yaml': 'PyYAML'}
 #: Ours, and the launchers that need none of us to be imported.
 OURS = {'hotsnap_nova', 'tests'}

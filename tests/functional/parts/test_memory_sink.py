@@ -60,7 +60,7 @@ def test_the_file_is_a_save_image_and_its_digest_is_of_its_content(tmp_path, hur
     data = os.urandom(3 << 20)
     sink = memory.MemorySink(path, XML, compress=False)
     if hurried:
-        sink.hurry()
+        sink.keep(memory.Pace.FAST)
 
     assert stream(sink, data) is None
     size, digest = sink.finish()
@@ -80,7 +80,7 @@ def test_a_compressed_file_unpacks_to_the_same_save_image(tmp_path):
     path = str(tmp_path / 'memory.save.zst')
     data = b'much the same ' * 200_000
     sink = memory.MemorySink(path, XML, compress=True)
-    sink.hurry()
+    sink.keep(memory.Pace.FAST)
 
     assert stream(sink, data) is None
     size, digest = sink.finish()
@@ -107,7 +107,7 @@ def test_until_the_end_libvirt_would_refuse_the_file(tmp_path):
 def test_a_full_store_ends_the_stream_with_its_reason(tmp_path):
     sink = memory.MemorySink(str(tmp_path / 'memory.save'), XML, compress=False)
     sink._file = Full()
-    sink.hurry()
+    sink.keep(memory.Pace.FAST)
 
     error = stream(sink, bytes(200 << 20))
 
@@ -119,7 +119,7 @@ def test_a_store_that_hangs_ends_the_stream_and_the_guest_goes_on(tmp_path, monk
     monkeypatch.setattr(memory, 'STALL_LIMIT_S', 0.3)
     sink = memory.MemorySink(str(tmp_path / 'memory.save'), XML, compress=False)
     sink._file = hung = Blocked()
-    sink.hurry()
+    sink.keep(memory.Pace.FAST)
 
     error = stream(sink, bytes(200 << 20))
 

@@ -140,10 +140,10 @@ def test_a_restore_whose_coordinator_died_is_ended_by_the_next(cluster, dies_at,
     row = cluster.create()
     real = restores.Restore._do
 
-    def do(self, step, *args):
-        done = real(self, step, *args)
+    def do(self, step, *args, **more):
+        done = real(self, step, *args, **more)
         if step == dies_at:
-            monkeypatch.setattr(restores.Restore, '_do', lambda *args: {})
+            monkeypatch.setattr(restores.Restore, '_do', lambda *args, **more: ({}, {}))
             monkeypatch.setattr(restores.Restore, '_end', lambda *args: None)
             raise KeyboardInterrupt
         return done

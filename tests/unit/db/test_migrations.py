@@ -149,6 +149,9 @@ def test_migrations_make_on_mariadb_what_models_say():
         def create_index(self, name, table, columns):
             sa.Index(name, *(made.tables[table].c[column] for column in columns))
 
+        def add_column(self, table, column):
+            made.tables[table].append_column(column)
+
     for revision in reversed(list(script.walk_revisions())):
         module = revision.module
         real, module.op = module.op, Collector()

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``nova-hotsnap-manage``: the operator's commands for the coordinators' database."""
+
+import datetime
+import logging as python_logging
+import sys
+import time
+
+from cliff import app, command, commandmanager, lister
+from oslo_config import cfg
+from oslo_log import log as logging
+
+from hotsnap_nova import conf, exception
+from hotsnap_nova.conductor import service
+
+#: A service silent for so many intervals is down.
+_MISSED = 3
+
+
+class Sync(command.Command):
+    """Create the tables or bring them to this version; harmless to repeat."""
+
+    def take_action(self, _parsed):
+        self.app.database.upgrade()
+
+
+class Version(command.Command):
+    """Say which version the tables have, and which this software needs."""
+
+    def take_action(self, _parsed):
+        found, needed = self.app.database.version()
+        print(found or 'no tables', file=self.app.stdout)
+        if found != needed:
+            raise exception.DatabaseUnavailable(
+                reason=f'its tables are not of version {needed}; see `db sync`')
+
+
+class Purge(command.Command):
+    """Remove snapshots in error from the database; their data is gone already."""
+
+    def get_parser(self, prog_name):
+        parser = super().get_parser(prog_name)
+        which = parser.add_mutually_exclusive_group(required=True)
+        which.add_argument('--before', metavar='DATE', type=_date,
+                           help='those unchanged since, for example 2026-01-31 (UTC)')
+        which.add_argument('--all-errors', action='store_true', help='all of them')
+        return parser
+
+    def take_action(self, parsed):
+        before = parsed.before or datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)
+        count = self.app.database.purge(before)
+        print(f'{count} removed', file=self.app.stdout)
+
+
+class ListServices(lister.Lister):
+    """List coordinators, and the hosts that take part, as they were last heard of."""
+
+    def take_action(self, _parsed):
+        now = time.time()
+        config = cfg.CONF.hotsnap
+        limits = {'nova-hotsnap-conductor': _MISSED * config.service_interval_s,
+                  'nova-hotsnap-compute': _MISSED * config.host_interval_s}
+        return (('Binary', 'Host', 'State', 'Version', 'RPC', 'Started At', 'Seen At'), [
+            (each.binary, each.host,
+             'up' if each.seen_at and now - each.seen_at <= limits[each.binary] else 'down',
+             each.version, each.rpc_version, _moment(each.started_at), _moment(each.seen_at))
+            for each in self.app.database.services()])
+
+
+COMMANDS = {'db sync': Sync, 'db version': Version, 'db purge': Purge,
+            'service list': ListServices}
+
+
+class Shell(app.App):
+    """The command line; options are read from nova.conf."""
+
+    NAME = 'nova-hotsnap-manage'
+
+    def __init__(self, **streams):
+        commands = commandmanager.CommandManager(None)
+        for name, each in COMMANDS.items():
+            commands.add_command(name, each)
+        super().__init__(description='Looks after the database of nova-hotsnap-conductor.',
+                         version=service.version(), command_manager=commands,
+                         deferred_help=True, **streams)
+        self._database = None
+
+    def build_option_parser(self, description, version, argparse_kwargs=None):
+        parser = super().build_option_parser(description, version, argparse_kwargs)
+        parser.add_argument('--config-file', metavar='FILE', action='append',
+                            help='instead of /etc/nova/nova.conf (repeatable)')
+        parser.add_argument('--config-dir', metavar='FOLDER', action='append',
+                            help='a folder of such files (repeatable)')
+        return parser
+
+    def configure_logging(self):
+        super().configure_logging()
+        if self.options.verbose_level < 2:
+            python_logging.getLogger('alembic').setLevel(python_logging.WARNING)
+
+    def initialize_app(self, _argv):
+        config = cfg.CONF
+        conf.register(config)
+        logging.register_options(config)
+        given = [word for name in ('config-file', 'config-dir')
+                 for path in getattr(self.options, name.replace('-', '_')) or ()
+                 for word in (f'--{name}', path)]
+        config(given, project='nova', prog='nova')
+
+    @property
+    def database(self):
+        if self._database is None:
+            self._database = service.open_database(cfg.CONF.hotsnap)
+        return self._database
+
+    def clean_up(self, _command, _result, _error):
+        if self._database is not None:
+            self._database.close()
+
+
+def _date(text):
+    return datetime.datetime.fromisoformat(text).replace(tzinfo=datetime.UTC)
+
+
+def _moment(seconds):
+    if not seconds:
+        return ''
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime('%Y-%m-%dT%H:%M:%SZ')
+
+
+def main(argv=None) -> int:
+    """Exit status: 0 done, 1 failed, 2 not understood."""
+    return Shell().run(sys.argv[1:] if argv is None else argv)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The endpoint of `rpcapi`: what Nova's API asks for is begun here, and told from the rows.
+
+The caller is authorised. Whatever can be refused is refused before the answer;
+what takes long goes on in a thread, and the row says so before the answer.
+"""
+
+import contextlib
+
+import oslo_messaging
+
+from hotsnap_nova import exception, rpc
+from hotsnap_nova.conductor import actions, membership, requests, rows, rpcapi, shown
+
+_BEING_MADE = (rows.CREATING, rows.RESTORING, rows.DELETING)
+
+
+class ConductorManager:
+    """Serves any of Nova's APIs.
+
+    :param conf: group ``[hotsnap]`` of the configuration
+    :param snapshots: `snapshots.Snapshots`, with ``works``
+    :param works: `background.Background`
+    :param cells: `cells.Cells`, or one like it
+    """
+
+    target = oslo_messaging.Target(version=rpcapi.VERSION)
+
+    def __init__(self, conf, database, snapshots, works, cells):
+        self._conf = conf
+        self._database = database
+        self._snapshots = snapshots
+        self._works = works
+        self._cells = cells
+
+    @rpc.answers
+    def create(self, context, *, group, name, description, properties, gate, disk):
+        found = self._cells.group(group)
+        membership.must_run(found)
+        membership.must_answer(self._cells.states(each.host for each in found.servers))
+        conf = self._conf
+        caller = _caller(context)
+        limits = (('project_id', found.project_id, conf.max_snapshots_per_project),
+                  ('group_id', found.id, conf.max_snapshots_per_group))
+        with _in_users_words(found):
+            snapshot = self._snapshots.create(requests.CreateRequest(
+                name or '', **_members(found), gate=_gate(gate, conf), disk=disk,
+                max_pause_ms=conf.max_pause_ms, max_hold_ms=conf.max_hold_ms,
+                prepare_timeout_s=conf.prepare_timeout_s, save_timeout_s=conf.save_timeout_s,
+                compress=conf.compress, description=description, properties=properties,
+                group_id=found.id, group_name=found.name, project_id=found.project_id,
+                **{key: caller[key] or '' for key in ('user_id', 'request_id')},
+                unique_name=False, quotas=tuple(each for each in limits if each[2] >= 0),
+                context=caller))
+        return shown.of(self._get(snapshot))
+
+    @rpc.answers
+    def get(self, _context, *, snapshot):
+        return shown.of(self._get(snapshot))
+
+    @rpc.answers
+    def list(self, _context, *, filters, limit, marker, detail):
+        found = self._database.list(**filters, limit=limit, marker=marker)
+        return [shown.of(each, detail) for each in found]
+
+    @rpc.answers
+    def update(self, _context, *, snapshot, values):
+        self._get(snapshot)
+        if 'name' in values:
+            requests.check_name(values['name'])
+        self._database.update(snapshot, **values)
+        return shown.of(self._get(snapshot))
+
+    @rpc.answers
+    def delete(self, _context, *, snapshot, force):
+        found = self._get(snapshot)
+        if not force:
+            _must_be_idle(found, _BEING_MADE)
+        deleting = self._snapshots.deleting(found, force)
+        with _in_users_way(found):
+            deleting.begin()
+        self._works.start(found.id, deleting.carry_out)
+
+    @rpc.answers
+    def restore(self, context, *, snapshot, ignore_new_members):
+        found = self._get(snapshot)
+        _must_be_available(found)
+        servers = self._cells.servers(each.member_id for each in found.members)
+        try:
+            group = self._cells.group(found.group_id)
+        except rpcapi.GroupNotFound:
+            group = None
+        membership.must_be_as_then(
+            found.members, servers, group, self._cells.states(
+                {each.host for each in found.members}
+                | {each.host for each in servers.values() if each.host}), ignore_new_members)
+        caller = _caller(context)
+        begun = actions.begun('restore', caller['request_id'] or '')
+        restoring = self._snapshots.restoring(found, caller, begun['last_action'])
+        restoring.check()
+        with _in_users_way(found):
+            restoring.begin(**begun)
+        self._works.start(found.id, lambda: restoring.carry_out(
+            is_unwanted=lambda: bool(self._database.abort_requested(found.id))))
+
+    @rpc.answers
+    def verify(self, context, *, snapshot):
+        found = self._get(snapshot)
+        _must_be_available(found)
+        begun = actions.begun('verify', _caller(context)['request_id'] or '')
+        with _in_users_way(found):
+            self._snapshots.claim(found, begun)
+        self._works.start(found.id, lambda: self._verify(found.id, begun['last_action']))
+
+    @rpc.answers
+    def abort(self, _context, *, snapshot):
+        self._snapshots.abort(self._get(snapshot).id, 'its user')
+
+    @rpc.answers
+    def reset_status(self, _context, *, snapshot, status):
+        if status not in rpcapi.RESETTABLE:
+            raise exception.InvalidValue(name='status', reason=f'{status} cannot be set')
+        self._database.set_status(snapshot, status)
+
+    @rpc.answers
+    def check(self, _context, *, group, gate, disk):
+        found = self._cells.group(group)
+        membership.must_run(found)
+        membership.must_answer(self._cells.states(each.host for each in found.servers))
+        with _in_users_words(found):
+            verdict = self._snapshots.check(
+                gate=_gate(gate, self._conf), disk=disk, **_members(found))
+        return {'gates': verdict['gates'], 'findings': [
+            {'member': each['id'], 'name': each['member'],
+             **{key: each[key] for key in ('host', 'device', 'cause', 'remedy')},
+             'gates': list(each['gates'])} for each in verdict['findings']]}
+
+    # -- inside --------------------------------------------------------------------------------
+
+    def _get(self, snapshot):
+        """By id alone: names are not unique, and another project may have one like an id."""
+        found = self._database.get(snapshot)
+        if found.id != snapshot:
+            raise exception.SnapshotNotFound(snapshot=snapshot)
+        return found
+
+    def _verify(self, snapshot, action):
+        try:
+            result, error = self._snapshots.verify(snapshot), None
+        except Exception as exc:
+            result, error = None, exc
+        self._database.update(snapshot, **actions.ended(action, error, result))
+        if error:
+            raise error
+
+
+def _caller(context):
+    return {key: context.get(key) for key in ('user_id', 'project_id', 'request_id')}
+
+
+def _members(group):
+    return {'members': tuple((each.id, each.host) for each in group.servers),
+            'names': {each.id: each.name for each in group.servers},
+            'domains': {each.id: each.domain for each in group.servers}}
+
+
+def _gate(wanted, conf):
+    return conf.gate if wanted == 'auto' else wanted
+
+
+def _must_be_available(found):
+    if found.status != rows.AVAILABLE:
+        raise exception.SnapshotBusy(snapshot=found.name, status=found.status)
+    _must_be_idle(found, ())
+
+
+def _must_be_idle(found, statuses):
+    if found.status in statuses:
+        raise exception.SnapshotBusy(snapshot=found.name, status=found.status)
+    if found.action_status == actions.RUNNING:
+        raise exception.SnapshotBusy(
+            snapshot=found.name, status=f'busy ({found.last_action["name"]})')
+
+
+@contextlib.contextmanager
+def _in_users_way(found):
+    """Of two requests for one snapshot at the same time the second is told that it is busy."""
+    try:
+        yield
+    except exception.StaleGeneration as exc:
+        raise exception.SnapshotBusy(snapshot=found.name, status='busy') from exc
+
+
+@contextlib.contextmanager
+def _in_users_words(group):
+    """Hosts name a guest as libvirt does; its user knows another name."""
+    try:
+        yield
+    except exception.HotsnapError as exc:
+        names = {each.domain: each.name for each in group.servers}
+        if exc.kwargs.get('member') not in names:
+            raise
+        told = {**exc.kwargs, 'member': names[exc.kwargs['member']]}
+        raise type(exc)(str(exc).replace(exc.kwargs['member'], told['member']), **told) from exc

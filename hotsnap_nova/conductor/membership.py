@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whose servers a group has, and what of that a snapshot or a restore cannot do with.
+
+What Nova knows comes from `cells`, or from a test's stand-in; nothing here asks anybody.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+
+from hotsnap_nova import exception
+from hotsnap_nova.conductor import rpcapi
+
+#: Of a host's nova-compute. FENCED: an operator or a fencing agent vouches that it is off.
+UP, DOWN, FENCED = 'up', 'down', 'fenced'
+
+
+@dataclasses.dataclass(frozen=True)
+class Server:
+    """A server that exists.
+
+    :ivar domain: libvirt's name of it
+    :ivar host: empty: not placed yet, or shelved
+    """
+
+    id: str
+    name: str
+    domain: str
+    host: str
+    vm_state: str
+    task_state: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """A server group with those of its members that exist."""
+
+    id: str
+    name: str
+    project_id: str
+    servers: tuple[Server, ...]
+
+
+def must_run(group: Group) -> None:
+    """Nothing, where every member runs and nothing is being done to it.
+
+    :raises EmptyGroup, GuestNotRunning, GuestBusy:
+    """
+    if not group.servers:
+        raise exception.EmptyGroup()
+    for server in group.servers:
+        if not server.host or server.vm_state != 'active':
+            raise exception.GuestNotRunning(member=server.name, state=server.vm_state)
+        _must_be_idle(server)
+
+
+def must_answer(states: dict[str, str]) -> None:
+    """Nothing, where Nova holds all these hosts to be up.
+
+    :raises HostUnreachable:
+    """
+    for host, state in sorted(states.items()):
+        if state != UP:
+            raise exception.HostUnreachable(host=host, reason=f'its nova-compute is {state}')
+
+
+def must_be_as_then(members: Iterable, servers: dict[str, Server], group: Group | None,
+                    states: dict[str, str], ignore_new: bool) -> None:
+    """Nothing, where a group can go back to its snapshot.
+
+    :param members: of the snapshot's row
+    :param servers: those of them that exist, by id
+    :param group: None: it was deleted, and nobody can have joined it
+    :param states: of all hosts, then and now
+    :raises MembersDeleted, MembersAdded, MembersMoved, GuestBusy:
+    :raises HostUnreachable: it may still run a member
+    """
+    members = tuple(members)
+    if gone := [each.name for each in members if each.member_id not in servers]:
+        raise rpcapi.MembersDeleted(members=', '.join(sorted(gone)))
+    then = {each.member_id for each in members}
+    added = [each.name for each in group.servers if each.id not in then] if group else []
+    if added and not ignore_new:
+        raise rpcapi.MembersAdded(members=', '.join(sorted(added)))
+    for host, state in sorted(states.items()):
+        if state == DOWN:
+            raise exception.HostUnreachable(
+                host=host, reason='its nova-compute is down, and it may still run a member; '
+                                  'repair it, or fence it and force it down')
+    moved = [each.name for each in members if servers[each.member_id].host != each.host]
+    if moved:
+        raise rpcapi.MembersMoved(members=', '.join(sorted(moved)))
+    must_answer({each.host: states[each.host] for each in members})
+    for server in servers.values():
+        _must_be_idle(server)
+
+
+def _must_be_idle(server):
+    if server.task_state:
+        raise exception.GuestBusy(member=server.name, reason=f'it is {server.task_state}')

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m tests.cloud.soak``: many group snapshots under load, each killed, restored, judged.
+
+In the cloud that is up, with its two hosts and its real broker. Every round
+must hold. The report is written anew after each.
+"""
+
+import argparse
+import dataclasses
+import pathlib
+import signal
+import sys
+
+from tests.cloud import cloud, servers, settings
+from tests.cloud.command import Snapshots
+from tests.cloud.processes import CloudError
+from tests.lab import LabError, Workload
+from tests.rounds import report, rounds
+from tests.rounds.command import CommandFailed
+
+_NAME = 'soak'
+_GATES = ('auto', 'hold', 'barrier')
+
+
+def _soak(arguments: argparse.Namespace, path: pathlib.Path) -> bool:
+    place = cloud.running(settings.default_folder())
+    workload = dataclasses.replace(Workload(), rate=arguments.rate)
+    group = servers.make_group(place, _NAME, arguments.members, workload)
+    try:
+        group.wait_ready()
+        command = ' '.join(['python -m tests.cloud.soak', *sys.argv[1:]])
+        results = {
+            **report.setting(command, '', group[0].connection), 'guests': len(group),
+            'hosts': [server.host for server in group], 'rate': arguments.rate,
+            'gate': arguments.gate, 'messages_after_each': arguments.messages, 'rounds': []}
+        series = rounds.Rounds(group, Snapshots(place, group), messages=arguments.messages)
+        for number in range(1, arguments.rounds + 1):
+            done = series.run(arguments.gate, limits=())
+            results['rounds'].append(report.row(number, done)
+                                     | {'stall_ms': done.shown.get('stall_ms')})
+            results |= report.figures(results['rounds'])
+            results['stall_ms_spread'] = report.spread(
+                [row['stall_ms'] for row in results['rounds'] if row['stall_ms']])
+            results['passed'] = results['consistent'] == arguments.rounds
+            report.write(path, results)
+            print(_line(number, done), flush=True)
+            if not done.consistent and not _mended(series):
+                break
+    finally:
+        if not arguments.keep:
+            group.delete()
+    return results['passed']
+
+
+def _mended(series: rounds.Rounds) -> bool:
+    try:
+        series.mend()
+    except CommandFailed as exc:
+        print(f'no state to go on from: {exc}', flush=True)
+        return False
+    return True
+
+
+def _line(number: int, done: rounds.Round) -> str:
+    return (f'{number}: {"consistent" if done.consistent else "BROKEN"} {done.summary or ""} '
+            f'{done.error}'.rstrip()
+            + f'; gate {done.shown.get("gate")}, skew {done.skew_ms:.0f} ms, '
+            f'pause {max(done.pauses_ms, default=0):.1f} ms, '
+            f'hold {max(done.holds_ms, default=0):.0f} ms, '
+            f'stall {done.shown.get("stall_ms", 0):.0f} ms')
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog='python -m tests.cloud.soak', description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--rounds', type=int, default=20, help='default: %(default)s')
+    parser.add_argument('--gate', choices=_GATES, default='auto', help='default: %(default)s')
+    parser.add_argument('--members', type=int, default=3, help='default: %(default)s')
+    parser.add_argument('--messages', type=int, default=1000,
+                        help='after each restore, each way on each connection (%(default)s)')
+    parser.add_argument('--rate', type=int, default=100,
+                        help='messages a second, each way on each connection (%(default)s)')
+    parser.add_argument('--keep', action='store_true', help='do not delete the group at the end')
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    path = report.default_path('soak-cloud')
+    try:
+        passed = _soak(arguments, path)
+    except (CloudError, LabError) as exc:
+        print(exc, file=sys.stderr)
+        return 1
+    print(f'{"passed" if passed else "FAILED"}; {path}')
+    return 0 if passed else 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())
