@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``nova-hotsnap-manage``: the operator's commands for the coordinators' database."""
 
+import argparse
 import datetime
 import logging as python_logging
 import sys
@@ -47,6 +48,7 @@ class Purge(command.Command):
         return parser
 
     def take_action(self, parsed):
+        self.app.database.must_be_current()
         before = parsed.before or datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)
         count = self.app.database.purge(before)
         print(f'{count} removed', file=self.app.stdout)
@@ -56,6 +58,7 @@ class ListServices(lister.Lister):
     """List coordinators, and the hosts that take part, as they were last heard of."""
 
     def take_action(self, _parsed):
+        self.app.database.must_be_current()
         now = time.time()
         config = cfg.CONF.hotsnap
         limits = {'nova-hotsnap-conductor': _MISSED * config.service_interval_s,
@@ -119,7 +122,10 @@ class Shell(app.App):
 
 
 def _date(text):
-    return datetime.datetime.fromisoformat(text).replace(tzinfo=datetime.UTC)
+    try:
+        return datetime.datetime.fromisoformat(text).replace(tzinfo=datetime.UTC)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(f'{text} is no date like 2026-01-31') from exc
 
 
 def _moment(seconds):
