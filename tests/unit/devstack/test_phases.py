@@ -113,6 +113,10 @@ def test_nova_compute_loads_our_driver(all_in_one):
     assert (all_in_one.top / 'data/hotsnap/store').stat().st_mode & 0o777 == 0o700
 
 
+def test_the_drivers_file_is_where_the_plugin_looks_for_it():
+    assert (ROOT / 'nova.virt.hotsnap' / '__init__.py').exists()
+
+
 def test_a_configuration_that_computes_have_already_is_changed_too(all_in_one):
     (all_in_one.etc / 'nova-cpu.conf').write_text(NOVA)
 
