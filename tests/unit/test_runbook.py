@@ -33,8 +33,10 @@ def classes():
             if isinstance(node, ast.ClassDef) and node.bases:
                 values = {each.targets[0].id: each.value.value for each in node.body
                           if isinstance(each, ast.Assign) and isinstance(each.value, ast.Constant)}
-                found[node.name] = Error(ast.unparse(node.bases[0]).rpartition('.')[2],
-                                         values.get('code'), values.get('http_status'))
+                error = Error(ast.unparse(node.bases[0]).rpartition('.')[2],
+                              values.get('code'), values.get('http_status'))
+                if error.code or node.name not in found:    # messages are called so, too
+                    found[node.name] = error
     return found
 
 
