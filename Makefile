@@ -67,6 +67,10 @@ test-functional: lab-ready ## real guests on real QEMU; as root
 soak: lab-ready ## long runs under load with each gate and the control; as root
 	$(LAB) -m tests.soak $(ARGS)
 
+.PHONY: bench-cloud
+bench-cloud: cloud-ready ## a guest's pause through Nova and through hotsnap, in the cloud that is up
+	$(CLOUD) -m tests.cloud.bench $(ARGS)
+
 .PHONY: soak-cloud
 soak-cloud: cloud-ready ## many group snapshots in the cloud that is up; dated JSON in results/
 	$(CLOUD) -m tests.cloud.soak $(ARGS)
