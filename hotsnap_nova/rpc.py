@@ -57,7 +57,7 @@ def open_server(transport, topic: str, host: str, endpoints: list):
 def answers(method):
     """Make an endpoint's method answer ``{'result': …}`` or ``{'error': …}``."""
     @functools.wraps(method)
-    def answer(self, context, **kwargs):
+    def answer(self, context, /, **kwargs):    # a message may have a `context`, too
         try:
             return {'result': method(self, context, **kwargs)}
         except exception.HotsnapError as exc:

@@ -19,7 +19,6 @@ from hotsnap_nova import exception, rpc
 from hotsnap_nova.protocol import messages, wire
 
 TOPIC = 'hotsnap-compute'
-VERSION = '1.1'
 FIRST_VERSION = '1.0'
 _CONTEXT_VERSION = '1.1'
 
@@ -46,11 +45,11 @@ class ComputeApi:
     def ping(self, host: str) -> dict:
         """``{'host', 'version', 'rpc_version', 'started_at'}`` of a host that lives.
 
-        One too old to say has an empty version, and started at 0.
+        ``started_at`` is as in 2026-01-31T12:00:00Z. One too old to say has no version and start.
 
         :raises HostUnreachable:
         """
-        told = {'host': host, 'version': '', 'rpc_version': FIRST_VERSION, 'started_at': 0.0}
+        told = {'host': host, 'version': '', 'rpc_version': FIRST_VERSION, 'started_at': None}
         if self._pin == FIRST_VERSION:
             self._client.call(host, 'find', _PING_S, names=[])
         else:

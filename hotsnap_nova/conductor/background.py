@@ -15,25 +15,30 @@ LOG = logging.getLogger(__name__)
 class Background:
     """One piece of work a snapshot at a time.
 
-    :param owner: who holds the leases, which the work's first write has taken
+    Each has an owner of its own for its lease, which its first write has taken: what ends late
+    must not give back the lease of what came after.
     """
 
-    def __init__(self, database, owner: str, lease_s: float):
+    def __init__(self, database, lease_s: float):
         self._database = database
-        self._owner = owner
         self._lease_s = lease_s
         self._threads: dict[str, threading.Thread] = {}
+        self._owners: dict[str, str] = {}
         self._news = threading.Condition()
         self._ended = False
         self._renewer = threading.Thread(target=self._renew, daemon=True, name='hotsnap-leases')
         self._renewer.start()
 
-    def start(self, snapshot: str, work: Callable[[], None]) -> None:
-        """Do it in a thread; what it raises is logged, and told by the row if it is to be."""
-        thread = threading.Thread(target=self._run, args=(snapshot, work), daemon=True,
+    def start(self, snapshot: str, owner: str, work: Callable[[], None]) -> None:
+        """Do it in a thread; what it raises is logged, and told by the row if it is to be.
+
+        :param owner: of the lease
+        """
+        thread = threading.Thread(target=self._run, args=(snapshot, owner, work), daemon=True,
                                   name=f'hotsnap-work-{snapshot[:8]}')
         with self._news:
             self._threads[snapshot] = thread
+            self._owners[snapshot] = owner
         thread.start()
 
     def has(self, snapshot: str) -> bool:
@@ -55,7 +60,7 @@ class Background:
             self._news.notify_all()
         self._renewer.join()
 
-    def _run(self, snapshot, work):
+    def _run(self, snapshot, owner, work):
         try:
             work()
         except exception.HotsnapError as exc:
@@ -64,10 +69,10 @@ class Background:
             LOG.exception('Work on snapshot %s failed', snapshot)
         finally:
             with contextlib.suppress(exception.HotsnapError):
-                self._database.release_lease(snapshot, self._owner)
+                self._database.release_lease(snapshot, owner)
             with self._news:
                 if self._threads.get(snapshot) is threading.current_thread():
-                    del self._threads[snapshot]
+                    del self._threads[snapshot], self._owners[snapshot]
                 self._news.notify_all()
 
     def _renew(self):
@@ -76,7 +81,7 @@ class Background:
                 self._news.wait_for(lambda: self._ended, self._lease_s / 4)
                 if self._ended:
                     return
-                held = tuple(self._threads)
-            for snapshot in held:
+                held = tuple(self._owners.items())
+            for snapshot, owner in held:
                 with contextlib.suppress(exception.HotsnapError):
-                    self._database.renew_lease(snapshot, self._owner, self._lease_s)
+                    self._database.renew_lease(snapshot, owner, self._lease_s)

@@ -22,6 +22,7 @@ class Deletion:
 
     :param found: the database's row, with its members
     :param force: do not wait for hosts that do not answer
+    :ivar owner: of its lease
     """
 
     def __init__(self, found, database, compute, owner: str, lease_s: float,
@@ -29,7 +30,7 @@ class Deletion:
         self._found = found
         self._database = database
         self._compute = compute
-        self._owner = owner
+        self.owner = owner
         self._lease_s = lease_s
         self._force = force
 
@@ -46,7 +47,7 @@ class Deletion:
                 values = rows.decided(row, commands.Persist(
                     found.id, found.generation, durable.Decision.DISCARD, False, row.cause, ()))
         self._database.compare_and_swap(found.id, found.generation, **values | {
-            'status': rows.DELETING, 'phase': 'delete', 'lease_owner': self._owner,
+            'status': rows.DELETING, 'phase': 'delete', 'lease_owner': self.owner,
             'lease_expires_at': time.time() + self._lease_s} | actions.ended(
                 found.last_action if found.action_status == actions.RUNNING else None,
                 exception.Aborted(who='a deletion')))

@@ -129,7 +129,6 @@ class Drive:
                 if time.monotonic() - looked >= _LOOK_EVERY_S:
                     looked = time.monotonic()
                     self._look_around()
-            self._keep_measurements()
         except Exception:
             LOG.exception('Driving snapshot %s failed; recovery goes on with it', self.snapshot)
         finally:
@@ -222,6 +221,8 @@ class Drive:
             self._runner.receive(answer)
 
     def _persist(self, command):
+        if command.closed:    # who sees it available shall see all of it
+            self._keep_measurements()
         values = rows.decided(self._row, command)
         try:
             generation = self._database.compare_and_swap(

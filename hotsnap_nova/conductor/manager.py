@@ -79,7 +79,7 @@ class ConductorManager:
         deleting = self._snapshots.deleting(found, force)
         with _in_users_way(found):
             deleting.begin()
-        self._works.start(found.id, deleting.carry_out)
+        self._works.start(found.id, deleting.owner, deleting.carry_out)
 
     @rpc.answers
     def restore(self, context, *, snapshot, ignore_new_members):
@@ -100,7 +100,7 @@ class ConductorManager:
         restoring.check()
         with _in_users_way(found):
             restoring.begin(**begun)
-        self._works.start(found.id, lambda: restoring.carry_out(
+        self._works.start(found.id, restoring.owner, lambda: restoring.carry_out(
             is_unwanted=lambda: bool(self._database.abort_requested(found.id))))
 
     @rpc.answers
@@ -109,8 +109,9 @@ class ConductorManager:
         _must_be_available(found)
         begun = actions.begun('verify', _caller(context)['request_id'] or '')
         with _in_users_way(found):
-            self._snapshots.claim(found, begun)
-        self._works.start(found.id, lambda: self._verify(found.id, begun['last_action']))
+            owner = self._snapshots.claim(found, begun)
+        self._works.start(
+            found.id, owner, lambda: self._verify(found.id, begun['last_action']))
 
     @rpc.answers
     def abort(self, _context, *, snapshot):

@@ -3,6 +3,7 @@
 
 import threading
 import time
+import uuid
 from collections.abc import Callable
 
 from oslo_log import log as logging
@@ -58,29 +59,37 @@ class Recovery:
             raise exception.CleanupIncomplete(snapshot=found.name, decision=found.decision)
         return False
 
-    def deleting(self, found, force: bool = False) -> deletion.Deletion:
-        """A deletion of this row, not begun."""
-        return deletion.Deletion(found, self._database, self._compute, self._owner,
+    def deleting(self, found, force: bool = False, owner: str | None = None) -> deletion.Deletion:
+        """A deletion of this row, not begun.
+
+        :param owner: has the row's lease already
+        """
+        return deletion.Deletion(found, self._database, self._compute, owner or self._new_owner(),
                                  self._lease_s, force)
 
-    def restoring(self, found, context: dict | None = None,
-                  action: dict | None = None) -> restore.Restore:
+    def restoring(self, found, context: dict | None = None, action: dict | None = None,
+                  owner: str | None = None) -> restore.Restore:
         """A restore of this row, not begun, or found under way.
 
         :param action: the row's `last_action`, ended with it
+        :param owner: has the row's lease already
         """
         return restore.Restore(
-            found, self._database, self._compute, self._owner, self._lease_s, context,
-            lambda error: actions.ended(action, error), has_errands=self._works is not None)
+            found, self._database, self._compute, owner or self._new_owner(), self._lease_s,
+            context, lambda error: actions.ended(action, error),
+            has_errands=self._works is not None)
 
-    def claim(self, found, columns: dict) -> None:
+    def claim(self, found, columns: dict) -> str:
         """Write columns and take the lease, for work that changes nothing on the hosts.
 
+        :returns: the lease's owner
         :raises StaleGeneration: somebody else was quicker
         """
+        owner = self._new_owner()
         self._database.compare_and_swap(
-            found.id, found.generation, **columns, lease_owner=self._owner,
+            found.id, found.generation, **columns, lease_owner=owner,
             lease_expires_at=time.time() + self._lease_s)
+        return owner
 
     # -- after a restart -----------------------------------------------------------------------
 
@@ -131,9 +140,10 @@ class Recovery:
 
     def _take_over(self, found):
         if found.status == rows.RESTORING:
-            self._do(found, self.restoring(found, action=found.last_action).recover)
+            self._do(found, self.restoring(
+                found, action=found.last_action, owner=self._owner).recover)
         elif found.status == rows.DELETING:
-            self._do(found, self.deleting(found).carry_out)
+            self._do(found, self.deleting(found, owner=self._owner).carry_out)
         elif found.action_status == actions.RUNNING:
             self._database.update(found.id, **actions.ended(
                 found.last_action, exception.Aborted(who='a restart of the coordinator')))
@@ -147,7 +157,11 @@ class Recovery:
         if self._works is None:
             work()
         else:
-            self._works.start(found.id, work)
+            self._works.start(found.id, self._owner, work)
+
+    def _new_owner(self):
+        """Of a lease for work in a thread; see `background`."""
+        return self._owner if self._works is None else f'{self._owner}/{uuid.uuid4().hex[:8]}'
 
     def _start(self, driven, resume=False):
         with self._mutex:

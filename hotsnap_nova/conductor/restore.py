@@ -41,6 +41,7 @@ class Restore:
     :param context: in whose name, for the hosts
     :param ended: columns to write at the end, given the error or None
     :param has_errands: somebody runs the errands left to hosts that are away
+    :ivar owner: of its lease
     """
 
     def __init__(self, found, database, compute, owner: str, lease_s: float,
@@ -50,7 +51,7 @@ class Restore:
         self._found = found
         self._database = database
         self._compute = compute
-        self._owner = owner
+        self.owner = owner
         self._lease_s = lease_s
         self._ended = ended
         self._has_errands = has_errands
@@ -85,7 +86,7 @@ class Restore:
         :raises StaleGeneration: somebody else was quicker
         """
         # With the lease in the same write: nobody finds the row restoring and unowned.
-        self._write(**columns, lease_owner=self._owner, abort_request=None,
+        self._write(**columns, lease_owner=self.owner, abort_request=None,
                     lease_expires_at=time.time() + self._lease_s)
         self._leased = True
 
@@ -135,7 +136,7 @@ class Restore:
             # The row stays as it is: recovery tries again.
             LOG.error('Undoing the restore of %(id)s failed: %(error)s',
                       {'id': self._found.id, 'error': exc})
-            self._database.release_lease(self._found.id, self._owner)
+            self._database.release_lease(self._found.id, self.owner)
             return error
         left = [words for told in done.values() for words in told or ()]
         if left:
@@ -176,14 +177,14 @@ class Restore:
         if not self._leased or time.monotonic() < self._renew_at:
             return
         self._renew_at = time.monotonic() + self._lease_s / 4
-        if not self._database.renew_lease(self._found.id, self._owner, self._lease_s):
+        if not self._database.renew_lease(self._found.id, self.owner, self._lease_s):
             raise exception.LeaseHeld(snapshot=self._found.id, owner='another coordinator')
 
     def _end(self, error=None):
         self._generation = self._database.compare_and_swap(
             self._found.id, self._generation, status=rows.AVAILABLE, restore=None,
             **self._ended(error))
-        self._database.release_lease(self._found.id, self._owner)
+        self._database.release_lease(self._found.id, self.owner)
 
     def _write(self, **columns):
         self._generation = self._database.compare_and_swap(

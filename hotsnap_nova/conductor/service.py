@@ -46,7 +46,7 @@ class Service:
         self.database.must_be_current()
         self.compute = compute_rpcapi.ComputeApi(
             self._cells.transport_of, pin=conf.compute_rpc_version)
-        self._works = background.Background(self.database, owner, conf.lease_s)
+        self._works = background.Background(self.database, conf.lease_s)
         self.snapshots = snapshots.Snapshots(
             self.database, self.compute, owner, conf.lease_s, works=self._works)
         self._hosts = hosts.Hosts(self.database, self.compute, self._cells.hosts,

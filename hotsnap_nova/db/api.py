@@ -183,14 +183,17 @@ class Database(hosts.Hosts):
             raise exception.Bug(reason=f'{set(values) - _FREE_COLUMNS} need compare_and_swap')
         try:
             with self._engine.writing() as session:
-                row = session.get(models.Snapshot, snapshot_id, with_for_update=True)
-                if row is None:
+                # The write comes first: it makes another process wait, not fail.
+                if not session.execute(
+                        sa.update(models.Snapshot).where(models.Snapshot.id == snapshot_id)
+                        .values(updated_at=self._moment())
+                        .execution_options(synchronize_session=False)).rowcount:
                     raise exception.SnapshotNotFound(snapshot=snapshot_id)
+                row = session.get(models.Snapshot, snapshot_id)
                 for column, value in values.items():
                     setattr(row, column, value)
                 if row.live_name is not None:
                     row.live_name = _live_name(row.project_id, row.name)
-                row.updated_at = self._moment()
         except db_exception.DBDuplicateEntry as exc:
             raise exception.NameTaken(name=values['name']) from exc
 

@@ -21,7 +21,7 @@ class Hosts(claims.Claims):
 
     @claims.transaction
     def heard_of(self, binary: str, host: str, *, version: str, rpc_version: str,
-                 started_at: float) -> None:
+                 started_at: float | None) -> None:
         """Note that this process lives now."""
         now = self._clock()
         self._put_service(binary, host, {

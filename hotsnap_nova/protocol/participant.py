@@ -151,15 +151,18 @@ class Participant:
     def _serve(self, part: Part, request: Request):
         if part.refusal and not part.discard and part.phase not in BUSY:
             return [do.Reply(part.refusal)]
+        needs, leads_to, command, answer = _STEPS[type(request)]
+        given = next((each for each in part.answers if isinstance(each, answer)), None)
+        if given and part.phase in (Phase.SAVING, Phase.KEEPING) and not part.discard:
+            # Another coordinator goes on from its row: it must not wait for the save to hear it.
+            return [do.Reply(given)]
         if part.phase in BUSY or part.phase is Phase.STUCK:
             return [self._working(part)]
         if part.phase is Phase.UNKEPT:
             part = self._put(_replace(part, phase=Phase.KEEPING))
             return [do.Journal(part.snapshot, _replace(part, phase=Phase.SAVED))]
-        needs, leads_to, command, answer = _STEPS[type(request)]
-        for given in part.answers:
-            if isinstance(given, answer):
-                return [do.Reply(given)]
+        if given:
+            return [do.Reply(given)]
         if part.phase is not needs:
             return self._spoil(part, Cause("out_of_order", f"asked to go on from {part.phase}"))
         part = self._put(_replace(part, phase=leads_to))

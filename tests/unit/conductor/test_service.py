@@ -1,0 +1,393 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The coordinator service with hosts that go away and come back, and others that die."""
+
+import time
+
+import pytest
+from oslo_config import cfg
+
+from hotsnap_nova import conf, exception
+from hotsnap_nova.compute import manager as compute_manager
+from hotsnap_nova.compute import rpcapi as compute_rpcapi
+from hotsnap_nova.conductor import errands, hosts, recovery, rpcapi, service
+from tests.fakes import cells as fake_cells
+from tests.fakes import cluster as clusters
+
+CALLER = {'user_id': 'u', 'project_id': 'p', 'request_id': 'req-1'}
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Hosts that are away are given up soon."""
+    monkeypatch.setattr(compute_rpcapi, '_SHORT_S', 2.0)
+    monkeypatch.setattr(compute_rpcapi, '_PING_S', 0.5)
+    monkeypatch.setattr(compute_rpcapi, '_LOST_ANSWERS', 1)
+    monkeypatch.setattr(errands, '_CALL_S', 0.5)
+    monkeypatch.setattr(recovery.Recovery.__init__, '__defaults__', tuple(
+        1.0 if each == 30.0 else each for each in recovery.Recovery.__init__.__defaults__))
+
+
+@pytest.fixture
+def config(cluster):
+    made = cfg.ConfigOpts()
+    conf.register(made)
+    made([], default_config_files=[], default_config_dirs=[])
+    for name, value in {
+            'database_connection': f'sqlite:///{cluster.folder}/hotsnap.db', 'lease_s': 5,
+            'max_hold_ms': 5000, 'service_interval_s': 1, 'host_interval_s': 5}.items():
+        made.set_override(name, value, group='hotsnap')
+    return made.hotsnap
+
+
+@pytest.fixture
+def cells(cluster):
+    return fake_cells.Cells(cluster)
+
+
+@pytest.fixture
+def start(cluster, config, cells):
+    """Start a coordinator of this name."""
+    started = []
+
+    def start(name='c1'):
+        made = service.Service(config, name, cluster.transport, cells)
+        made.start()
+        started.append(made)
+        return made
+    yield start
+    for each in started:
+        each.stop()
+
+
+@pytest.fixture
+def api(cluster, start):
+    start()
+    return rpcapi.ConductorApi(cluster.transport, CALLER)
+
+
+def create(api, **more):
+    return api.create('g', **{'name': None, 'description': '', 'properties': {}, 'gate': 'auto',
+                              'disk': 'backup', **more})['id']
+
+
+def available(api):
+    snapshot = create(api)
+    clusters.until(lambda: api.get(snapshot)['status'] != 'creating')
+    assert api.get(snapshot)['status'] == 'available', api.get(snapshot)
+    return snapshot
+
+
+def gone(api, snapshot):
+    try:
+        api.get(snapshot)
+    except exception.SnapshotNotFound:
+        return True
+    return False
+
+
+def ended(api, snapshot):
+    """The snapshot, once what was asked for last is over."""
+    clusters.until(lambda: api.get(snapshot)['last_action']['status'] != 'running', 60)
+    return api.get(snapshot)
+
+
+# -- the life of a snapshot ----------------------------------------------------------------------
+
+
+def test_a_snapshot_is_made_restored_and_deleted(cluster, api):
+    snapshot = available(api)
+
+    api.restore(snapshot, False)
+    assert ended(api, snapshot)['last_action']['error'] is None
+    assert {cluster.world.guest(name)['disk'] for name in 'abc'} == {snapshot}
+    api.verify(snapshot)
+    assert ended(api, snapshot)['last_action']['result']['files'] == 18
+    api.delete(snapshot, False)
+
+    clusters.until(lambda: gone(api, snapshot))
+    assert cluster.hosts['h1'].store.list() == ()
+    assert cluster.clean()
+
+
+def test_what_goes_on_is_in_the_row_before_the_answer(cluster, api):
+    snapshot = available(api)
+    cluster.hosts['h1'].engine.faults['restore_prepare'] = lambda _work: time.sleep(0.5)
+
+    api.restore(snapshot, False)
+
+    shown = api.get(snapshot)
+    assert (shown['status'], shown['last_action']['status']) == ('restoring', 'running')
+    assert shown['last_action']['request_id'] == 'req-1'
+    assert ended(api, snapshot)['status'] == 'available'
+
+
+def test_a_failed_restore_tells_why_and_leaves_the_snapshot(cluster, api):
+    snapshot = available(api)
+    cluster.hosts['h2'].engine.faults['restore_start'] = exception.HypervisorError(
+        member='c', reason='no memory')
+
+    api.restore(snapshot, False)
+
+    shown = ended(api, snapshot)
+    assert (shown['status'], shown['last_action']['status']) == ('available', 'failed')
+    assert shown['last_action']['error']['code'] == 'hypervisor_error'
+    assert 'no memory' in shown['last_action']['error']['message']
+
+
+def test_a_damaged_snapshot_is_found_by_a_verification(cluster, api):
+    snapshot = available(api)
+    path = cluster.hosts['h1'].store.path(snapshot, cluster.world.spec('a').id, 'memory.save')
+    with open(path, 'r+b') as file:
+        file.write(b'x')
+
+    api.verify(snapshot)
+
+    shown = ended(api, snapshot)
+    assert (shown['status'], shown['last_action']['status']) == ('available', 'failed')
+    assert shown['last_action']['error']['code'] == 'snapshot_damaged'
+
+
+def test_reset_status_sets_the_status_and_nothing_else(cluster, api):
+    snapshot = available(api)
+    before = api.get(snapshot)
+
+    api.reset_status(snapshot, 'error')
+
+    after = api.get(snapshot)
+    assert after == before | {'status': 'error', 'updated_at': after['updated_at']}
+    with pytest.raises(exception.InvalidValue):
+        api.reset_status(snapshot, 'restoring')
+
+
+def test_two_requests_at_once_begin_one_action(cluster, api, config, cells):
+    snapshot = available(api)
+    first, second = (service.Service(config, 'x', cluster.transport, cells) for _ in range(2))
+    for each in (first, second):
+        each.database = service.open_database(config)
+    found = first.database.get(snapshot)
+    first.database.compare_and_swap(found.id, found.generation, status='restoring')
+
+    with pytest.raises(exception.SnapshotBusy):
+        api.verify(snapshot)
+    for each in (first, second):
+        each.database.close()
+
+
+# -- hosts that are away -------------------------------------------------------------------------
+
+
+def test_a_deletion_with_a_dead_host_ends_and_by_force_is_made_good(cluster, impatient, api):
+    snapshot = available(api)
+    cluster.hosts['h2'].kill()
+
+    api.delete(snapshot, False)
+    clusters.until(lambda: api.get(snapshot)['status'] == 'error_deleting', 60)
+    error = api.get(snapshot)['error']
+    assert (error['code'], error['host']) == ('host_unreachable', 'h2')
+
+    api.delete(snapshot, True)
+    clusters.until(lambda: gone(api, snapshot), 60)
+    assert [each.kind for each in cluster.database.errands('h2')] == ['delete']
+    cluster.hosts['h2'].start()
+    clusters.until(lambda: not cluster.database.errands(), 60)
+    assert cluster.clean()
+
+
+def test_a_host_that_dies_in_the_middle_is_told_to_discard_when_it_returns(
+        cluster, impatient, api, config):
+    for engine in cluster.engines():
+        engine.save_s = 60
+    snapshot = create(api)
+    clusters.until(lambda: api.get(snapshot)['phase'] == 'save')
+    host = cluster.hosts['h2']
+    host.silence()
+
+    api.delete(snapshot, True)
+
+    clusters.until(lambda: gone(api, snapshot), 60)
+    assert not cluster.hosts['h1'].left()
+    assert [each.kind for each in cluster.database.errands('h2')] == ['message', 'delete']
+    host.kill()
+    host.start()
+    clusters.until(lambda: not cluster.database.errands(), 60)
+    assert cluster.clean()
+
+
+def test_a_snapshot_whose_host_is_away_is_shown_as_failed_and_cleaned_up_later(
+        cluster, impatient, api):
+    for engine in cluster.engines():
+        engine.save_s = 60
+    snapshot = create(api)
+    clusters.until(lambda: api.get(snapshot)['phase'] == 'save')
+    cluster.hosts['h2'].silence()
+
+    api.abort(snapshot)
+
+    clusters.until(lambda: api.get(snapshot)['status'] == 'error', 60)
+    assert (api.get(snapshot)['phase'], api.get(snapshot)['error']['code']) == (
+        'discard', 'aborted')
+    cluster.hosts['h2'].kill()
+    cluster.hosts['h2'].start()
+    clusters.until(lambda: api.get(snapshot)['phase'] == '', 60)
+    assert cluster.clean()
+
+
+@pytest.mark.parametrize(('dies_at', 'disk'), [('start', 'own'), ('resume', 'snapshot')])
+def test_a_restore_whose_host_dies_ends_and_is_made_good_when_it_returns(
+        cluster, impatient, api, dies_at, disk):
+    snapshot = available(api)
+    host = cluster.hosts['h2']
+    # Nothing after this is answered: asked for by the other host's engine.
+    cluster.hosts['h1'].engine.faults[f'restore_{dies_at}'] = lambda _work: host.silence()
+    host.engine.faults[f'restore_{dies_at}'] = lambda _work: time.sleep(1)
+
+    api.restore(snapshot, False)
+
+    shown = ended(api, snapshot)
+    assert shown['status'] == 'available'
+    assert shown['last_action']['error']['code'] == 'host_unreachable'
+    assert [each.kind for each in cluster.database.errands('h2')] == ['restore']
+    host.kill()
+    host.start()
+    clusters.until(lambda: not cluster.database.errands(), 60)
+    expected = {'own': 'own', 'snapshot': snapshot}[disk]
+    assert {cluster.world.guest(name)['disk'] for name in 'abc'} == {expected}
+    assert not any(each.left() for each in cluster.hosts.values())
+
+
+def test_a_host_that_nova_holds_to_be_down_is_not_waited_for(cluster, api, cells):
+    cells.down['h2'] = 'down'
+
+    for call in (lambda: create(api), lambda: api.check('g', 'auto', 'backup')):
+        began = time.monotonic()
+        with pytest.raises(exception.HostUnreachable, match='h2'):
+            call()
+        assert time.monotonic() - began < 5
+    assert api.list(filters={}, limit=10, marker=None, detail=False) == []
+
+
+# -- coordinators that die -----------------------------------------------------------------------
+
+
+def test_a_coordinator_takes_over_what_another_left(cluster, start):
+    for engine in cluster.engines():
+        engine.save_s = 4
+    first = start('c1')
+    api = rpcapi.ConductorApi(cluster.transport, CALLER)
+    snapshot = create(api)
+    clusters.until(lambda: api.get(snapshot)['phase'] == 'save')
+    start('c2')
+
+    first.stop()
+    first.stop = lambda: None
+
+    clusters.until(lambda: api.get(snapshot)['status'] != 'creating', 60)
+    shown = api.get(snapshot)
+    assert shown['error'] is None
+    assert shown['status'] == 'available'
+    assert cluster.clean()
+
+
+def test_a_verification_whose_coordinator_died_is_told_to_have_failed(cluster, api):
+    snapshot = available(api)
+    row = cluster.database.get(snapshot)
+    cluster.database.compare_and_swap(
+        snapshot, row.generation, action_status='running', lease_owner='dead', lease_expires_at=0,
+        last_action={'name': 'verify', 'status': 'running', 'started_at': 'x',
+                     'finished_at': None, 'request_id': '', 'error': None, 'result': None})
+
+    shown = ended(api, snapshot)
+
+    assert (shown['last_action']['status'], shown['last_action']['error']['code']) == (
+        'failed', 'aborted')
+
+
+def test_a_deletion_whose_coordinator_died_goes_on(cluster, api):
+    snapshot = available(api)
+    row = cluster.database.get(snapshot)
+
+    cluster.database.compare_and_swap(snapshot, row.generation, status='deleting',
+                                      lease_owner='dead', lease_expires_at=0)
+
+    clusters.until(lambda: gone(api, snapshot), 60)
+    assert cluster.hosts['h1'].store.list() == ()
+
+
+def test_a_database_of_another_version_is_refused(cluster, config, cells):
+    made = service.Service(config, 'c', cluster.transport, cells)
+    with cluster.database._engine.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
+
+    with pytest.raises(exception.DatabaseUnavailable, match='db sync'):
+        made.start()
+
+
+# -- signs of life, and versions -----------------------------------------------------------------
+
+
+def test_coordinators_and_hosts_are_in_the_table_of_services(cluster, start):
+    start('c1')
+
+    clusters.until(lambda: len(cluster.database.services()) == 3, 60)
+    found = {(each.binary, each.host): each for each in cluster.database.services()}
+    assert set(found) == {(hosts.CONDUCTOR, 'c1'), (hosts.COMPUTE, 'h1'), (hosts.COMPUTE, 'h2')}
+    assert all(time.time() - each.seen_at < 60 for each in found.values())
+
+
+def test_a_silent_host_is_not_heard_of(cluster, impatient, start):
+    made = start('c1')
+    clusters.until(lambda: len(cluster.database.services(hosts.COMPUTE)) == 2, 60)
+    cluster.hosts['h2'].silence()
+    seen = {each.host: each.seen_at for each in cluster.database.services(hosts.COMPUTE)}
+
+    made._hosts._interval_s = 0
+    assert made._hosts.look() == ('h1',)
+
+    now = {each.host: each.seen_at for each in cluster.database.services(hosts.COMPUTE)}
+    assert now['h1'] > seen['h1']
+    assert now['h2'] == seen['h2']
+
+
+class OldManager:
+    """The first version's endpoint: no ping, and no context with a restore."""
+
+    target = compute_manager.oslo_messaging.Target(version='1.0')
+
+    def __init__(self, real):
+        self._real = real
+        self.contexts = []
+        for name in ('find', 'check', 'receive', 'manifest', 'delete', 'verify', 'export'):
+            setattr(self, name, getattr(real, name))
+
+    def restore(self, context, task, step, snapshot, restore_id, paused):
+        return self._real.restore(context, task=task, step=step, snapshot=snapshot,
+                                  restore_id=restore_id, paused=paused)
+
+
+@pytest.fixture
+def old_host(cluster):
+    """Host h2 is of the version before."""
+    host = cluster.hosts['h2']
+    host.silence()
+    host._server = clusters.rpc.open_server(
+        cluster.transport, compute_rpcapi.TOPIC, 'h2', [OldManager(host.manager)])
+    host._server.start()
+
+
+@pytest.mark.parametrize('pin', [None, '1.0'])
+def test_a_new_coordinator_works_with_an_old_host(cluster, old_host, config, api, pin):
+    """Also where the version is pinned."""
+    cluster.compute = compute_rpcapi.ComputeApi(cluster.transport, pin=pin)
+    told = cluster.compute.ping('h2')
+    snapshot = available(api)
+
+    api.restore(snapshot, False)
+
+    assert ended(api, snapshot)['last_action']['error'] is None
+    assert (told['rpc_version'], told['version']) == ('1.0', '')
+    assert cluster.clean()
+
+
+def test_what_an_old_host_does_not_know_is_said_so(cluster, old_host):
+    with pytest.raises(exception.HostTooOld, match='h2.*ping'):
+        cluster.compute._client.call('h2', 'ping', 5, version='1.1')
