@@ -10,11 +10,17 @@ resume   members run
 finish   temporary files gone, members unlocked
 undo     old disks back, members unlocked; only before the first resume
 ======== ==========================================================================
+
+A restore that was undone, or whose guest its owner needs, goes no further,
+whoever orders it: a coordinator that was slow, or was overtaken, may still do so.
 """
 
+import dataclasses
 import os
 import threading
 from collections.abc import Callable
+
+from oslo_log import log as logging
 
 from hotsnap_nova import exception
 from hotsnap_nova.compute import locks, owner
@@ -22,7 +28,13 @@ from hotsnap_nova.storage import base
 from hotsnap_nova.storage import manifest as manifests
 from hotsnap_nova.virt import records
 
+LOG = logging.getLogger(__name__)
+
 STEPS = ('check', 'prepare', 'stop', 'start', 'resume', 'finish', 'undo')
+_BEFORE_DECISION = ('prepare', 'stop', 'start')
+_AT_END = ('resume', 'finish', 'undo')
+#: How long a guest's owner waits for the step that is at work on it.
+_WITHDRAW_S = 30.0
 
 
 class Restores:
@@ -42,7 +54,8 @@ class Restores:
         self._unwanted: set[str] = set()
         self._untouched: set[str] = set()
         self._works: dict[str, records.RestoreWork] = {}
-        self._one_at_a_time = threading.Lock()
+        # A group that stands still must not wait while another's files are read.
+        self._one_at_a_time: dict[str, threading.Lock] = {}
 
     def do(self, step: str, snapshot: str, restore_id: str, paused: bool,
            tell: Callable[[int, int], None], caller: dict | None = None) -> list[str]:
@@ -58,18 +71,36 @@ class Restores:
             self._unwanted.add(restore_id)    # a verification under way ends at once
 
         def proved(_member, _file, done, total):
-            if restore_id in self._unwanted:
-                raise exception.Aborted(who='the coordinator')
+            self._must_be_wanted(restore_id)
             tell(done, total)
-        with self._one_at_a_time:
+        with self._turn(restore_id):
+            if step in _BEFORE_DECISION:
+                self._must_be_wanted(restore_id)
             # What was read at first stays: an undo must not depend on the store.
             work = self._works.get(restore_id) or self._work(snapshot, restore_id, paused)
             return self._do(step, work, proved, caller or {})
 
     def withdraw(self, member_id: str) -> None:
-        """Its owner needs this guest for something else: a restore that has it will fail."""
-        self._unwanted |= {restore_id for restore_id, members in tuple(self._locked.items())
-                           if member_id in members}
+        """Its owner needs this guest for something else: return when no restore is at work on it.
+
+        One that is not decided yet will fail.
+
+        :raises GuestBusy: it takes too long
+        """
+        for restore_id, members in tuple(self._locked.items()):
+            if member_id in members:
+                self._unwanted.add(restore_id)
+                turn = self._turn(restore_id)
+                if not turn.acquire(timeout=_WITHDRAW_S):
+                    raise exception.GuestBusy(member=member_id, reason='a restore is at work on it')
+                turn.release()
+
+    def _turn(self, restore_id):
+        return self._one_at_a_time.setdefault(restore_id, threading.Lock())
+
+    def _must_be_wanted(self, restore_id):
+        if restore_id in self._unwanted:
+            raise exception.Aborted(who='the coordinator, or for the owner of a guest')
 
     def _do(self, step, work, proved, caller):
         if step == 'check':
@@ -77,6 +108,8 @@ class Restores:
             _refuse(verdict)
             return []
         self._works[work.restore_id] = work
+        if step in _AT_END:
+            work = self._without_deleted(work)
         busy = False
         try:
             self._claim(work, caller)
@@ -95,7 +128,6 @@ class Restores:
             self._owner.end(work.restore_id, 'the restore was undone' if step == 'undo' else '')
             for member_id in self._locked.pop(work.restore_id, ()):
                 self._locks.release(f'domain-{member_id}')
-            self._unwanted.discard(work.restore_id)
             self._untouched.discard(work.restore_id)
             self._works.pop(work.restore_id, None)
         return list(done or ())
@@ -110,6 +142,18 @@ class Restores:
                 folder=os.path.dirname(file), facts={**member, 'member': member['id']}))
         return records.RestoreWork(snapshot_id=snapshot, restore_id=restore_id,
                                    members=tuple(members), paused=paused)
+
+    def _without_deleted(self, work):
+        """The members whose guests there are: the others must not wait for what was deleted."""
+        there = []
+        for member in work.members:
+            try:
+                self._engine.find((member.spec.id,))
+            except exception.MemberNotFound:
+                LOG.warning('%s was deleted while its group was restored', member.spec.name)
+            else:
+                there.append(member)
+        return dataclasses.replace(work, members=tuple(there))
 
     def _claim(self, work, caller):
         """Take all members.

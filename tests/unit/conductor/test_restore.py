@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A group comes back whole, or is left as it was."""
 
+import threading
 import time
 
 import pytest
@@ -244,3 +245,89 @@ def test_what_is_being_restored_cannot_be_deleted(cluster):
 
     with pytest.raises(exception.SnapshotBusy):
         cluster.snapshots.delete('nightly')
+
+
+@pytest.fixture
+def first(cluster):
+    """Does steps of a restore on the first host, whose guests are a and b."""
+    row = cluster.create()
+    return lambda *steps: [cluster.compute.restore('h1', step, row.id, 'restore-1', False)
+                           for step in steps]
+
+
+def test_what_was_undone_goes_no_further_whoever_orders_it(cluster, first):
+    first('prepare', 'undo')
+
+    for step in ('prepare', 'stop', 'start'):
+        with pytest.raises(exception.Aborted):
+            first(step)
+
+    assert cluster.clean()
+
+
+def test_a_guest_that_its_owner_took_back_is_not_started(cluster, first):
+    first('prepare', 'stop')
+
+    cluster.hosts['h1'].manager.withdraw(cluster.world.spec('a').id, 'it is deleted')
+
+    with pytest.raises(exception.Aborted):
+        first('start')
+    first('undo')
+    assert cluster.world.guest('a')['state'] == 'shut off'
+
+
+def test_an_owner_waits_for_the_step_that_is_at_work_on_its_guest(cluster, first):
+    first('prepare', 'stop')
+    host, order, begun = cluster.hosts['h1'], [], threading.Event()
+
+    def start(_work):
+        begun.set()
+        time.sleep(0.3)
+        order.append('started')
+    host.engine.faults['restore_start'] = start
+    starting = threading.Thread(target=first, args=('start',))
+    starting.start()
+    assert begun.wait(30)
+
+    host.manager.withdraw(cluster.world.spec('a').id, 'it is deleted')
+    order.append('withdrawn')
+
+    starting.join()
+    assert order == ['started', 'withdrawn']
+    first('undo')
+
+
+def test_a_group_does_not_wait_for_another_that_is_prepared(cluster):
+    cluster.create('one', members=(('a', 'h1'),))
+    cluster.create('other', members=(('b', 'h1'),))
+    other = cluster.snapshots.get('other')
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def prepare(_work):
+        begun.set()
+        assert goes_on.wait(30)
+    cluster.hosts['h1'].engine.faults['restore_prepare'] = prepare
+    preparing = threading.Thread(target=cluster.compute.restore, args=(
+        'h1', 'prepare', other.id, 'restore-2', False))
+    preparing.start()
+    assert begun.wait(30)
+    del cluster.hosts['h1'].engine.faults['restore_prepare']
+
+    cluster.snapshots.restore('one')
+
+    goes_on.set()
+    preparing.join()
+    cluster.compute.restore('h1', 'undo', other.id, 'restore-2', False)
+    assert cluster.clean()
+
+
+@pytest.mark.parametrize('end', [('resume', 'finish'), ('undo',)])
+def test_members_do_not_wait_for_one_that_was_deleted(cluster, first, end):
+    first('prepare', 'stop', 'start')
+    with cluster.world.open() as guests:
+        del guests['a']
+
+    first(*end)
+
+    assert cluster.world.guest('b')['state'] == {'finish': 'running', 'undo': 'shut off'}[end[-1]]
+    assert not cluster.hosts['h1'].left()
