@@ -92,7 +92,8 @@ class Restores:
                 self._unwanted.add(restore_id)
                 turn = self._turn(restore_id)
                 if not turn.acquire(timeout=_WITHDRAW_S):
-                    raise exception.GuestBusy(member=member_id, reason='a restore is at work on it')
+                    raise exception.GuestBusy(member=member_id,
+                                              reason='a restore is at work on it')
                 turn.release()
 
     def _turn(self, restore_id):
