@@ -2,8 +2,8 @@
 """The RPC endpoint of a host; `rpcapi` is its other end and has the versions' history."""
 
 import dataclasses
-import datetime
 import os
+import time
 from importlib import metadata
 
 import oslo_messaging
@@ -36,12 +36,12 @@ class ComputeManager:
                  domain_locks: locks.Locks | None = None,
                  guests_owner: owner.Owner | None = None):
         self._host = host
-        self._started_at = datetime.datetime.now(datetime.UTC)
+        self._started_at = time.time()
         self._engine = engine
         self._store = store
         self._participants = participants.Participants(
             host, engine, store, state_path, domain_locks, guests_owner)
-        self._restores = restores.Restores(engine, store, self._participants.domain_locks,
+        self._restores = restores.Restores(host, engine, store, self._participants.domain_locks,
                                            guests_owner)
         self._tasks = tasks.Tasks()
         self._expiry = expiry.Expiry(engine.drop_expired)
@@ -86,7 +86,7 @@ class ComputeManager:
         except metadata.PackageNotFoundError:
             version = 'unknown'
         return {'host': self._host, 'version': version,
-                'started_at': self._started_at.strftime('%Y-%m-%dT%H:%M:%SZ')}
+                'started_at': self._started_at}
 
     @rpc.answers
     def find(self, _context, names):

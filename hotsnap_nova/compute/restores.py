@@ -40,12 +40,14 @@ _WITHDRAW_S = 30.0
 class Restores:
     """Does the steps on one host.
 
+    :param host: its name in manifests; its members alone are restored here
     :param host_locks: those that snapshots take their members with
     :param guests_owner: is asked for the guests, and told
     """
 
-    def __init__(self, engine, store: base.Store, host_locks: locks.Locks,
+    def __init__(self, host: str, engine, store: base.Store, host_locks: locks.Locks,
                  guests_owner: owner.Owner | None = None):
+        self._host = host
         self._engine = engine
         self._store = store
         self._locks = host_locks
@@ -136,7 +138,10 @@ class Restores:
     def _work(self, snapshot, restore_id, paused):
         manifest = self._store.load(snapshot)
         members = []
-        for member in manifests.kept_members(manifest):
+        # A store that hosts share has the others' members, too.
+        here = [member for member in manifests.kept_members(manifest)
+                if member['host'] == self._host]
+        for member in here:
             file = self._store.path(snapshot, member['id'], member['files'][0]['name'])
             members.append(records.RestoreMember(
                 spec=records.MemberSpec(member['id'], member['name']),

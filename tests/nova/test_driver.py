@@ -2,6 +2,7 @@
 """The driver in stock nova-computes: what it adds to Nova's life, and what it leaves alone."""
 
 import threading
+import time
 
 import pytest
 from nova import context as nova_context
@@ -22,7 +23,7 @@ class TestComesAndGoes(ComputeTestCase):
         answer = self.compute_api._client.call('compute1', 'ping', 10)
 
         assert answer['host'] == 'compute1'
-        assert answer['started_at'].endswith('Z')
+        assert 0 <= time.time() - answer['started_at'] < 300
         assert self.traits() == {'CUSTOM_HOTSNAP'}
         self.computes['compute1'].stop()
         with pytest.raises(exception.HostUnreachable):

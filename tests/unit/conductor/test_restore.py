@@ -47,6 +47,24 @@ def test_a_killed_group_comes_back(cluster):
     assert cluster.clean()
 
 
+def test_each_host_restores_its_own_members_alone_of_a_store_they_share(cluster):
+    cluster.create()
+    here = {}
+    for name, host in cluster.hosts.items():
+        def prepare(work, name=name, prepare=host.engine.restore_prepare):
+            here[name] = {member.spec.name for member in work.members}
+            return prepare(work)
+        host.engine.restore_prepare = prepare
+
+    cluster.snapshots.restore('nightly')
+
+    places = {}
+    for member, host in cluster.members:
+        places.setdefault(host, set()).add(member)
+    assert len(places) > 1
+    assert here == places
+
+
 def test_paused_leaves_the_members_at_the_cut(cluster):
     cluster.create()
 
@@ -211,7 +229,7 @@ def test_a_live_restore_is_not_undone_by_another_process(cluster):
     seen = []
 
     def meddle(_work):
-        other = restores_here.Restores(first.engine, first.store,
+        other = restores_here.Restores(first.name, first.engine, first.store,
                                        locks.Locks(f'{cluster.folder}/state-h1/locks'))
         with pytest.raises(exception.GuestBusy):
             other.do('undo', row.id, 'any', False, lambda *done: None)
