@@ -11,7 +11,7 @@ import pathlib
 import signal
 import sys
 
-from tests.cloud import cloud, servers, settings
+from tests.cloud import cloud, hosts, servers, settings
 from tests.cloud.command import Snapshots
 from tests.cloud.processes import CloudError
 from tests.lab import LabError, Workload
@@ -29,8 +29,9 @@ def _soak(arguments: argparse.Namespace, path: pathlib.Path) -> bool:
     try:
         group.wait_ready()
         command = ' '.join(['python -m tests.cloud.soak', *sys.argv[1:]])
+        home = hosts.Host(place, group[0].host)
         results = {
-            **report.setting(command, '', group[0].connection), 'guests': len(group),
+            **report.setting(command, '', home.connection), 'guests': len(group),
             'hosts': [server.host for server in group], 'rate': arguments.rate,
             'gate': arguments.gate, 'messages_after_each': arguments.messages, 'rounds': []}
         series = rounds.Rounds(group, Snapshots(place, group), messages=arguments.messages)
