@@ -12,6 +12,7 @@ import pytest
 
 from hotsnap_nova import exception
 from tests.fakes import cluster as clusters
+from tests.fakes.engine import World
 from tests.lab import broker as rabbit
 
 START_S = 120
@@ -128,3 +129,41 @@ def test_a_host_that_never_answers_is_a_deadline_and_the_others_go_on_running(cl
 def test_an_unknown_host_is_unreachable(cluster):
     with pytest.raises(exception.HostUnreachable, match='h9'):
         cluster.compute._client.call('h9', 'find', 0.5, names=['a'])
+
+
+@pytest.fixture
+def wide(broker, tmp_path):
+    """20 hosts of ten guests; each has a file of its own for them, as hosts share none."""
+    names = {f'h{host:02}': [f'g{host:02}-{guest}' for guest in range(10)] for host in range(20)}
+    made = clusters.Cluster(tmp_path, dict.fromkeys(names, ()), broker.url)
+    for name, guests in names.items():
+        made.hosts[name].engine.world = World(f'{tmp_path}/{name}.json')
+        for guest in guests:
+            made.hosts[name].engine.world.add(guest)
+            made.members.append((guest, name))
+    with made:
+        yield made
+
+
+def test_200_members_on_20_hosts_are_recorded_and_released_within_a_second(wide):
+    """By the coordinator's clock, from its first Record to its first Release; two of three.
+
+    All hosts are threads of this process here, and wait for one another as real ones do not.
+    """
+    took_s = []
+    for number in range(3):
+        at = {}
+
+        def watch(event, at=at):
+            at.setdefault(event['phase'], time.monotonic())
+        snapshot = wide.snapshots.create(wide.request(f'n{number}'), watch)
+        assert wide.snapshots.wait(snapshot, timeout_s=120)
+        row = wide.snapshots.get(snapshot)
+        assert (row.status, row.error_message) == ('available', None)
+        assert len(row.members) == 200
+        assert all(each.pause_ms for each in row.members)
+        took_s.append(at['release'] - at['record'])
+        print(f'record to release: {took_s[-1] * 1000:.0f} ms, '
+              f'to all released: {(at["save"] - at["record"]) * 1000:.0f} ms')
+
+    assert sorted(took_s)[1] < 1.0, took_s

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The coordinators' database on MariaDB: what SQLite cannot show."""
+
+import concurrent.futures
+import itertools
+
+import alembic.autogenerate
+import alembic.runtime.migration
+import pytest
+
+from hotsnap_nova import exception
+from hotsnap_nova.db import api, migration, models
+from tests.nova import mariadb
+
+_names = (f'hotsnap{number}' for number in itertools.count())
+
+
+@pytest.fixture(scope='module')
+def server(tmp_path_factory):
+    made = mariadb.Server(tmp_path_factory.mktemp('m'))
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.fixture
+def database(server):
+    made = api.Database(server.make(next(_names)))
+    yield made
+    made.close()
+
+
+def row(snapshot, **values):
+    return {'id': snapshot, 'name': 'same', 'group_id': 'g', 'epoch': 1, 'gate': 'hold',
+            'status': 'available', 'phase': 'closed', 'project_id': 'p', **values}
+
+
+MEMBERS = [{'member_id': 'm', 'name': 'm', 'host': 'h'}]
+
+
+def test_migrations_and_models_agree(database):
+    migration.upgrade(database._engine.engine, '0001')
+    database.upgrade()
+
+    with database._engine.engine.connect() as connection:
+        context = alembic.runtime.migration.MigrationContext.configure(
+            connection, opts={'compare_type': True})
+        assert alembic.autogenerate.compare_metadata(context, models.Base.metadata) == []
+    database.must_be_current()
+
+
+def test_a_row_comes_back_as_it_was_written(database):
+    database.upgrade()
+    long = 'ä' * 100_000
+    database.create(row('s', machine=long, last_action={'name': 'verify'}), MEMBERS)
+
+    found = database.get('s')
+
+    assert (found.machine, found.last_action, found.disk) == (long, {'name': 'verify'}, 'backup')
+    assert found.created_at.microsecond
+
+
+def test_quotas_hold_where_many_are_added_at_once(database):
+    database.upgrade()
+
+    def create(number):
+        try:
+            database.create(row(f's{number}'), MEMBERS, unique_name=False,
+                            quotas=[('project_id', 'p', 3), ('group_id', 'g', 5)])
+        except exception.OverQuota as exc:
+            return exc
+        return None
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        outcomes = list(pool.map(create, range(16)))
+
+    assert outcomes.count(None) == len(database.list()) == 3
+    assert {str(each) for each in outcomes if each} == {
+        'Quota exceeded: 3 of 3 group snapshots of project p exist.'}
+
+
+def test_of_two_decisions_one_is_stale(database):
+    database.upgrade()
+    database.create(row('s'), MEMBERS)
+
+    def decide(_number):
+        try:
+            return database.compare_and_swap('s', 0, status='deleting')
+        except exception.StaleGeneration:
+            return None
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        outcomes = list(pool.map(decide, range(4)))
+
+    assert sorted(outcomes, key=str) == [1, None, None, None]
+
+
+def test_heartbeats_and_errands(database):
+    database.upgrade()
+    for _ in range(2):
+        database.heard_of('b', 'h', version='1', rpc_version='1.1', started_at=1.0)
+        database.add_errand('s', 'h', 'delete', {})
+
+    assert [each.host for each in database.services()] == ['h']
+    (errand,) = database.errands('h')
+    database.end_errand(errand)
+    assert database.errands() == ()
