@@ -147,6 +147,10 @@ class Instances(owner.Owner):
             instance.task_state = claim.kind.task_states[0]
             try:
                 instance.save(expected_task_state=[None])
+            except oslo_messaging.MessagingException:
+                # It may have been done all the same: it is given back where it is found so.
+                claim.instances.append(instance)
+                raise
             except nova_exception.InstanceUpdateConflict as exc:
                 instance.refresh()
                 raise exception.GuestBusy(

@@ -4,6 +4,8 @@
 import threading
 import time
 
+import fixtures
+import oslo_messaging
 import pytest
 from nova import context as nova_context
 from nova import objects
@@ -161,6 +163,23 @@ class TestSnapshots(ComputeTestCase):
         assert row.status == 'error'
         assert self.state(first) == AT_REST
         assert self.state(second) == (vm_states.STOPPED, None)
+
+    def test_a_task_whose_setting_was_not_answered_is_given_back(self):
+        server = self.boot('web')
+        save, lost = objects.Instance.save, []
+
+        def save_and_lose(instance, **kwargs):
+            save(instance, **kwargs)
+            if instance.task_state == task_states.IMAGE_SNAPSHOT_PENDING and not lost:
+                lost.append(self.state(server))
+                raise oslo_messaging.MessagingTimeout('no answer')
+        self.useFixture(fixtures.MonkeyPatch('nova.objects.Instance.save', save_and_lose))
+
+        row = self.snapshot(server)
+
+        assert (row.status, row.error_code) == ('error', 'host_unreachable')
+        assert lost == [(vm_states.ACTIVE, task_states.IMAGE_SNAPSHOT_PENDING)]
+        assert self.state(server) == AT_REST
 
     def test_deleting_a_member_fails_the_snapshot_and_not_the_deletion(self):
         server, other = self.boot('web'), self.boot('db')
