@@ -9,13 +9,15 @@ from hotsnap_nova.compute import locks, manager, owner
 
 
 def open_manager(conf, open_engine=None, host: str | None = None, uri: str | None = None,
-                 guests_owner: owner.Owner | None = None) -> manager.ComputeManager:
+                 guests_owner: owner.Owner | None = None,
+                 definitions=None) -> manager.ComputeManager:
     """The manager of this host's guests and store, not started.
 
     :param conf: group ``[hotsnap]`` of the configuration
     :param open_engine: gives an engine for (uri, keep_hours); None: QEMU's
     :param host: instead of ``conf.host``; ``uri`` likewise
     :param guests_owner: see `participants.Participants`
+    :param definitions: see `virt.definitions`; None: libvirt's
     :raises Unavailable: libvirt or the store or a folder cannot be used
     """
     if open_engine is None:
@@ -24,8 +26,11 @@ def open_manager(conf, open_engine=None, host: str | None = None, uri: str | Non
     host, uri = host or conf.host, uri or conf.uri
     state_path = os.path.abspath(conf.state_path)
     store = storage.open_store(conf.store, conf.store_path)
-    return manager.ComputeManager(host, open_engine(uri, conf.restore_keep_hours), store,
-                                  state_path, _domain_locks(conf, uri), guests_owner)
+    engine = open_engine(uri, conf.restore_keep_hours)
+    if definitions:
+        engine.definitions = definitions
+    return manager.ComputeManager(host, engine, store, state_path,
+                                  _domain_locks(conf, uri), guests_owner)
 
 
 def _domain_locks(conf, uri) -> locks.Locks:

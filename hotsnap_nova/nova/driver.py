@@ -16,7 +16,7 @@ from nova.compute import power_state
 from nova.virt.libvirt import driver as libvirt_driver
 
 from hotsnap_nova import conf as our_conf
-from hotsnap_nova.nova import instances, participation, vif
+from hotsnap_nova.nova import definitions, instances, participation, vif
 
 CONF = nova_conf.CONF
 our_conf.register(CONF)
@@ -47,7 +47,8 @@ class HotSnapLibvirtDriver(libvirt_driver.LibvirtDriver):
     def init_host(self, host):
         super().init_host(host)
         self._participation.start(CONF.hotsnap, host, self._uri(),
-                                  instances.Instances(host, self._power_state_of))
+                                  instances.Instances(host, self._power_state_of),
+                                  definitions.Definitions(self))
 
     def cleanup_host(self, host):
         self._participation.stop()

@@ -31,14 +31,15 @@ class Participation:
         """Whether this host takes part in snapshots."""
         return self._server is not None
 
-    def start(self, conf, host: str, uri: str, instances, open_engine=None) -> None:
+    def start(self, conf, host: str, uri: str, instances, definitions) -> None:
         """Clean up what a dead predecessor left, then answer; where it cannot, log why.
 
         :param conf: group ``[hotsnap]``
         :param instances: the owner of this host's guests
+        :param definitions: what restored ones are started with
         """
         starting = threading.Thread(
-            target=self._start, args=(conf, host, uri, instances, open_engine), daemon=True,
+            target=self._start, args=(conf, host, uri, instances, definitions), daemon=True,
             name='hotsnap-start')
         starting.start()
         starting.join(_START_S)
@@ -81,7 +82,7 @@ class Participation:
                 instance_uuid=instance.uuid, attr='group snapshot', state='in progress',
                 method=method)
 
-    def _start(self, conf, host, uri, instances, open_engine):
+    def _start(self, conf, host, uri, instances, definitions):
         try:
             instances.recover()
         except Exception:
@@ -90,8 +91,8 @@ class Participation:
             # Here, not above: what is not installed must not keep nova-compute from its work.
             from hotsnap_nova import rpc
             from hotsnap_nova.compute import rpcapi, service
-            manager = service.open_manager(conf, open_engine, host=host, uri=uri,
-                                           guests_owner=instances)
+            manager = service.open_manager(conf, host=host, uri=uri, guests_owner=instances,
+                                           definitions=definitions)
             manager.start()
             server = rpc.open_server(nova_rpc.TRANSPORT, rpcapi.TOPIC, host, [manager])
             with self._mutex:

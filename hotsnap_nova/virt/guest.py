@@ -4,6 +4,7 @@
 import contextlib
 import dataclasses
 import threading
+import xml.etree.ElementTree as ET
 
 import libvirt
 import libvirt_qemu
@@ -193,14 +194,6 @@ class Guest:
         with self._translated('managed save'):
             return bool(self._domain.hasManagedSaveImage())
 
-    def incompatible_with(self, save_image: str) -> str:
-        """Why the definition does not fit a save image, which is changed; '' where it does."""
-        try:
-            self._connection.saveImageDefineXML(save_image, self.xml(live=False), 0)
-        except libvirt.libvirtError as exc:
-            return str(exc)
-        return ''
-
     def libvirt_job(self) -> bool:
         """Whether libvirt itself runs a job (a migration, a save) on the guest."""
         with self._translated('job'):
@@ -261,3 +254,29 @@ class Guest:
         """Guest-physical memory, at most 64 KiB; the guest may be paused."""
         with self._translated('memory'):
             return self._domain.memoryPeek(address, length, libvirt.VIR_MEMORY_PHYSICAL)
+
+
+def incompatible(connection, save_image: str, xml: str) -> str:
+    """Why a definition does not fit a save image, which is changed; '' where it does."""
+    try:
+        connection.saveImageDefineXML(save_image, xml, 0)
+    except libvirt.libvirtError as exc:
+        return str(exc)
+    return ''
+
+
+def canonical_machine(connection, parsed) -> str:
+    """The versioned name of a `DomainXml`'s machine type, which may have none."""
+    try:
+        found = connection.getDomainCapabilities(
+            parsed.emulator or None, parsed.arch or None, parsed.machine or None,
+            parsed.virt_type or None)
+    except libvirt.libvirtError:
+        return parsed.machine
+    return ET.fromstring(found).findtext('machine') or parsed.machine  # noqa: S314 - libvirt's own
+
+
+def qemu_version(connection) -> str:
+    """Of the QEMU that is installed now."""
+    number = connection.getVersion()
+    return f'{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}'

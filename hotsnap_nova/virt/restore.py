@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The engine's side of a restore, step by step; each step may be repeated.
 
-The domain that is started is the one that is defined now, with its own paths;
+What is started is what is defined now, or what `definitions` says, with its own paths;
 nothing of the archive's XML is used but to compare. Until ``restore_resume``
 everything can be undone, but that members which were stopped stay stopped: a
 guest cannot be un-stopped, and its disk is as it left it.
@@ -19,7 +19,15 @@ import zstandard
 from oslo_log import log
 
 from hotsnap_nova import exception
-from hotsnap_nova.virt import domain, guest, media, records, replacement, saveimage
+from hotsnap_nova.virt import (
+    definitions,
+    domain,
+    guest,
+    obstacles,
+    records,
+    replacement,
+    saveimage,
+)
 
 LOG = log.getLogger(__name__)
 
@@ -30,9 +38,11 @@ class Restorer:
     """What `host.Engine` knows of restores.
 
     :ivar keep_hours: how long replaced disks are kept
+    :ivar definitions: who says what restored guests are started with
     """
 
     keep_hours = 24.0
+    definitions = definitions.Definitions()
 
     def restore_check(self, work: records.RestoreWork) -> records.Verdict:
         """What stands in the way; nothing is touched."""
@@ -41,16 +51,20 @@ class Restorer:
             try:
                 found = self._guest(member.spec.id)
             except exception.MemberNotFound:
+                found = None
+            wanted = self._wanted(found, member)
+            if wanted is None:
                 findings.append(records.Finding(
                     member.spec.name, 'guest', 'its domain is not defined here', 'define it'))
                 continue
-            findings += [records.Finding(found.name, *rest)
-                         for rest in _obstacles(found, member)]
+            findings += [records.Finding(member.spec.name, *rest)
+                         for rest in obstacles.of_member(found, member, wanted, self._libvirt())]
         return records.Verdict(('restore',), tuple(findings))
 
     def restore_prepare(self, work: records.RestoreWork) -> None:
         """Place the disks and memory of the cut beside the domains'; they run on."""
         for member in work.members:
+            self._define_missing(member)
             for source, placed in self._replacements(work, member):
                 placed.prepare(source)
             packed = f'{member.folder}/memory.save.zst'
@@ -70,6 +84,7 @@ class Restorer:
                     raise exception.HypervisorError(
                         member=old.name, reason=f'still {old.state().name} after being stopped')
                 time.sleep(0.02)
+            self.definitions.stopped(old.uuid)
 
     def restore_start(self, work: records.RestoreWork) -> None:
         """Swap the disks and start every member, paused at the cut."""
@@ -84,6 +99,10 @@ class Restorer:
         found = self._guest(member.spec.id)
         if found.state().name == 'paused':
             return
+        self.definitions.starting(member.spec.id)
+        wanted = self._wanted(found, member)
+        if wanted != found.xml(live=False):
+            self._define(wanted, member)
         xml = found.xml(live=False)
         path = f'{member.folder}/memory.save'
         if not os.path.exists(path):
@@ -94,9 +113,44 @@ class Restorer:
             raise exception.HypervisorError(
                 member=found.name, reason=f'restore: {exc}') from exc
 
+    def _wanted(self, found, member):
+        """XML to start a member with; None where nobody has any.
+
+        :param found: its domain, or None
+        """
+        wanted = self.definitions.xml(member.spec.id)
+        if found is None:
+            return wanted
+        defined = found.xml(live=False)
+        return defined if wanted is None else definitions.settled(wanted, defined)
+
+    def _still_there(self, work):
+        """Members but those that their owner deleted meanwhile: the others need not wait."""
+        for member in work.members:
+            try:
+                self._guest(member.spec.id)
+            except exception.MemberNotFound:
+                LOG.warning('%s was deleted while it was being restored', member.spec.name)
+                continue
+            yield member
+
+    def _define_missing(self, member):
+        try:
+            self._guest(member.spec.id)
+        except exception.MemberNotFound:
+            if wanted := self.definitions.xml(member.spec.id):
+                self._define(wanted, member)
+
+    def _define(self, xml, member):
+        try:
+            self._libvirt().defineXML(xml)
+        except libvirt.libvirtError as exc:
+            raise exception.HypervisorError(
+                member=member.spec.name, reason=f'definition: {exc}') from exc
+
     def restore_resume(self, work: records.RestoreWork) -> None:
         """Let all members run, together; set clocks where an agent answers."""
-        guests = [self._guest(member.spec.id) for member in work.members]
+        guests = [self._guest(member.spec.id) for member in self._still_there(work)]
         with concurrent.futures.ThreadPoolExecutor(max(1, len(guests))) as pool:
             list(pool.map(_resume, guests))
             for found in guests:
@@ -105,7 +159,7 @@ class Restorer:
 
     def restore_finish(self, work: records.RestoreWork) -> None:
         """Remove temporary files; replaced disks stay for ``keep_hours``."""
-        for member in work.members:
+        for member in self._still_there(work):
             for _source, placed in self._replacements(work, member):
                 placed.finish(self.keep_hours)
             self._drop_memory(work, member)
@@ -222,67 +276,6 @@ class Restorer:
                 as file:
             file.write(xml)
         return paths
-
-
-def _obstacles(found: guest.Guest, member: records.RestoreMember):
-    """Yield device, cause, remedy for what would make this member's restore fail."""
-    if not found.persistent():
-        yield 'guest', 'its domain is transient: nothing is defined to restore to', \
-            'define the domain'
-        return
-    if found.has_saved_state():
-        yield 'guest', 'it has a managed save image, which would be started instead', \
-            'start it, or remove that with virsh managedsave-remove'
-    defined = domain.DomainXml(found.xml(live=False))
-    facts = member.facts
-    if facts['machine'] != defined.machine:
-        yield ('machine', f'it was {facts["machine"]} and is now {defined.machine}',
-               'define the machine type of the snapshot')
-    kept = {disk['target'] for disk in facts['disks']}
-    now = {disk.target: disk for disk in defined.disks if disk.writable}
-    for target in sorted(kept ^ now.keys()):
-        change = 'gone' if target in kept else 'new since the snapshot'
-        yield target, f'this disk is {change}', 'define the disks of the snapshot'
-    for target in sorted(kept & now.keys()):
-        if now[target].kind != 'file' or not os.path.isdir(os.path.dirname(now[target].path)):
-            yield target, f'{now[target].path or "its source"} is not a file that can be put ' \
-                'back', 'define a file-backed disk'
-        elif now[target].chained:
-            yield target, 'its definition names a backing file, and the restored disk has none', \
-                'define it without <backingStore>'
-    yield from media.changes(facts.get('media', ()), defined)
-    yield from _space(facts, now)
-    yield from _incompatible(found, member)
-
-
-def _space(facts: dict, now: dict):
-    for disk in facts['disks']:
-        target = now.get(disk['target'])
-        if not target or not os.path.isdir(os.path.dirname(target.path)):
-            continue
-        needed = next((file['size_bytes'] for file in facts.get('files', ())
-                       if file['name'] == disk['file']), 0)
-        status = os.statvfs(os.path.dirname(target.path))
-        if status.f_bavail * status.f_frsize < needed:
-            yield (disk['target'], f'{needed >> 20} MiB are needed beside {target.path}',
-                   'make room')
-
-
-def _incompatible(found: guest.Guest, member: records.RestoreMember):
-    """libvirt's own comparison of the archive's XML with the domain's.
-
-    It is asked by redefining a save image of our own that has no memory in it,
-    for the comparison is not offered otherwise, and must come before anything
-    is stopped.
-    """
-    with open(f'{member.folder}/domain.xml') as archive:
-        xml = archive.read()
-    with tempfile.NamedTemporaryFile(prefix='hotsnap-', suffix='.save') as probe:
-        probe.write(saveimage.header(xml, whole=True))
-        probe.flush()
-        if reason := found.incompatible_with(probe.name):
-            yield 'definition', f'it no longer fits the snapshot: {reason}', \
-                'define the domain as it was'
 
 
 def _resume(found: guest.Guest) -> None:

@@ -94,3 +94,16 @@ class ComputeTestCase(base.ServersTestBase):
     def state(self, server):
         found = self.instance(server)
         return found.vm_state, found.task_state
+
+    def action(self, server):
+        """The instance action that CALLER's request made, and its only event."""
+        context = nova_context.get_admin_context()
+        action = objects.InstanceAction.get_by_request_id(context, server, CALLER['request_id'])
+        (event,) = objects.InstanceActionEventList.get_by_action(context, action.id)
+        return action, event
+
+    def during(self, step, look):
+        """What ``look()`` gives while the engine is at ``step``."""
+        seen = []
+        self.engine.faults[step] = lambda _about: seen.append(look())
+        return seen

@@ -3,13 +3,12 @@
 
 import threading
 import time
+import xml.etree.ElementTree as ET
 
 import fixtures
 import oslo_messaging
 import pytest
-from nova import context as nova_context
-from nova import objects
-from nova.compute import task_states, vm_states
+from nova.compute import power_state, task_states, vm_states
 
 from hotsnap_nova import exception
 from tests.nova.computes import CALLER, ComputeTestCase
@@ -22,14 +21,14 @@ class TestComesAndGoes(ComputeTestCase):
     def test_a_host_answers_while_its_nova_compute_runs(self):
         self.start_compute('compute1')
 
-        answer = self.compute_api._client.call('compute1', 'ping', 10)
+        answer = self.compute_api.ping('compute1')
 
         assert answer['host'] == 'compute1'
         assert 0 <= time.time() - answer['started_at'] < 300
         assert self.traits() == {'CUSTOM_HOTSNAP'}
         self.computes['compute1'].stop()
         with pytest.raises(exception.HostUnreachable):
-            self.compute_api._client.call('compute1', 'ping', 1)
+            self.compute_api.ping('compute1')
 
     def test_nova_lives_where_ours_cannot(self):
         self.flags(store='none-such', group='hotsnap')
@@ -40,7 +39,7 @@ class TestComesAndGoes(ComputeTestCase):
         assert server['status'] == 'ACTIVE'
         assert self.traits() == set()
         with pytest.raises(exception.HostUnreachable):
-            self.compute_api._client.call('compute1', 'ping', 1)
+            self.compute_api.ping('compute1')
 
     def test_a_restart_leaves_nothing_of_what_was_under_way(self):
         self.start_compute('compute1')
@@ -74,12 +73,6 @@ class TestSnapshots(ComputeTestCase):
         super().setUp()
         self.start_compute('compute1')
 
-    def during(self, step, look):
-        """What ``look()`` gives while the engine is at ``step``."""
-        seen = []
-        self.engine.faults[step] = lambda _about: seen.append(look())
-        return seen
-
     def test_an_instance_has_a_task_from_its_preparation_to_the_end_of_its_save(self):
         server = self.boot('web')
         seen = [self.during(step, lambda: self.state(server))
@@ -94,7 +87,7 @@ class TestSnapshots(ComputeTestCase):
     def test_a_snapshot_is_an_action_of_the_instance_in_its_callers_name(self):
         server = self.boot('web')
 
-        self.act(server, 'begin_snapshot')
+        self.snapshot(server, context=CALLER)
 
         action, event = self.action(server)
         assert (action.action, action.user_id, action.project_id) == (
@@ -104,11 +97,13 @@ class TestSnapshots(ComputeTestCase):
 
     def test_a_failed_snapshot_is_an_action_that_failed_and_says_why(self):
         server = self.boot('web')
+        self.engine.faults['save'] = exception.Bug(reason='no room')
 
-        self.act(server, 'begin_snapshot', 'the store is full')
+        self.snapshot(server, context=CALLER)
 
         _action, event = self.action(server)
-        assert (event.result, event.details) == ('Error', 'the store is full')
+        assert event.result == 'Error'
+        assert 'no room' in event.details
 
     def test_a_snapshot_is_notified_as_novas_own(self):
         server = self.boot('web')
@@ -210,15 +205,78 @@ class TestSnapshots(ComputeTestCase):
         found = self._start_server(found)
         self._delete_server(found)
 
-    def act(self, server, begin, error=''):
-        """Claim and give back in a caller's name, as a coordinator makes a host do."""
-        owner = self.manager()._participants._owner
-        getattr(owner, begin)('id-of-it', (self.world.spec('web'),), CALLER)
-        owner.end('id-of-it', error)
-        assert self.state(server) == AT_REST
 
-    def action(self, server):
-        context = nova_context.get_admin_context()
-        action = objects.InstanceAction.get_by_request_id(context, server, CALLER['request_id'])
-        (event,) = objects.InstanceActionEventList.get_by_action(context, action.id)
-        return action, event
+class TestRestores(ComputeTestCase):
+    def setUp(self):
+        super().setUp()
+        self.start_compute('compute1')
+        self.server = self.boot('web')
+        self.row = self.snapshot(self.server)
+
+    def restore(self):
+        found = self.snapshots.get(self.row.id)
+        self.snapshots.restoring(found, context=CALLER).run(False)
+
+    def stop(self):
+        self._stop_server(self.api.get_server(self.server))
+        with self.world.open() as guests:
+            guests['web']['state'] = 'shut off'
+
+    def test_an_instance_has_a_task_through_a_restore(self):
+        seen = [self.during(f'restore_{step}', lambda: self.state(self.server)[1])
+                for step in ('prepare', 'stop', 'start', 'resume', 'finish')]
+
+        self.restore()
+
+        assert seen == [[task_states.RESTORING]] * 5
+        assert self.state(self.server) == AT_REST
+        action, event = self.action(self.server)
+        assert (action.action, event.event, event.result) == (
+            'restore', 'compute_restore_server_group', 'Success')
+
+    def test_a_member_that_was_stopped_is_active_after_a_restore(self):
+        self.stop()
+        domain = self.driver()._host.get_guest(self.instance(self.server))
+        self.engine.faults['restore_resume'] = lambda _work: domain.launch()
+
+        self.restore()
+
+        assert self.state(self.server) == AT_REST
+        assert self.instance(self.server).power_state == power_state.RUNNING
+
+    def test_an_undone_restore_leaves_an_instance_as_its_guest_is(self):
+        self.stop()
+        self.engine.faults['restore_start'] = exception.Bug(reason='broken')
+
+        with pytest.raises(exception.Bug):
+            self.restore()
+
+        assert self.state(self.server) == (vm_states.STOPPED, None)
+        _action, event = self.action(self.server)
+        assert event.result == 'Error'
+
+    def test_an_instance_at_work_refuses_a_restore_before_anything_is_stopped(self):
+        instance = self.instance(self.server)
+        instance.task_state = task_states.REBOOTING
+        instance.save()
+
+        with pytest.raises(exception.GuestBusy, match='rebooting'):
+            self.restore()
+
+        assert 'restore_stop' not in self.engine.calls
+        assert self.state(self.server)[1] == task_states.REBOOTING
+
+    def test_a_restart_frees_what_a_restore_held(self):
+        instance = self.instance(self.server)
+        instance.task_state = task_states.RESTORING
+        instance.save()
+
+        self.restart_compute_service('compute1')
+
+        assert self.state(self.server) == AT_REST
+
+    def test_nova_defines_what_a_restored_instance_starts_with(self):
+        found = ET.fromstring(self.engine.definitions.xml(self.server))
+
+        assert found.findtext('uuid') == self.server
+        assert found.findtext('memory') == str(self.instance(self.server).flavor.memory_mb * 1024)

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nova defines what a restored instance starts with, as for a hard reboot."""
+
+from nova import conf as nova_conf
+from nova import context as nova_context
+from nova import exception as nova_exception
+from nova import objects
+from nova.virt import driver as virt_driver
+from nova.virt.libvirt import blockinfo
+
+from hotsnap_nova import exception
+from hotsnap_nova.virt import definitions
+
+CONF = nova_conf.CONF
+
+_ATTRIBUTES = ['system_metadata', 'metadata', 'flavor', 'info_cache', 'numa_topology',
+               'pci_devices', 'pci_requests', 'device_metadata', 'resources', 'trusted_certs',
+               'vcpu_model', 'migration_context']
+
+
+class Definitions(definitions.Definitions):
+    """Asks the driver.
+
+    :param driver: Nova's `LibvirtDriver` of this host
+    """
+
+    def __init__(self, driver):
+        self._driver = driver
+
+    def xml(self, member_id):
+        context, instance = _instance(member_id)
+        devices = virt_driver.get_block_device_info(
+            instance, objects.BlockDeviceMappingList.get_by_instance_uuid(context, instance.uuid))
+        disks = blockinfo.get_disk_info(CONF.libvirt.virt_type, instance, instance.image_meta,
+                                        devices)
+        try:
+            return self._driver._get_guest_xml(
+                context, instance, instance.get_network_info(), disks, instance.image_meta,
+                block_device_info=devices,
+                old_guest=self._driver._get_existing_guest_config(instance))
+        except nova_exception.NovaException as exc:
+            raise exception.Refused(
+                member=instance.display_name, device='guest',
+                cause=f'Nova cannot define it here: {exc.format_message()}',
+                remedy='see what changed since the snapshot') from exc
+
+    def stopped(self, member_id):
+        _context, instance = _instance(member_id)
+        self._driver._unplug_vifs(instance, instance.get_network_info(), ignore_errors=True)
+
+    def starting(self, member_id):
+        _context, instance = _instance(member_id)
+        try:
+            self._driver.plug_vifs(instance, instance.get_network_info())
+        except nova_exception.NovaException as exc:
+            raise exception.HypervisorError(
+                member=instance.display_name,
+                reason=f'its ports cannot be plugged: {exc.format_message()}') from exc
+
+
+def _instance(member_id):
+    context = nova_context.get_admin_context()
+    try:
+        return context, objects.Instance.get_by_uuid(context, member_id,
+                                                     expected_attrs=_ATTRIBUTES)
+    except nova_exception.InstanceNotFound as exc:
+        raise exception.MemberNotFound(member=member_id) from exc
