@@ -59,6 +59,10 @@ test-mutants: core-ready ## each rule of the protocol broken on purpose, and cau
 test-nova: nova-ready ## Nova's API with ours in it, through Nova's own fixtures
 	$(NOVA) -m pytest $(PYTEST_OPTIONS) -n 2 $(or $(TESTS),tests/nova)
 
+.PHONY: test-nova-driver
+test-nova-driver: nova-ready ## Nova's own unit tests of its libvirt driver, run against ours
+	$(NOVA) -m tests.novadriver
+
 .PHONY: test-functional
 test-functional: lab-ready ## real guests on real QEMU; as root
 	$(LAB) -m pytest $(PYTEST_OPTIONS) $(or $(TESTS),tests/functional)

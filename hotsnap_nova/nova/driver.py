@@ -77,6 +77,7 @@ def _guarded(name, meet):
         instance = signature.bind(self, *args, **kwargs).arguments['instance']
         meet(self._participation, instance, name)
         return getattr(super(HotSnapLibvirtDriver, self), name)(*args, **kwargs)
+    method.__signature__ = signature    # read by what compares drivers
     setattr(HotSnapLibvirtDriver, name, method)
 
 

@@ -89,7 +89,8 @@ class ComputeTestCase(base.ServersTestBase):
         return self.snapshots.get(snapshot)
 
     def instance(self, server):
-        return objects.Instance.get_by_uuid(nova_context.get_admin_context(), server)
+        return objects.Instance.get_by_uuid(
+            nova_context.get_admin_context(), server, expected_attrs=['flavor'])
 
     def state(self, server):
         found = self.instance(server)
