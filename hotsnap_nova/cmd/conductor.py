@@ -42,7 +42,7 @@ def main() -> int:
     report_options.set_defaults(CONF)
     reports.TextGuruMeditation.setup_autorun(version, conf=CONF)
     try:
-        service.open_database(CONF.hotsnap).close()
+        service.check_database(CONF.hotsnap)
     except exception.HotsnapError as exc:
         sys.exit(f'nova-hotsnap-conductor: {exc}')
     launcher = oslo_service.launch(CONF, Process(), restart_method='mutate')

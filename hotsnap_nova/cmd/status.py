@@ -23,11 +23,7 @@ class Checks(upgradecheck.UpgradeCommands):
 
     def _database(self):
         try:
-            database = service.open_database(CONF.hotsnap)
-            try:
-                database.must_be_current()
-            finally:
-                database.close()
+            service.check_database(CONF.hotsnap)
         except exception.HotsnapError as exc:
             return Result(Code.FAILURE, str(exc))
         return Result(Code.SUCCESS)

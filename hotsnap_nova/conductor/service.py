@@ -105,6 +105,18 @@ def open_database(conf) -> api.Database:
     return api.Database(conf.database_connection)
 
 
+def check_database(conf) -> None:
+    """Nothing, where a coordinator can work with its database.
+
+    :raises InvalidValue, DatabaseUnavailable: likewise
+    """
+    database = open_database(conf)
+    try:
+        database.must_be_current()
+    finally:
+        database.close()
+
+
 def version() -> str:
     """Of this software."""
     try:
