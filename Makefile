@@ -67,6 +67,10 @@ test-nova-driver: nova-ready ## Nova's own unit tests of its libvirt driver, run
 test-functional: lab-ready ## real guests on real QEMU; as root
 	$(LAB) -m pytest $(PYTEST_OPTIONS) $(or $(TESTS),tests/functional)
 
+.PHONY: test-cloud
+test-cloud: cloud-ready ## end to end in a cloud, which is brought up unless it is; as root
+	$(CLOUD) -m pytest $(PYTEST_OPTIONS) $(or $(TESTS),tests/cloud_e2e)
+
 .PHONY: soak
 soak: lab-ready ## long runs under load with each gate and the control; as root
 	$(LAB) -m tests.soak $(ARGS)

@@ -3,6 +3,7 @@
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import pathlib
 
 import openstack
@@ -16,6 +17,7 @@ from tests.lab import specification
 
 _BUILD_S = 300
 _GONE_S = 120
+SPEC = specification.GuestSpec(disks=(images.DISK,), memory_mb=images.MEMORY_MB)
 
 
 class Server(lab_guest.Guest):
@@ -52,6 +54,9 @@ class Server(lab_guest.Guest):
                 self._addresses.append(address)
         return self._addresses
 
+    def forget_boots(self) -> None:
+        self._addresses.clear()
+
 
 class ServerGroup(lab_group.Group):
     """A server group of Nova and its members, whose order is their number.
@@ -70,6 +75,11 @@ class ServerGroup(lab_group.Group):
         for server in self:
             server.table_addresses()
 
+    def forget_boots(self) -> None:
+        """They were booted anew: their counters are elsewhere."""
+        for server in self:
+            server.forget_boots()
+
     def suspend(self) -> None:
         """Stop all where they are, behind Nova's back; ``resume`` is the domains' own."""
         with concurrent.futures.ThreadPoolExecutor(len(self)) as pool:
@@ -82,7 +92,7 @@ class ServerGroup(lab_group.Group):
             for server in self:
                 connection.compute.delete_server(server.id, ignore_missing=True)
             for server in self:
-                lab_guest.wait_for(lambda server=server: not _exists(connection, server.id),
+                lab_guest.wait_for(lambda server=server: not exists(connection, server.id),
                                    _GONE_S, f'{server.name} to be deleted')
             connection.compute.delete_server_group(self.id, ignore_missing=True)
 
@@ -95,8 +105,7 @@ def make_group(cloud: Cloud, name: str, members: int = 3,
 
     :raises CloudError: Nova could not build one
     """
-    spec = specification.GuestSpec(disks=(images.DISK,), memory_mb=images.MEMORY_MB,
-                                   workload=workload or specification.Workload())
+    spec = dataclasses.replace(SPEC, workload=workload or SPEC.workload)
     with cloud.connect('demo') as connection:
         compute = connection.compute
         made = compute.create_server_group(name=name, policy='soft-anti-affinity')
@@ -138,7 +147,8 @@ def wait_until(connection, server, status: str, timeout_s: float = _BUILD_S):
     return server
 
 
-def _exists(connection, server_id: str) -> bool:
+def exists(connection, server_id: str) -> bool:
+    """Whether Nova still knows the server."""
     try:
         connection.compute.get_server(server_id)
     except openstack.exceptions.NotFoundException:
