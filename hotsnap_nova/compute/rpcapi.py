@@ -45,7 +45,7 @@ class ComputeApi:
     def ping(self, host: str) -> dict:
         """``{'host', 'version', 'rpc_version', 'started_at'}`` of a host that lives.
 
-        ``started_at`` is as in 2026-01-31T12:00:00Z. One too old to say has no version and start.
+        ``started_at`` is in seconds since 1970. One too old to say has no version and no start.
 
         :raises HostUnreachable:
         """

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Asks hosts whether they live, and has those that are back do what they owe."""
 
-import datetime
 from collections.abc import Callable
 from concurrent import futures
 
@@ -56,7 +55,7 @@ class Hosts:
             return False
         self._database.heard_of(
             COMPUTE, host, version=str(told['version']), rpc_version=told['rpc_version'],
-            started_at=_seconds(told['started_at']))
+            started_at=told['started_at'])
         if owes:
             try:
                 errands.run(self._database, self._compute, host)
@@ -64,7 +63,3 @@ class Hosts:
                 LOG.warning('Host %(host)s is back, but what it owes is not done: %(error)s',
                             {'host': host, 'error': exc})
         return True
-
-
-def _seconds(moment):
-    return datetime.datetime.fromisoformat(moment).timestamp() if moment else None

@@ -332,6 +332,8 @@ def test_coordinators_and_hosts_are_in_the_table_of_services(cluster, start):
     found = {(each.binary, each.host): each for each in cluster.database.services()}
     assert set(found) == {(hosts.CONDUCTOR, 'c1'), (hosts.COMPUTE, 'h1'), (hosts.COMPUTE, 'h2')}
     assert all(time.time() - each.seen_at < 60 for each in found.values())
+    assert all(0 <= each.seen_at - each.started_at < 60 for each in found.values())
+    assert found[hosts.COMPUTE, 'h1'].rpc_version == '1.1'
 
 
 def test_a_silent_host_is_not_heard_of(cluster, impatient, start):
