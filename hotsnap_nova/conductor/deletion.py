@@ -16,6 +16,8 @@ from hotsnap_nova.protocol import commands, durable
 
 LOG = logging.getLogger(__name__)
 
+_PHASE, _PHASE_BY_FORCE = 'delete', 'delete by force'
+
 
 class Deletion:
     """One deletion of one snapshot.
@@ -32,7 +34,8 @@ class Deletion:
         self._compute = compute
         self.owner = owner
         self._lease_s = lease_s
-        self._force = force
+        # Whoever takes it over is to do what was asked for.
+        self._force = force or (found.status == rows.DELETING and found.phase == _PHASE_BY_FORCE)
 
     def begin(self) -> None:
         """Have the row say so, and nobody else go on with it.
@@ -47,7 +50,8 @@ class Deletion:
                 values = rows.decided(row, commands.Persist(
                     found.id, found.generation, durable.Decision.DISCARD, False, row.cause, ()))
         self._database.compare_and_swap(found.id, found.generation, **values | {
-            'status': rows.DELETING, 'phase': 'delete', 'lease_owner': self.owner,
+            'status': rows.DELETING, 'phase': _PHASE_BY_FORCE if self._force else _PHASE,
+            'lease_owner': self.owner,
             'lease_expires_at': time.time() + self._lease_s} | actions.ended(
                 found.last_action if found.action_status == actions.RUNNING else None,
                 exception.Aborted(who='a deletion')))

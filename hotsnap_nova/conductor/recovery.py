@@ -139,11 +139,11 @@ class Recovery:
             self._works is not None and self._works.has(snapshot))
 
     def _take_over(self, found):
-        if found.status == rows.RESTORING:
+        if found.status == rows.DELETING:
+            self._do(found, self.deleting(found, owner=self._owner).carry_out)
+        elif found.restore:    # whatever status an operator has set
             self._do(found, self.restoring(
                 found, action=found.last_action, owner=self._owner).recover)
-        elif found.status == rows.DELETING:
-            self._do(found, self.deleting(found, owner=self._owner).carry_out)
         elif found.action_status == actions.RUNNING:
             self._database.update(found.id, **actions.ended(
                 found.last_action, exception.Aborted(who='a restart of the coordinator')))

@@ -313,6 +313,34 @@ def test_a_deletion_whose_coordinator_died_goes_on(cluster, api):
     assert cluster.hosts['h1'].store.list() == ()
 
 
+def test_a_deletion_by_force_stays_one_when_it_is_taken_over(cluster, impatient, api):
+    snapshot = available(api)
+    cluster.hosts['h2'].kill()
+    deletion = cluster.snapshots.deleting(cluster.database.get(snapshot), force=True)
+    deletion.begin()
+
+    cluster.database.take_lease(snapshot, 'dead', 0, force=True)
+
+    clusters.until(lambda: gone(api, snapshot), 60)
+    assert [each.kind for each in cluster.database.errands('h2')] == ['delete']
+
+
+def test_a_restore_whose_coordinator_died_is_ended_whatever_status_was_set(cluster, api):
+    snapshot = available(api)
+    restoring = cluster.snapshots.restoring(cluster.database.get(snapshot))
+    restoring._plan['step'] = 'prepare'
+    for step in ('prepare', 'stop'):
+        cluster.compute.restore('h1', step, snapshot, restoring._plan['restore_id'], False)
+    restoring.begin(action_status='running', last_action={'name': 'restore', 'status': 'running'})
+
+    api.reset_status(snapshot, 'available')
+    cluster.database.take_lease(snapshot, 'dead', 0, force=True)
+
+    assert ended(api, snapshot)['status'] == 'available'
+    assert not cluster.hosts['h1'].left()
+    assert cluster.database.get(snapshot).restore is None
+
+
 def test_a_database_of_another_version_is_refused(cluster, config, cells):
     made = service.Service(config, 'c', cluster.transport, cells)
     with cluster.database._engine.engine.begin() as connection:
