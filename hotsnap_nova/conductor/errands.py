@@ -31,19 +31,20 @@ def owed(found, host: str) -> tuple[tuple[str, dict], ...]:
     """(kind, detail) of all a host has to do before a snapshot's row may go, in order."""
     done = []
     if found.restore:
-        done.append(of_restore(json.loads(found.restore)))
+        done.append(of_restore(found, host, json.loads(found.restore)))
     if not found.closed and found.machine:
         done.append(_decision(rows.load(found.machine, found.generation), host))
     return (*done, (DELETE, {}))
 
 
-def of_restore(plan: dict) -> tuple[str, dict]:
+def of_restore(found, host: str, plan: dict) -> tuple[str, dict]:
     """(kind, detail) that ends a restore on a host, as its plan says."""
     steps = ['undo']
     if plan['step'] == 'decided':
         steps = ['finish'] if plan['paused'] else ['resume', 'finish']
     return RESTORE, {'restore_id': plan['restore_id'], 'paused': plan['paused'], 'steps': steps,
-                     'context': plan.get('context')}
+                     'context': plan.get('context'),
+                     'members': [each.member_id for each in found.members if each.host == host]}
 
 
 def do(compute, host: str, snapshot: str, kind: str, detail: dict) -> None:
@@ -64,15 +65,43 @@ def do(compute, host: str, snapshot: str, kind: str, detail: dict) -> None:
 
 
 def run(database, compute, host: str) -> int:
-    """Have a host that is back do all it owes; how much it did."""
-    done = 0
+    """Have a host that is back do all it owes; how much it did.
+
+    :raises HotsnapError: it failed at something; what it owes other snapshots is done
+    """
+    done, failed = 0, {}
     for errand in database.errands(host):
-        do(compute, host, errand.snapshot_id, errand.kind, errand.detail)
+        if errand.snapshot_id in failed:
+            continue    # in order: what is kept goes last
+        try:
+            do(compute, host, errand.snapshot_id, errand.kind, errand.detail)
+        except exception.HostUnreachable:
+            raise
+        except exception.HotsnapError as exc:
+            failed[errand.snapshot_id] = exc
+            continue
         database.end_errand(errand)
         done += 1
         LOG.info('Host %(host)s has done what it owed snapshot %(id)s: %(kind)s', {
             'host': host, 'id': errand.snapshot_id, 'kind': errand.kind})
+    for error in failed.values():
+        raise error
     return done
+
+
+def must_have_ended_restores(database, found) -> None:
+    """Nothing, where no host has yet to end a restore of these members that went on without it.
+
+    It would put back what that one replaced, on top of the next.
+
+    :raises SnapshotBusy:
+    """
+    members = {member.member_id for member in found.members}
+    for errand in database.errands():
+        if errand.kind == RESTORE and not members.isdisjoint(errand.detail['members']):
+            raise exception.SnapshotBusy(
+                snapshot=found.name,
+                status=f'busy: host {errand.host} has yet to end a restore it missed')
 
 
 def _decision(row, host):

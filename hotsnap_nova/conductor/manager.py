@@ -10,7 +10,7 @@ import contextlib
 import oslo_messaging
 
 from hotsnap_nova import exception, rpc
-from hotsnap_nova.conductor import actions, membership, requests, rows, rpcapi, shown
+from hotsnap_nova.conductor import actions, errands, membership, requests, rows, rpcapi, shown
 
 _BEING_MADE = (rows.CREATING, rows.RESTORING, rows.DELETING)
 
@@ -85,6 +85,7 @@ class ConductorManager:
     def restore(self, context, *, snapshot, ignore_new_members):
         found = self._get(snapshot)
         _must_be_available(found)
+        errands.must_have_ended_restores(self._database, found)
         servers = self._cells.servers(each.member_id for each in found.members)
         try:
             group = self._cells.group(found.group_id)

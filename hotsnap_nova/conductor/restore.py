@@ -166,7 +166,8 @@ class Restore:
             if not (may_be_away and self._has_errands
                     and isinstance(error, exception.HostUnreachable)):
                 raise error
-            self._database.add_errand(self._found.id, host, *errands.of_restore(plan))
+            self._database.add_errand(
+                self._found.id, host, *errands.of_restore(self._found, host, plan))
         return done, errors
 
     def _hosts_but(self, away):

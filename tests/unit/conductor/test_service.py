@@ -341,6 +341,32 @@ def test_a_restore_whose_coordinator_died_is_ended_whatever_status_was_set(clust
     assert cluster.database.get(snapshot).restore is None
 
 
+def test_a_host_that_has_yet_to_end_a_restore_is_given_no_other(cluster, api):
+    snapshot = available(api)
+    row = cluster.database.get(snapshot)
+    kind, detail = errands.of_restore(
+        row, 'h2', {'restore_id': 'r', 'paused': False, 'step': 'start'})
+    cluster.database.add_errand('another', 'h2', kind, detail)
+
+    with pytest.raises(exception.SnapshotBusy, match='host h2 has yet to end a restore'):
+        api.restore(snapshot, False)
+
+    assert cluster.world.untouched()
+
+
+def test_an_errand_that_fails_does_not_keep_those_of_other_snapshots(cluster):
+    row = cluster.create()
+    cluster.database.add_errand('none-such', 'h1', *errands.of_restore(
+        row, 'h1', {'restore_id': 'r', 'paused': False, 'step': 'start'}))
+    cluster.database.add_errand(row.id, 'h1', errands.DELETE, {})
+
+    with pytest.raises(exception.SnapshotNotFound):
+        errands.run(cluster.database, cluster.compute, 'h1')
+
+    assert [each.snapshot_id for each in cluster.database.errands('h1')] == ['none-such']
+    assert cluster.hosts['h1'].store.list() == ()
+
+
 def test_a_database_of_another_version_is_refused(cluster, config, cells):
     made = service.Service(config, 'c', cluster.transport, cells)
     with cluster.database._engine.engine.begin() as connection:
