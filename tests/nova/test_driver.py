@@ -9,7 +9,6 @@ import fixtures
 import oslo_messaging
 import pytest
 from nova import objects
-from nova import objects
 from nova.compute import power_state, task_states, vm_states
 
 from hotsnap_nova import exception
