@@ -25,6 +25,8 @@ _CONTEXT_VERSION = '1.1'
 _PING_S = 5.0
 _SHORT_S = 30.0
 _LOST_ANSWERS = 5
+#: A host where many ask answers at once.
+_ASK_EVERY_S = 0.25
 
 #: Called now and then with (done_bytes, total_bytes), 0 where not known; may raise to give up.
 Tell = Callable[[int, int], None]
@@ -121,6 +123,7 @@ class ComputeApi:
         """Ask until it is done; a lost answer is asked for again."""
         task, lost = uuid.uuid4().hex, 0
         while True:
+            asked_at = time.monotonic()
             try:
                 state = self._client.call(host, method, _SHORT_S, task=task, **kwargs)
             except exception.HostUnreachable:
@@ -134,6 +137,7 @@ class ComputeApi:
                 return state['result']
             if tell:
                 tell(*state['progress'])
+            time.sleep(max(0.0, asked_at + _ASK_EVERY_S - time.monotonic()))
 
 
 def _number(version):

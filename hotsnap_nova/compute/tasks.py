@@ -2,7 +2,8 @@
 """Long work that callers ask for again and again until it is done.
 
 A call of minutes would have to outlive every time-out between the services;
-instead each call waits a little and tells how far the work is.
+instead each call waits a little and tells how far the work is. Only a few wait
+at once: they do so in threads that also serve what closes and opens gates.
 """
 
 import threading
@@ -15,10 +16,12 @@ class Tasks:
     """Long work by key, each in a thread of its own.
 
     :param wait_s: how long one question waits for the end
+    :param waiting: so many questions wait at once, all others are answered as it is
     """
 
-    def __init__(self, wait_s: float = 0.5):
+    def __init__(self, wait_s: float = 0.5, waiting: int = 2):
         self._wait_s = wait_s
+        self._places = threading.BoundedSemaphore(waiting)
         self._tasks: dict[str, _Task] = {}
         self._mutex = threading.Lock()
 
@@ -35,7 +38,12 @@ class Tasks:
                 while len(self._tasks) >= _KEPT and self._forget_one():
                     pass
                 task = self._tasks[key] = _Task(work)
-        return task.state(self._wait_s)
+        if not self._places.acquire(blocking=False):
+            return task.state(0)
+        try:
+            return task.state(self._wait_s)
+        finally:
+            self._places.release()
 
     def _forget_one(self):
         key = next((key for key, task in self._tasks.items() if task.done), None)
