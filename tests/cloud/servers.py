@@ -144,6 +144,9 @@ def wait_until(connection, server, status: str, timeout_s: float = _BUILD_S):
     except (openstack.exceptions.ResourceFailure, openstack.exceptions.ResourceTimeout) as exc:
         fault = connection.compute.get_server(server.id).fault
         raise CloudError(f'{server.name}: {(fault or {}).get("message") or exc}') from exc
+    # A hard reboot does not change the status.
+    lab_guest.wait_for(lambda: (now := connection.compute.get_server(server.id)).task_state is None
+                       and now.status == status, timeout_s, f'{server.name} to be {status}')
     return server
 
 

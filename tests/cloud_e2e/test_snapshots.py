@@ -41,19 +41,20 @@ def test_servers_live_on_as_ever(place, nova):
     with place.connect('demo') as connection:
         # Alone, at an address that no member of the group has.
         server = servers.make_server(connection, 'alone', 40, 1, servers.SPEC)
-        servers.wait_until(connection, server, 'ACTIVE')
-
-        nova.reboot_server(server.id, 'HARD')
-        servers.wait_until(connection, server, 'ACTIVE')
-        nova.pause_server(server.id)
-        servers.wait_until(connection, server, 'PAUSED')
-        nova.unpause_server(server.id)
-        servers.wait_until(connection, server, 'ACTIVE')
-        image = nova.create_server_image(server.id, 'of-alone', wait=True, timeout=300)
-        assert connection.image.get_image(image.id).status == 'active'
-        connection.image.delete_image(image.id)
-        nova.delete_server(server.id)
-        wait_for(lambda: not servers.exists(connection, server.id), 120, 'the server to go')
+        try:
+            servers.wait_until(connection, server, 'ACTIVE')
+            nova.reboot_server(server.id, 'HARD')
+            servers.wait_until(connection, server, 'ACTIVE')
+            nova.pause_server(server.id)
+            servers.wait_until(connection, server, 'PAUSED')
+            nova.unpause_server(server.id)
+            servers.wait_until(connection, server, 'ACTIVE')
+            image = nova.create_server_image(server.id, 'of-alone', wait=True, timeout=300)
+            assert connection.image.get_image(image.id).status == 'active'
+            connection.image.delete_image(image.id)
+        finally:
+            nova.delete_server(server.id)
+            wait_for(lambda: not servers.exists(connection, server.id), 120, 'the server to go')
 
 
 def test_a_member_is_not_rebooted_during_a_snapshot_and_is_after_it(place, group, nova,
