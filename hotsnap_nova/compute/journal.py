@@ -73,7 +73,7 @@ class Journal:
         if not self.claim(part.snapshot):
             raise exception.SnapshotBusy(snapshot=part.snapshot,
                                          status='in the hands of another process')
-        _write(self._path(part.snapshot), wire.encode(part))
+        write(self._path(part.snapshot), wire.encode(part))
 
     def forget(self, snapshot: str, rows: Iterable[durable.Decided]) -> None:
         """Make a decision durable: first the ledger rises, then the part goes."""
@@ -85,13 +85,8 @@ class Journal:
                     known = ledger.get((row.group, row.member.id))
                     if known is None or known.epoch < row.epoch:
                         ledger[row.group, row.member.id] = row
-                _write(self._ledger, [wire.encode(row) for _, row in sorted(ledger.items())])
-        try:
-            os.unlink(self._path(snapshot))
-        except FileNotFoundError:
-            pass
-        else:
-            _sync(self._folder)
+                write(self._ledger, [wire.encode(row) for _, row in sorted(ledger.items())])
+        remove(self._path(snapshot))
         self._locks.release(_lock(snapshot))
 
     def _read(self, snapshot):
@@ -113,7 +108,8 @@ def _lock(snapshot):
     return f'snapshot-{snapshot}'
 
 
-def _write(path, content):
+def write(path: str, content) -> None:
+    """Make JSON durable: after a crash there is all of the old or all of the new."""
     aside = f'{path}.new-{os.getpid()}'
     fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with open(fd, 'w') as file:
@@ -121,6 +117,15 @@ def _write(path, content):
         file.flush()
         os.fsync(file.fileno())
     os.rename(aside, path)
+    _sync(os.path.dirname(path))
+
+
+def remove(path: str) -> None:
+    """Have no such file, even after a crash."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
     _sync(os.path.dirname(path))
 
 

@@ -41,8 +41,8 @@ class ComputeManager:
         self._store = store
         self._participants = participants.Participants(
             host, engine, store, state_path, domain_locks, guests_owner)
-        self._restores = restores.Restores(host, engine, store, self._participants.domain_locks,
-                                           guests_owner)
+        self._restores = restores.Restores(host, engine, store, state_path,
+                                           self._participants.domain_locks, guests_owner)
         self._tasks = tasks.Tasks()
         self._expiry = expiry.Expiry(engine.drop_expired)
 

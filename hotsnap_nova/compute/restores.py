@@ -23,7 +23,7 @@ from collections.abc import Callable
 from oslo_log import log as logging
 
 from hotsnap_nova import exception
-from hotsnap_nova.compute import locks, owner
+from hotsnap_nova.compute import locks, orders, owner
 from hotsnap_nova.storage import base
 from hotsnap_nova.storage import manifest as manifests
 from hotsnap_nova.virt import records
@@ -32,7 +32,8 @@ LOG = logging.getLogger(__name__)
 
 STEPS = ('check', 'prepare', 'stop', 'start', 'resume', 'finish', 'undo')
 _BEFORE_DECISION = ('prepare', 'stop', 'start')
-_AT_END = ('resume', 'finish', 'undo')
+_ENDS = ('finish', 'undo')
+_AT_END = ('resume', *_ENDS)
 #: How long a guest's owner waits for the step that is at work on it.
 _WITHDRAW_S = 30.0
 
@@ -41,15 +42,17 @@ class Restores:
     """Does the steps on one host.
 
     :param host: its name in manifests; its members alone are restored here
+    :param state_path: folder that survives a restart of the host
     :param host_locks: those that snapshots take their members with
     :param guests_owner: is asked for the guests, and told
     """
 
-    def __init__(self, host: str, engine, store: base.Store, host_locks: locks.Locks,
-                 guests_owner: owner.Owner | None = None):
+    def __init__(self, host: str, engine, store: base.Store, state_path: str,
+                 host_locks: locks.Locks, guests_owner: owner.Owner | None = None):
         self._host = host
         self._engine = engine
         self._store = store
+        self._orders = orders.Orders(state_path)
         self._locks = host_locks
         self._owner = guests_owner or owner.Owner()
         self._locked: dict[str, set[str]] = {}
@@ -78,8 +81,17 @@ class Restores:
         with self._turn(restore_id):
             if step in _BEFORE_DECISION:
                 self._must_be_wanted(restore_id)
-            # What was read at first stays: an undo must not depend on the store.
-            work = self._works.get(restore_id) or self._work(snapshot, restore_id, paused)
+            # What was read at first stays, even through a restart: an undo must not
+            # depend on the store.
+            work = self._works.get(restore_id) or self._orders.read(restore_id)
+            if work is None:
+                try:
+                    work = self._work(snapshot, restore_id, paused)
+                except exception.SnapshotNotFound:
+                    if step not in _ENDS:
+                        raise
+                    LOG.warning('Restore %s has ended here, or was never begun', restore_id)
+                    return []
             return self._do(step, work, proved, caller or {})
 
     def withdraw(self, member_id: str) -> None:
@@ -110,6 +122,8 @@ class Restores:
             verdict = self._engine.restore_check(work)
             _refuse(verdict)
             return []
+        if step in _BEFORE_DECISION and work.restore_id not in self._works:
+            self._orders.write(work)
         self._works[work.restore_id] = work
         if step in _AT_END:
             work = self._without_deleted(work)
@@ -127,12 +141,13 @@ class Restores:
         done = None
         if not busy:    # else this is an undo, and the preparation found it busy too
             done = getattr(self._engine, f'restore_{step}')(work)
-        if step in ('finish', 'undo'):
+        if step in _ENDS:
             self._owner.end(work.restore_id, 'the restore was undone' if step == 'undo' else '')
             for member_id in self._locked.pop(work.restore_id, ()):
                 self._locks.release(f'domain-{member_id}')
             self._untouched.discard(work.restore_id)
             self._works.pop(work.restore_id, None)
+            self._orders.forget(work.restore_id)
         return list(done or ())
 
     def _work(self, snapshot, restore_id, paused):

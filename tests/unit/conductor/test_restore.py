@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A group comes back whole, or is left as it was."""
 
+import os
 import threading
 import time
 
@@ -229,8 +230,9 @@ def test_a_live_restore_is_not_undone_by_another_process(cluster):
     seen = []
 
     def meddle(_work):
-        other = restores_here.Restores(first.name, first.engine, first.store,
-                                       locks.Locks(f'{cluster.folder}/state-h1/locks'))
+        state = f'{cluster.folder}/state-h1'
+        other = restores_here.Restores(first.name, first.engine, first.store, state,
+                                       locks.Locks(f'{state}/locks'))
         with pytest.raises(exception.GuestBusy):
             other.do('undo', row.id, 'any', False, lambda *done: None)
         seen.append(first.engine.calls)
@@ -337,6 +339,43 @@ def test_a_group_does_not_wait_for_another_that_is_prepared(cluster):
     preparing.join()
     cluster.compute.restore('h1', 'undo', other.id, 'restore-2', False)
     assert cluster.clean()
+
+
+@pytest.mark.parametrize(('begun', 'end', 'disk'), [
+    (('prepare', 'stop'), ('undo',), 'own'),
+    (('prepare', 'stop', 'start'), ('undo',), 'own'),
+    (('prepare', 'stop', 'start'), ('resume', 'finish'), 'snapshot'),
+    ((), ('undo',), 'own')])
+def test_a_restarted_host_ends_a_restore_whose_manifest_is_gone(cluster, first, begun, end, disk):
+    first(*begun)
+    host = cluster.hosts['h1']
+    host.kill()
+    snapshot = cluster.snapshots.get('nightly').id
+    host.store.delete(snapshot)    # as another host does, of a store they share
+    host.start()
+
+    first(*end)
+    first(end[-1])    # the answer was lost
+
+    expected = {'own': 'own', 'snapshot': snapshot}[disk]
+    assert cluster.world.guest('a')['disk'] == expected
+    assert not cluster.world.guest('a')['left']
+    assert not host.left()
+
+
+def test_the_order_of_a_restore_is_as_it_was_after_a_restart(cluster, first):
+    first('prepare')
+    host = cluster.hosts['h1']
+    order = host.manager._restores._works['restore-1']
+
+    host.kill()
+    host.start()
+
+    kept = host.manager._restores._orders
+    assert kept.read('restore-1') == order
+    assert kept.read('../restores/restore-1') is None
+    assert os.stat(f'{host.folder}/state-h1/restores/restore-1.json').st_mode & 0o777 == 0o600
+    first('undo')
 
 
 @pytest.mark.parametrize('end', [('resume', 'finish'), ('undo',)])

@@ -355,16 +355,18 @@ def test_a_host_that_has_yet_to_end_a_restore_is_given_no_other(cluster, api):
 
 
 def test_an_errand_that_fails_does_not_keep_those_of_other_snapshots(cluster):
-    row = cluster.create()
-    cluster.database.add_errand('none-such', 'h1', *errands.of_restore(
-        row, 'h1', {'restore_id': 'r', 'paused': False, 'step': 'start'}))
+    failing, row = cluster.create('failing'), cluster.create()
+    cluster.database.add_errand(failing.id, 'h1', *errands.of_restore(
+        failing, 'h1', {'restore_id': 'r', 'paused': False, 'step': 'start'}))
     cluster.database.add_errand(row.id, 'h1', errands.DELETE, {})
+    cluster.hosts['h1'].engine.faults['restore_undo'] = exception.HypervisorError(
+        member='a', reason='it hangs')
 
-    with pytest.raises(exception.SnapshotNotFound):
+    with pytest.raises(exception.HypervisorError):
         errands.run(cluster.database, cluster.compute, 'h1')
 
-    assert [each.snapshot_id for each in cluster.database.errands('h1')] == ['none-such']
-    assert cluster.hosts['h1'].store.list() == ()
+    assert [each.snapshot_id for each in cluster.database.errands('h1')] == [failing.id]
+    assert cluster.hosts['h1'].store.list() == (failing.id,)
 
 
 def test_a_database_of_another_version_is_refused(cluster, config, cells):
