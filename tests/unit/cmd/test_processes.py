@@ -25,7 +25,7 @@ def _phase(hotsnap):
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_aborts_and_leaves_nothing(hotsnap, number):
     process = hotsnap.process(*CREATE, '--wait', SAVE_S='60')
-    _until(lambda: _phase(hotsnap) == 'release')
+    _until(lambda: _phase(hotsnap) == 'save')
 
     process.send_signal(number)
     _out, err = process.communicate(timeout=60)
@@ -42,7 +42,7 @@ def test_a_signal_aborts_and_leaves_nothing(hotsnap, number):
 def test_a_process_with_another_state_folder_leaves_a_live_snapshot_alone(hotsnap, tmp_path):
     mine, others = hotsnap.state, f'{tmp_path}/other'
     with hotsnap.process(*CREATE, '--wait', SAVE_S='60') as process:
-        _until(lambda: _phase(hotsnap) == 'release')
+        _until(lambda: _phase(hotsnap) == 'save')
         hotsnap.state = others
 
         recovered = hotsnap('recover')
