@@ -70,7 +70,36 @@ class ListServices(lister.Lister):
             for each in self.app.database.services()])
 
 
+class ListErrands(lister.Lister):
+    """List what hosts have yet to do that were away when it was asked of them."""
+
+    def take_action(self, _parsed):
+        self.app.database.must_be_current()
+        return (('Host', 'Snapshot', 'Kind', 'Since'), [
+            (each.host, each.snapshot_id, each.kind, _moment(each.created_at))
+            for each in self.app.database.errands()])
+
+
+class DropErrands(command.Command):
+    """Forget what a host owes; it will not be asked for that any more."""
+
+    def get_parser(self, prog_name):
+        parser = super().get_parser(prog_name)
+        parser.add_argument('host', metavar='HOST')
+        parser.add_argument('--snapshot', metavar='ID', help='of this snapshot alone')
+        return parser
+
+    def take_action(self, parsed):
+        self.app.database.must_be_current()
+        dropped = [each for each in self.app.database.errands(parsed.host)
+                   if parsed.snapshot in (None, each.snapshot_id)]
+        for each in dropped:
+            self.app.database.end_errand(each)
+        print(f'{len(dropped)} dropped', file=self.app.stdout)
+
+
 COMMANDS = {'db sync': Sync, 'db version': Version, 'db purge': Purge,
+            'errand list': ListErrands, 'errand drop': DropErrands,
             'service list': ListServices}
 
 

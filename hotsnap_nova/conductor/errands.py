@@ -12,6 +12,7 @@ Each may be repeated, and a host that never heard of the snapshot does it as wel
 
 import json
 import time
+from collections.abc import Iterable
 
 from oslo_log import log as logging
 
@@ -67,6 +68,8 @@ def do(compute, host: str, snapshot: str, kind: str, detail: dict) -> None:
 def run(database, compute, host: str) -> int:
     """Have a host that is back do all it owes; how much it did.
 
+    What it has no longer got, a snapshot or a member, it owes nothing for.
+
     :raises HotsnapError: it failed at something; what it owes other snapshots is done
     """
     done, failed = 0, {}
@@ -77,16 +80,31 @@ def run(database, compute, host: str) -> int:
             do(compute, host, errand.snapshot_id, errand.kind, errand.detail)
         except exception.HostUnreachable:
             raise
+        except (exception.SnapshotNotFound, exception.MemberNotFound) as exc:
+            LOG.warning('Host %(host)s cannot do any more what it owed snapshot %(id)s, '
+                        '%(kind)s: %(error)s', {'host': host, 'id': errand.snapshot_id,
+                                                'kind': errand.kind, 'error': exc})
         except exception.HotsnapError as exc:
             failed[errand.snapshot_id] = exc
             continue
+        else:
+            LOG.info('Host %(host)s has done what it owed snapshot %(id)s: %(kind)s', {
+                'host': host, 'id': errand.snapshot_id, 'kind': errand.kind})
         database.end_errand(errand)
         done += 1
-        LOG.info('Host %(host)s has done what it owed snapshot %(id)s: %(kind)s', {
-            'host': host, 'id': errand.snapshot_id, 'kind': errand.kind})
     for error in failed.values():
         raise error
     return done
+
+
+def drop(database, hosts: Iterable[str]) -> None:
+    """Forget what these hosts owe: they are no more."""
+    for host in hosts:
+        for errand in database.errands(host):
+            database.end_errand(errand)
+            LOG.warning('Nova knows no host %(host)s any more: what it owed snapshot %(id)s is '
+                        'forgotten: %(kind)s', {'host': host, 'id': errand.snapshot_id,
+                                                'kind': errand.kind})
 
 
 def must_have_ended_restores(database, found) -> None:

@@ -35,11 +35,14 @@ class Hosts:
 
     def look(self) -> tuple[str, ...]:
         """Ask each that was not asked lately, and all that owe something; those that answered."""
+        names = set(self._names())
         owing = {each.host for each in self._database.errands()}
+        errands.drop(self._database, sorted(owing - names))
+        owing &= names
         since = self._clock() - self._interval_s * 0.9
         lately = {each.host for each in self._database.services(COMPUTE)
                   if each.asked_at and each.asked_at > since}
-        due = sorted(owing | (set(self._names()) - lately))
+        due = sorted(owing | (names - lately))
         if not due:
             return ()
         with futures.ThreadPoolExecutor(_AT_ONCE, thread_name_prefix='hotsnap-ping') as pool:

@@ -369,6 +369,38 @@ def test_an_errand_that_fails_does_not_keep_those_of_other_snapshots(cluster):
     assert cluster.hosts['h1'].store.list() == (failing.id,)
 
 
+@pytest.mark.parametrize('error', [
+    exception.MemberNotFound(member='a'), exception.SnapshotNotFound(snapshot='x')])
+def test_what_a_host_has_no_longer_got_it_owes_nothing_for(cluster, api, error,
+                                                            monkeypatch):
+    snapshot = available(api)
+    row = cluster.database.get(snapshot)
+
+    def do(*_args):
+        raise error
+    monkeypatch.setattr(cluster.hosts['h1'].manager._restores, 'do', do)
+    cluster.database.add_errand(snapshot, 'h1', *errands.of_restore(
+        row, 'h1', {'restore_id': 'r', 'paused': False, 'step': 'start'}))
+
+    clusters.until(lambda: not cluster.database.errands(), 20)
+
+    monkeypatch.undo()
+    api.restore(snapshot, False)
+    assert ended(api, snapshot)['last_action']['error'] is None
+
+
+def test_a_host_that_nova_no_longer_knows_owes_nothing(cluster, api):
+    snapshot = available(api)
+    row = cluster.database.get(snapshot)
+    cluster.database.add_errand(snapshot, 'removed', *errands.of_restore(
+        row, 'h2', {'restore_id': 'r', 'paused': False, 'step': 'start'}))
+
+    clusters.until(lambda: not cluster.database.errands(), 20)
+
+    api.restore(snapshot, False)
+    assert ended(api, snapshot)['last_action']['error'] is None
+
+
 def test_a_database_of_another_version_is_refused(cluster, config, cells):
     made = service.Service(config, 'c', cluster.transport, cells)
     with cluster.database._engine.engine.begin() as connection:
