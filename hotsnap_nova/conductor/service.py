@@ -69,6 +69,7 @@ class Service:
         self._works.close(_END_S)
         for loop in self._loops:
             loop.join(_END_S)
+        self._hosts.close(_END_S)
         self.database.close()
 
     def _look_after_snapshots(self):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The coordinator service with hosts that go away and come back, and others that die."""
 
+import threading
 import time
 
 import pytest
@@ -436,6 +437,39 @@ def test_a_silent_host_is_not_heard_of(cluster, impatient, start):
     now = {each.host: each.seen_at for each in cluster.database.services(hosts.COMPUTE)}
     assert now['h1'] > seen['h1']
     assert now['h2'] == seen['h2']
+
+
+@pytest.mark.parametrize('hangs_at', ['ping', 'delete'])
+def test_a_host_that_hangs_does_not_keep_others_from_being_asked(cluster, cells, monkeypatch,
+                                                                 hangs_at):
+    monkeypatch.setattr(hosts, '_LOOK_S', 0.5)
+    cluster.database.add_errand('x', 'h1', errands.DELETE, {})
+    cluster.database.add_errand('x', 'h2', errands.DELETE, {})
+    goes_on, hung, real = threading.Event(), [], getattr(cluster.compute, hangs_at)
+
+    def hang(host, *args):
+        if host == 'h1':
+            hung.append(host)
+            goes_on.wait(60)
+        return real(host, *args)
+    monkeypatch.setattr(cluster.compute, hangs_at, hang)
+    looking = hosts.Hosts(cluster.database, cluster.compute, cells.hosts, 0, time.time)
+
+    seen = []
+    for _ in range(2):
+        began = time.monotonic()
+        assert 'h2' in looking.look()
+        assert time.monotonic() - began < 10
+        seen.append({each.host: each.seen_at
+                     for each in cluster.database.services(hosts.COMPUTE)}['h2'])
+        clusters.until(lambda: not cluster.database.errands('h2'))
+
+    assert seen[1] > seen[0]
+    assert hung == ['h1']    # one thing at a time
+    assert [each.host for each in cluster.database.errands()] == ['h1']
+    goes_on.set()
+    looking.close(60)
+    assert not cluster.database.errands()
 
 
 class OldManager:
