@@ -48,7 +48,8 @@ class Cells:
             cell = mapping.cell_mapping
             if cell is None:
                 found[mapping.instance_uuid] = membership.Server(
-                    mapping.instance_uuid, mapping.instance_uuid, '', '', 'building', None)
+                    mapping.instance_uuid, mapping.instance_uuid, '', '', 'building', None,
+                    mapping.project_id)
             else:
                 cells[cell.uuid] = cell
                 by_cell.setdefault(cell.uuid, []).append(mapping.instance_uuid)
@@ -100,4 +101,5 @@ class Cells:
 def _server(instance):
     return membership.Server(
         instance.uuid, instance.display_name or instance.uuid, instance.name,
-        instance.host or '', instance.vm_state or 'building', instance.task_state)
+        instance.host or '', instance.vm_state or 'building', instance.task_state,
+        instance.project_id)

@@ -87,6 +87,7 @@ class ConductorManager:
         _must_be_available(found)
         errands.must_have_ended_restores(self._database, found)
         servers = self._cells.servers(each.member_id for each in found.members)
+        membership.must_be_of_project(servers.values(), found.project_id)
         try:
             group = self._cells.group(found.group_id)
         except rpcapi.GroupNotFound:

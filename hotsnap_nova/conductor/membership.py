@@ -28,6 +28,7 @@ class Server:
     host: str
     vm_state: str
     task_state: str | None
+    project_id: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,14 +44,24 @@ class Group:
 def must_run(group: Group) -> None:
     """Nothing, where every member runs and nothing is being done to it.
 
-    :raises EmptyGroup, GuestNotRunning, GuestBusy:
+    :raises EmptyGroup, MembersForeign, GuestNotRunning, GuestBusy:
     """
     if not group.servers:
         raise exception.EmptyGroup()
+    must_be_of_project(group.servers, group.project_id)
     for server in group.servers:
         if not server.host or server.vm_state != 'active':
             raise exception.GuestNotRunning(member=server.name, state=server.vm_state)
         _must_be_idle(server)
+
+
+def must_be_of_project(servers: Iterable[Server], project_id: str) -> None:
+    """Nothing, where all are of the group's project: an admin may boot any into a group.
+
+    :raises MembersForeign:
+    """
+    if foreign := [each.name for each in servers if each.project_id != project_id]:
+        raise rpcapi.MembersForeign(members=', '.join(sorted(foreign)))
 
 
 def must_answer(states: dict[str, str]) -> None:

@@ -84,6 +84,14 @@ class MembersMoved(exception.Invalid):
                       'them back first.')
 
 
+class MembersForeign(exception.Invalid):
+    """Who may snapshot a group may not therefore read the memory of another project's server."""
+
+    code = 'members_foreign'
+    http_status = 409
+    message_format = 'Members belong to another project than the group: %(members)s.'
+
+
 class ConductorApi:
     """Calls any coordinator; its errors are raised as they were there.
 
@@ -104,7 +112,7 @@ class ConductorApi:
         :param name: None: made from the group's name
         :raises GroupNotFound, EmptyGroup, OverQuota, Refused, GateNotPossible, NameTaken:
             nothing was touched
-        :raises GuestNotRunning, GuestBusy: likewise
+        :raises GuestNotRunning, GuestBusy, MembersForeign: likewise
         """
         return self._call('create', _HOSTS_S, group=group, name=name, description=description,
                           properties=properties, gate=gate, disk=disk)
@@ -146,7 +154,8 @@ class ConductorApi:
     def restore(self, snapshot: str, ignore_new_members: bool) -> None:
         """Begin to bring all members back to the cut.
 
-        :raises SnapshotNotFound, SnapshotBusy, MembersAdded, MembersDeleted, MembersMoved:
+        :raises SnapshotNotFound, SnapshotBusy, MembersAdded, MembersDeleted, MembersMoved,
+            MembersForeign:
             nothing was touched
         :raises Refused, GuestBusy: likewise
         :raises HostUnreachable: likewise; a host that does not answer may still run its members
@@ -182,7 +191,7 @@ class ConductorApi:
         :returns: {gates, findings}: gates all members can do, and of each finding
             {member, name, host, device, cause, remedy, gates}: the gates it rules out,
             and where there are none it rules out the snapshot
-        :raises GroupNotFound, EmptyGroup:
+        :raises GroupNotFound, EmptyGroup, MembersForeign:
         """
         return self._call('check', _HOSTS_S, group=group, gate=gate, disk=disk)
 

@@ -46,5 +46,5 @@ class Cells:
             return None
         host = dict(self._cluster.members)[name]
         return dataclasses.replace(membership.Server(
-            self._cluster.world.spec(name).id, name, f'domain-{name}', host, 'active', None),
+            self._cluster.world.spec(name).id, name, f'domain-{name}', host, 'active', None, 'p'),
             **changes)

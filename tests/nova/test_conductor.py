@@ -184,6 +184,13 @@ class RefusedTest(cloud.CloudTestCase):
         self.refused(self.create(group), 409, 'guest_busy', 'web-1 is busy: it is rebooting')
         self.untouched()
 
+    def test_a_member_of_another_project(self):
+        group = self.make_group()
+        self.boot('theirs', 'h1', group, self.stranger.project)
+
+        self.refused(self.create(group), 409, 'members_foreign', 'the group: theirs.')
+        self.untouched()
+
     def test_a_member_that_can_do_no_gate(self):
         group = self.make_group()
         with self.world.open() as guests:

@@ -256,6 +256,21 @@ def test_a_restore_whose_host_dies_ends_and_is_made_good_when_it_returns(
     assert not any(each.left() for each in cluster.hosts.values())
 
 
+def test_a_member_of_another_project_is_neither_checked_nor_kept_nor_restored(
+        cluster, api, cells):
+    snapshot = available(api)
+    cells.changes['b'] = {'project_id': 'another'}
+
+    for call in (lambda: create(api), lambda: api.check('g', 'auto', 'backup'),
+                 lambda: api.restore(snapshot, False)):
+        with pytest.raises(rpcapi.MembersForeign, match='project than the group: b') as told:
+            call()
+        assert (told.value.code, told.value.http_status) == ('members_foreign', 409)
+
+    assert [each.id for each in cluster.database.list()] == [snapshot]
+    assert cluster.world.untouched()
+
+
 def test_a_host_that_nova_holds_to_be_down_is_not_waited_for(cluster, api, cells):
     cells.down['h2'] = 'down'
 
