@@ -25,6 +25,8 @@ LOG = logging.getLogger(__name__)
 _PROGRESS_EVERY_S = 0.2
 #: How long a discard waits for a save to let go of its files.
 _SAVE_END_S = 30.0
+#: How long saves have to end at the end of the service: a store may hang for ever.
+_CLOSE_S = 30.0
 #: How long a guest's owner waits for us to let go of it.
 _WITHDRAW_S = 30.0
 #: Phases in which a guest is in our hands.
@@ -95,11 +97,18 @@ class Participants:
                             | {residue.snapshot for residue in residues}))
 
     def close(self) -> None:
-        """End, leaving parts to whoever starts next; saves under way go on to their end."""
+        """End, leaving parts to whoever starts next; saves under way get `_CLOSE_S` to end."""
         if self._runner:
             self._runner.close()
-        for thread in tuple(self._saves.values()):
-            thread.join()
+        ends = time.monotonic() + _CLOSE_S
+        saves = tuple(self._saves.items())
+        for _, thread in saves:
+            thread.join(max(0.0, ends - time.monotonic()))
+        hung = [snapshot for snapshot, thread in saves if thread.is_alive()]
+        if hung:
+            # They may still write; their locks go when the process does.
+            LOG.warning('Saves do not end, and end with the process: %s', ', '.join(hung))
+            return
         self.locks.release_all()
         self.domain_locks.release_all()
 
