@@ -57,8 +57,10 @@ def test_every_snapshot_is_consistent_however_far_apart_the_cuts(talking, gate):
         assert min(done.messages.values()) >= MESSAGES
 
 
+# A round whose connections merely stand still is broken only when all patience is spent.
+@pytest.mark.timeout(900)
 @pytest.mark.slow
-def test_without_a_gate_the_same_rounds_break(talking):
+def test_without_a_gate_most_of_the_same_rounds_break(talking):
     broken = 0
 
     for number in range(ROUNDS):
@@ -67,5 +69,7 @@ def test_without_a_gate_the_same_rounds_break(talking):
         broken += not done.consistent
         if not done.consistent:
             talking.mend()
+        if broken == LEAST_BROKEN:
+            break
 
-    assert broken >= LEAST_BROKEN
+    assert broken == LEAST_BROKEN
