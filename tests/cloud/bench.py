@@ -33,7 +33,8 @@ def _measure(arguments: argparse.Namespace, path: pathlib.Path) -> dict:
         group.wait_ready()
         server = group[0]
         command = ' '.join(['python -m tests.cloud.bench', *sys.argv[1:]])
-        made = report.setting(command, '', hosts.Host(place, server.host).connection) | {'gate': _GATE}
+        home = hosts.Host(place, server.host)
+        made = report.setting(command, '', home.connection) | {'gate': _GATE}
         with tempfile.TemporaryDirectory(prefix='hotsnap-bench-') as state:
             plain = Hotsnap(hosts.uri(place, server.host), pathlib.Path(state))
             ways = {'nova': (Snapshots(place, group), ()),
