@@ -7,6 +7,7 @@ most of these hand the verdict something broken.
 
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import signal
@@ -21,6 +22,7 @@ import libvirt
 import pytest
 
 from tests.lab import WIDE, Disk, GuestSpec, Lab, LabError, image, verdict
+from tests.lab import group as lab_group
 from tests.lab.counters import NoTable, read, table_bytes
 from tests.lab.enclosure import start_time
 from tests.lab.loopback import Processes
@@ -474,6 +476,69 @@ def test_killed_guest_is_gone_and_no_status_of_it_is_invented(quiet_lab):
     assert not alone.domain.isActive()
     with pytest.raises((LabError, libvirt.libvirtError)):
         alone.counters()
+
+
+@pytest.fixture
+def hanging(quiet_lab, monkeypatch):
+    """Two guests; the second hangs as it boots, as often as its list says."""
+    monkeypatch.setattr(lab_group, 'BOOT_S', 1.0)
+    group = quiet_lab.start(2)
+    group[1].domain.suspend()            # as silent as one whose kernel hangs
+    hangs = [True]
+    start = group[1].start_afresh
+
+    def start_afresh():
+        start()
+        if len(hangs) > 1:
+            group[1].domain.suspend()
+        hangs.pop()
+    monkeypatch.setattr(group[1], 'start_afresh', start_afresh)
+    yield group, hangs
+    for guest in group:
+        guest.domain.destroy()
+
+
+def test_guest_that_hangs_as_it_boots_is_started_afresh(hanging, capsys):
+    group, hangs = hanging
+
+    group.wait_ready()
+
+    assert hangs == []
+    assert group.wait_messages(20) == []
+    for guest in group:
+        guest.domain.suspend()
+    assert group.verdict() == []
+    told = capsys.readouterr().err
+    assert told.count('\n') == 1
+    assert f'{group[1].domain_name} has not booted' in told
+
+
+def test_guest_that_hangs_each_time_is_given_up_with_its_last_words(hanging, capsys,
+                                                                    monkeypatch):
+    group, hangs = hanging
+    hangs += [True] * 2
+    monkeypatch.setattr(lab_group, 'SLOWER', 0)
+
+    with pytest.raises(LabError, match=r'did not boot, 3 times\n(.*\n)*.*\(nothing\)'):
+        group.wait_ready()
+
+    assert len(hangs) == 1
+    assert capsys.readouterr().err.count('started afresh') == 2
+
+
+class Quiet:
+    """A guest that took so long to boot, or is still silent."""
+
+    def __init__(self, boot_s):
+        self.boot_s = boot_s
+
+
+@pytest.mark.parametrize(('others_s', 'limit_s'), [
+    ((4.0, 5.0), 40), ((5.0, 30.0), 90), ((5.0, None), 40), ((None, None), math.inf), ((), 80)])
+def test_how_long_a_guest_may_take_to_boot_goes_by_the_others(others_s, limit_s):
+    group = lab_group.Group([Quiet(None), *map(Quiet, others_s)])
+
+    assert group._boot_limit_s(group[0]) == limit_s
 
 
 def test_nothing_runs_on_when_the_owner_is_killed(own_labs_folder):

@@ -118,6 +118,23 @@ class Guest:
         return [line for line in self._console_text().splitlines()
                 if re.search(r'LAB fatal|I/O error|Kernel panic|Oops|BUG:|hung task', line)]
 
+    @property
+    def boot_s(self) -> float | None:
+        """How long the guest took until its workload began, by its own clock; None: not yet."""
+        found = re.findall(r'LAB booted after ([\d.]+) s', self._console_text())
+        return float(found[-1]) if found else None
+
+    def start_afresh(self) -> None:
+        """End the guest where it is and boot it again."""
+        domain = self.domain
+        domain.destroy()
+        domain.create()
+
+    def last_words(self, lines: int = 5) -> str:
+        """The end of the console, for people."""
+        said = self._console_text().splitlines()[-lines:] or ['(nothing)']
+        return '\n'.join([f'{self.domain_name} says:', *(f'    {line}' for line in said)])
+
     def is_ready(self) -> bool:
         """Whether every link was up and heard from, once.
 
