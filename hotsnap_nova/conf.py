@@ -95,8 +95,9 @@ OPTIONS = (
              'whatever their state_path; it need not survive a restart of the host.'),
     cfg.IntOpt(
         'compute_threads', default=16, min=4,
-        help='Requests of coordinators a nova-compute serves at once. Raise it where many groups '
-             'are snapshotted at the same time.'),
+        help='Requests of coordinators a nova-compute serves at once, and as many again that '
+             'cannot wait for those. Raise it where many groups are snapshotted at the same '
+             'time.'),
     cfg.BoolOpt(
         'virtio_without_vhost', default=False,
         help='Have QEMU itself serve virtio NICs without multiqueue, and not vhost, so that gate '

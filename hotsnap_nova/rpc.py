@@ -54,6 +54,26 @@ def open_server(transport, topic: str, host: str, endpoints: list):
     return server
 
 
+def close(servers, timeout_s: float) -> bool:
+    """Whether all have ended what they were at, after waiting for that; they take nothing more.
+
+    What hangs in one of them, a hypervisor or a store, ends with the process.
+    """
+    ends = time.monotonic() + timeout_s
+    ending = [threading.Thread(target=_end, args=(server,), daemon=True, name='hotsnap-end-rpc')
+              for server in servers]
+    for thread in ending:
+        thread.start()
+    for thread in ending:
+        thread.join(max(0.0, ends - time.monotonic()))
+    return not any(thread.is_alive() for thread in ending)
+
+
+def _end(server):
+    server.stop()
+    server.wait()
+
+
 def answers(method):
     """Make an endpoint's method answer ``{'result': …}`` or ``{'error': …}``."""
     @functools.wraps(method)

@@ -66,7 +66,7 @@ class Local:
         from oslo_config import cfg
 
         from hotsnap_nova import rpc
-        from hotsnap_nova.compute import locks, rpcapi, service
+        from hotsnap_nova.compute import locks, rpcapi, server, service
         from hotsnap_nova.conductor import snapshots
 
         database = self.open_database()
@@ -80,9 +80,9 @@ class Local:
         self._ends.callback(manager.stop)
         transport = rpc.open_transport(cfg.CONF, rpc.IN_PROCESS, exchange=owner)
         self._ends.callback(transport.cleanup)
-        server = rpc.open_server(transport, rpcapi.TOPIC, self.host, [manager])
-        server.start()
-        self._ends.callback(_stop, server)
+        serving = server.Server(transport, self.host, manager)
+        serving.start()
+        self._ends.callback(serving.close, 2 * _END_S)    # `__exit__` gives up before that
 
         def is_dead(other):
             if not other.startswith(_OWNER) or not owners.take(other):
@@ -106,8 +106,3 @@ class Local:
             raise exception.StoreUnavailable(
                 store=path, reason=f'{exc.strerror}; name another folder with --state') from exc
         return path
-
-
-def _stop(server):
-    server.stop()
-    server.wait()

@@ -19,7 +19,7 @@ from hotsnap_nova.virt import records
 LOG = logging.getLogger(__name__)
 
 #: What this end serves; `rpcapi` asks for as little of it as it needs.
-VERSION = '1.1'
+VERSION = '1.2'
 
 
 class ComputeManager:
@@ -85,7 +85,7 @@ class ComputeManager:
             version = metadata.version('hotsnap-nova')
         except metadata.PackageNotFoundError:
             version = 'unknown'
-        return {'host': self._host, 'version': version,
+        return {'host': self._host, 'version': version, 'rpc_version': VERSION,
                 'started_at': self._started_at}
 
     @rpc.answers

@@ -5,6 +5,7 @@ Version history:
 
 * 1.0  find, check, receive, manifest, delete, verify, export, restore
 * 1.1  ping; restore takes ``context``
+* 1.2  ping tells ``rpc_version``; receive is served on URGENT_TOPIC, too
 
 A call is sent with the least version that has it, so that an older host answers
 it; what only newer hosts know is sent where ``ping`` found them, or as pinned.
@@ -19,8 +20,12 @@ from hotsnap_nova import exception, rpc
 from hotsnap_nova.protocol import messages, wire
 
 TOPIC = 'hotsnap-compute'
+#: For what must not queue behind preparations: gates are closed until it is done.
+URGENT_TOPIC = 'hotsnap-compute-urgent'
 FIRST_VERSION = '1.0'
 _CONTEXT_VERSION = '1.1'
+_URGENT_VERSION = '1.2'
+_URGENT = (messages.Record, messages.Release, messages.Discard)
 
 _PING_S = 5.0
 _SHORT_S = 30.0
@@ -41,6 +46,7 @@ class ComputeApi:
 
     def __init__(self, transport, context: dict | None = None, pin: str | None = None):
         self._client = rpc.Client(transport, TOPIC, FIRST_VERSION, context)
+        self._urgent_client = rpc.Client(transport, URGENT_TOPIC, FIRST_VERSION, context)
         self._pin = pin
         self._versions: dict[str, str] = {}
 
@@ -79,8 +85,18 @@ class ComputeApi:
 
         :raises HostUnreachable: lost, on the way there or back
         """
-        answer = self._client.call(request.host, 'receive', timeout_s,
-                                   request=wire.encode(request))
+        host, client = request.host, self._client
+        if isinstance(request, messages.Prepare):
+            self._knows(host, _URGENT_VERSION)    # later there is no time to ask
+        elif isinstance(request, _URGENT) and self._knew(host, _URGENT_VERSION):
+            client = self._urgent_client
+        try:
+            answer = client.call(host, 'receive', timeout_s, request=wire.encode(request))
+        except exception.HostUnreachable:
+            if client is self._urgent_client:
+                # It may be of an older version again: the repeat goes where all of them listen.
+                self._versions.pop(host, None)
+            raise
         return None if answer is None else wire.decode(answer)
 
     def manifest(self, host: str, snapshot: str) -> dict:
@@ -117,7 +133,11 @@ class ComputeApi:
     def _knows(self, host, version):
         if host not in self._versions:
             self.ping(host)
-        return _number(self._versions[host]) >= _number(version)
+        return self._knew(host, version)
+
+    def _knew(self, host, version):
+        """Whether it did when it was asked last; no if it never was."""
+        return _number(self._versions.get(host, FIRST_VERSION)) >= _number(version)
 
     def _ask(self, host, method, tell, **kwargs):
         """Ask until it is done; a lost answer is asked for again."""

@@ -63,8 +63,7 @@ class Service:
     def stop(self) -> None:
         """End; another coordinator, or the next of this host, goes on with what is left."""
         self._ended.set()
-        self._server.stop()
-        self._server.wait()
+        rpc.close([self._server], _END_S)
         self.snapshots.leave()
         self._works.close(_END_S)
         for loop in self._loops:

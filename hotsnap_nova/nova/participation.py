@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The participant as a part of nova-compute: comes and goes with it, and never takes it down.
 
-It answers on a topic of its own with a few threads of its own: a message that
-comes while gates are closed must not queue behind what nova-compute is at.
+It answers on topics of its own with threads of its own: a message that comes while
+gates are closed must not queue behind what nova-compute is at.
 """
 
 import threading
@@ -15,6 +15,8 @@ LOG = logging.getLogger(__name__)
 
 #: nova-compute waits so long for ours to clean up before it goes on; a QEMU may hang.
 _START_S = 60.0
+#: What is being answered has so long to end when nova-compute does; a QEMU or a store may hang.
+_END_S = 30.0
 
 
 class Participation:
@@ -53,16 +55,17 @@ class Participation:
             self._ended = True
             server, manager = self._server, self._manager
             self._server = self._manager = None
-        if server:
-            server.stop()
-            server.wait()
+        ended = server is None or server.close(_END_S)
         if manager:
             try:
                 manager.withdraw_all('nova-compute is stopped')
             except Exception:
                 LOG.exception('Not every snapshot under way could be given up; the next '
                               'nova-compute will clean up')
-            manager.stop()
+            if ended:
+                manager.stop()
+            else:    # it may still work on guests, whose locks go when the process does
+                LOG.warning('Work on snapshots of server groups hangs; it ends with the process')
 
     def withdraw(self, instance, why: str) -> None:
         """Nova needs the guest: a snapshot under way is given up first. Never raises."""
@@ -89,17 +92,17 @@ class Participation:
             LOG.exception('Instances may be left with a task of a restore that was interrupted')
         try:
             # Here, not above: what is not installed must not keep nova-compute from its work.
-            from hotsnap_nova import rpc
-            from hotsnap_nova.compute import rpcapi, service
+            from hotsnap_nova.compute import server as servers
+            from hotsnap_nova.compute import service
             manager = service.open_manager(conf, host=host, uri=uri, guests_owner=instances,
                                            definitions=definitions)
             manager.start()
-            server = rpc.open_server(nova_rpc.TRANSPORT, rpcapi.TOPIC, host, [manager])
+            server = servers.Server(nova_rpc.TRANSPORT, host, manager, conf.compute_threads)
             with self._mutex:
                 if self._ended:
                     manager.stop()
                     return
-                server.start(override_pool_size=conf.compute_threads)
+                server.start()
                 self._manager, self._server = manager, server
         except Exception as exc:
             LOG.error('This host takes no part in snapshots of server groups until nova-compute '

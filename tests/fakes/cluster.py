@@ -8,7 +8,7 @@ import uuid
 from oslo_config import cfg
 
 from hotsnap_nova import rpc
-from hotsnap_nova.compute import manager, rpcapi
+from hotsnap_nova.compute import manager, rpcapi, server
 from hotsnap_nova.conductor import requests, snapshots
 from hotsnap_nova.db import api
 from hotsnap_nova.storage import local
@@ -36,6 +36,7 @@ class Host:
         self.engine = Engine(world)
         self.store = local.LocalStore(f'{folder}/store')
         self._transport = transport
+        self.threads = None    # of its server
         self.manager = None
         self._server = None
 
@@ -44,7 +45,7 @@ class Host:
         self.manager = manager.ComputeManager(
             self.name, self.engine, self.store, f'{self.folder}/state-{self.name}')
         found = self.manager.start()
-        self._server = rpc.open_server(self._transport, rpcapi.TOPIC, self.name, [self.manager])
+        self._server = server.Server(self._transport, self.name, self.manager, self.threads)
         self._server.start()
         return found
 
@@ -71,8 +72,7 @@ class Host:
     def silence(self):
         """Answer nothing any more; the process, as it were, lives."""
         if self._server:
-            self._server.stop()
-            self._server.wait()
+            self._server.close(60)
             self._server = None
 
     def kill(self):

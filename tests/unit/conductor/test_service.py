@@ -7,7 +7,7 @@ import time
 import pytest
 from oslo_config import cfg
 
-from hotsnap_nova import conf, exception
+from hotsnap_nova import conf, exception, rpc
 from hotsnap_nova.compute import manager as compute_manager
 from hotsnap_nova.compute import rpcapi as compute_rpcapi
 from hotsnap_nova.conductor import errands, hosts, recovery, rpcapi, service
@@ -437,7 +437,7 @@ def test_coordinators_and_hosts_are_in_the_table_of_services(cluster, start):
     assert set(found) == {(hosts.CONDUCTOR, 'c1'), (hosts.COMPUTE, 'h1'), (hosts.COMPUTE, 'h2')}
     assert all(time.time() - each.seen_at < 60 for each in found.values())
     assert all(0 <= each.seen_at - each.started_at < 60 for each in found.values())
-    assert found[hosts.COMPUTE, 'h1'].rpc_version == '1.1'
+    assert found[hosts.COMPUTE, 'h1'].rpc_version == compute_manager.VERSION
 
 
 def test_a_silent_host_is_not_heard_of(cluster, impatient, start):
@@ -508,9 +508,11 @@ def old_host(cluster):
     """Host h2 is of the version before."""
     host = cluster.hosts['h2']
     host.silence()
-    host._server = clusters.rpc.open_server(
+    server = rpc.open_server(
         cluster.transport, compute_rpcapi.TOPIC, 'h2', [OldManager(host.manager)])
-    host._server.start()
+    server.start()
+    yield
+    assert rpc.close([server], 60)
 
 
 @pytest.mark.parametrize('pin', [None, '1.0'])
