@@ -247,7 +247,8 @@ class Drive:
             self._news.notify_all()
         if command.phase == coordinator.Phase.SAVE and not command.progress:
             self._keep_measurements()
-            self._quietly(self._database.show_phase, self.snapshot, str(command.phase))
+            self._quietly(self._database.show_phase, self.snapshot, str(command.phase),
+                          str(durable.Decision.RELEASE))
         if self._watcher:
             event = {'snapshot': self.snapshot, 'phase': str(command.phase)}
             if command.progress:

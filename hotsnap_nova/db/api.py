@@ -208,9 +208,13 @@ class Database(hosts.Hosts):
             raise exception.SnapshotNotFound(snapshot=snapshot_id)
 
     @claims.transaction
-    def show_phase(self, snapshot_id: str, phase: str) -> None:
-        """Have this shown as what goes on, until the next decision."""
-        self._set(snapshot_id, {'phase': phase}, models.Snapshot.status != 'available')
+    def show_phase(self, snapshot_id: str, phase: str, decision: str) -> bool:
+        """Have this shown as what goes on after a decision, until the next one.
+
+        :returns: whether it is; not where it comes late
+        """
+        return self._set(snapshot_id, {'phase': phase}, models.Snapshot.decision == decision,
+                         models.Snapshot.status == 'creating')
 
     @claims.transaction
     def show_discarded(self, snapshot_id: str) -> bool:

@@ -256,3 +256,16 @@ def test_purging_removes_old_failures_only(database, clock):
 
     assert purged == 1
     assert sorted(ids(database.list())) == ['fine', 'new', 'unanswered']
+
+
+def test_a_phase_shown_late_changes_nothing(database):
+    """The thread that says so may be overtaken by the next decision."""
+    create(database)
+    generation = database.compare_and_swap('s1', 0, decision='release', phase='release')
+    assert database.show_phase('s1', 'save', 'release')
+    assert database.get('s1').phase == 'save'
+    database.compare_and_swap('s1', generation, decision='discard', phase='discard')
+
+    assert not database.show_phase('s1', 'save', 'release')
+
+    assert database.get('s1').phase == 'discard'
