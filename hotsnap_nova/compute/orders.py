@@ -44,6 +44,16 @@ class Orders:
             # Renamed into place whole, so the disk or an operator did this.
             raise exception.StoreUnavailable(store=path, reason=f'damaged: {exc}') from exc
 
+    def under_way(self) -> dict[str, tuple[str, ...]]:
+        """Ids of the members by restore, of all that were begun here and have not ended.
+
+        :raises StoreUnavailable: a file is damaged
+        """
+        works = (self.read(urllib.parse.unquote(name.removesuffix('.json')))
+                 for name in sorted(os.listdir(self._folder)) if name.endswith('.json'))
+        return {work.restore_id: tuple(member.spec.id for member in work.members)
+                for work in works if work}
+
     def write(self, work: records.RestoreWork) -> None:
         """Make an order durable."""
         journal.write(self._path(work.restore_id), dataclasses.asdict(work))

@@ -9,7 +9,7 @@ it does not stop is a deletion or an evacuation: the driver ends our part then.
 import contextlib
 import dataclasses
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 
 import oslo_messaging
 from nova import context as nova_context
@@ -83,22 +83,29 @@ class Instances(owner.Owner):
             current.instances.pop(0)
         self._claims.pop(claim, None)
 
-    def recover(self) -> None:
-        """Give back what a restore held when this service died.
+    def recover(self, under_way: Mapping[str, Collection[str]]) -> None:
+        """Keep what a restore held when this service died and still needs; give back the rest.
 
-        Nova does so itself for what a snapshot held. Whoever goes on with that
-        restore claims the instances anew.
+        The coordinator goes on with a restore, or undoes it: up to then its guests are stopped
+        or have another disk, and nobody else may work on them. Nova itself gives back what a
+        snapshot held.
 
+        :param under_way: ids of instances, by the restore that has begun and not ended
         :raises Unavailable: Nova's conductor does not answer
         """
         context = nova_context.get_admin_context()
+        restores = {uuid: claim for claim, uuids in under_way.items() for uuid in uuids}
         with _asking(self._host):
             for instance in objects.InstanceList.get_by_host(context, self._host):
                 # Nova restores deleted instances under this task state, too.
                 if (instance.task_state == task_states.RESTORING
                         and instance.vm_state != vm_states.SOFT_DELETED):
                     LOG.info('A restore of its group was interrupted', instance=instance)
-                    self._settle(instance, task_states.RESTORING)
+                    if claim := restores.get(instance.uuid):
+                        self._keep(claim, objects.Instance.get_by_uuid(
+                            context, instance.uuid, expected_attrs=_ATTRIBUTES))
+                    else:
+                        self._settle(instance, task_states.RESTORING)
 
     # --- inside ---
 
@@ -107,6 +114,7 @@ class Instances(owner.Owner):
             claim = self._claims.setdefault(name, _Claim(kind, _context(caller)))
         if claim.whole:
             return
+        claim.context = _context(caller)    # of one kept through a restart nobody knew it
         try:
             for member in members:
                 if all(instance.uuid != member.id for instance in claim.instances):
@@ -123,6 +131,11 @@ class Instances(owner.Owner):
             self._undo(name, str(exc))
             raise
         claim.whole = True
+
+    def _keep(self, name, instance):
+        with self._mutex:
+            claim = self._claims.setdefault(name, _Claim(_RESTORE, instance._context))
+        claim.instances.append(instance)
 
     def _undo(self, name, why):
         # Where this fails too, the claim is kept, and ended with the discard that follows.

@@ -5,6 +5,7 @@ It answers on topics of its own with threads of its own: a message that comes wh
 gates are closed must not queue behind what nova-compute is at.
 """
 
+import os
 import threading
 
 from nova import exception as nova_exception
@@ -87,7 +88,8 @@ class Participation:
 
     def _start(self, conf, host, uri, instances, definitions):
         try:
-            instances.recover()
+            from hotsnap_nova.compute import orders
+            instances.recover(orders.Orders(os.path.abspath(conf.state_path)).under_way())
         except Exception:
             LOG.exception('Instances may be left with a task of a restore that was interrupted')
         try:

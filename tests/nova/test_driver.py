@@ -276,6 +276,24 @@ class TestRestores(ComputeTestCase):
 
         assert self.state(self.server) == AT_REST
 
+    def test_a_restart_within_a_restore_keeps_its_members_until_it_ends(self):
+        def do(*steps):
+            for step in steps:
+                self.compute_api.restore('compute1', step, self.row.id, 'r', False, context=CALLER)
+        do('prepare', 'stop')
+        other = self.boot('db')
+
+        self.restart_compute_service('compute1')
+
+        assert self.state(self.server)[1] == task_states.RESTORING
+        self.api.post_server_action(
+            self.server, {'reboot': {'type': 'HARD'}}, check_response_status=[409])
+        assert self.state(other) == AT_REST
+        do('undo')
+        assert self.state(self.server) == AT_REST
+        _action, event = self.action(self.server)
+        assert event.result == 'Error'
+
     def test_nova_defines_what_a_restored_instance_starts_with(self):
         found = ET.fromstring(self.engine.definitions.xml(self.server))
 
