@@ -12,6 +12,7 @@ it; what only newer hosts know is sent where ``ping`` found them, or as pinned.
 """
 
 import contextlib
+import math
 import time
 import uuid
 from collections.abc import Callable
@@ -115,20 +116,23 @@ class ComputeApi:
         return self._ask(host, 'export', None, snapshot=snapshot, destination=destination)
 
     def restore(self, host: str, step: str, snapshot: str, restore_id: str, paused: bool,
-                tell: Tell | None = None, context: dict | None = None) -> list[str]:
+                tell: Tell | None = None, context: dict | None = None,
+                timeout_s: float | None = None) -> list[str]:
         """Do a step of a restore (`compute.restores`), and wait for its end.
 
         :param context: in whose name; a host that is too old for it does without
+        :param timeout_s: None: as long as the step takes
         :returns: what an undo had to leave as it is, in words for the user
+        :raises HostUnreachable: it was not done in time; the host may still be at it
         """
         asked = {'step': step, 'snapshot': snapshot, 'restore_id': restore_id, 'paused': paused}
         if context and self._knows(host, _CONTEXT_VERSION):
             try:
-                return self._ask(host, 'restore', tell, version=_CONTEXT_VERSION,
+                return self._ask(host, 'restore', tell, timeout_s, version=_CONTEXT_VERSION,
                                  context=context, **asked)
             except exception.HostTooOld:    # since it was asked last
                 self._versions[host] = FIRST_VERSION
-        return self._ask(host, 'restore', tell, **asked)
+        return self._ask(host, 'restore', tell, timeout_s, **asked)
 
     def _knows(self, host, version):
         if host not in self._versions:
@@ -139,13 +143,18 @@ class ComputeApi:
         """Whether it did when it was asked last; no if it never was."""
         return _number(self._versions.get(host, FIRST_VERSION)) >= _number(version)
 
-    def _ask(self, host, method, tell, **kwargs):
-        """Ask until it is done; a lost answer is asked for again."""
+    def _ask(self, host, method, tell, timeout_s=None, **kwargs):
+        """Ask until it is done, or the time is over; a lost answer is asked for again."""
         task, lost = uuid.uuid4().hex, 0
+        ends = time.monotonic() + (math.inf if timeout_s is None else timeout_s)
         while True:
             asked_at = time.monotonic()
+            if asked_at >= ends:
+                raise exception.HostUnreachable(
+                    host=host, reason=f'{method} took longer than {timeout_s:g} s')
             try:
-                state = self._client.call(host, method, _SHORT_S, task=task, **kwargs)
+                state = self._client.call(host, method, min(_SHORT_S, ends - asked_at), task=task,
+                                          **kwargs)
             except exception.HostUnreachable:
                 lost += 1
                 if lost >= _LOST_ANSWERS:

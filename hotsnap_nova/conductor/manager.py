@@ -6,12 +6,17 @@ what takes long goes on in a thread, and the row says so before the answer.
 """
 
 import contextlib
+import time
 
 import oslo_messaging
 
 from hotsnap_nova import exception, rpc
 from hotsnap_nova.conductor import actions, errands, membership, requests, rows, rpcapi, shown
 
+#: Of `rpcapi.HOSTS_S`, in which a restore has to begin, so much is for the hosts' verdict.
+_CHECK_S = 40.0
+#: For the last write, and the way there and back.
+_SPARE_S = 5.0
 _BEING_MADE = (rows.CREATING, rows.RESTORING, rows.DELETING)
 
 
@@ -83,6 +88,7 @@ class ConductorManager:
 
     @rpc.answers
     def restore(self, context, *, snapshot, ignore_new_members):
+        asked_at = time.monotonic()
         found = self._get(snapshot)
         _must_be_available(found)
         errands.must_have_ended_restores(self._database, found)
@@ -99,7 +105,11 @@ class ConductorManager:
         caller = _caller(context)
         begun = actions.begun('restore', caller['request_id'] or '')
         restoring = self._snapshots.restoring(found, caller, begun['last_action'])
-        restoring.check()
+        restoring.check(timeout_s=_CHECK_S)
+        if time.monotonic() - asked_at >= rpcapi.HOSTS_S - _SPARE_S:
+            # Its user is told so by now, or about to be.
+            raise exception.Unavailable('Whether the group can be restored could not be told in '
+                                        'time; nothing was begun.')
         with _in_users_way(found):
             restoring.begin(**begun)
         self._works.start(found.id, restoring.owner, lambda: restoring.carry_out(

@@ -72,13 +72,15 @@ class Restore:
         self.begin()
         self.carry_out(watcher, is_unwanted)
 
-    def check(self, watcher=None, is_unwanted=lambda: False) -> None:
+    def check(self, watcher=None, is_unwanted=lambda: False,
+              timeout_s: float | None = None) -> None:
         """Nothing, where every host can restore its part; touches nothing.
 
+        :raises HostUnreachable: one has not said so in time
         :raises HotsnapError:
         """
         self._plan['step'] = _BEFORE[0]
-        self._do('check', watcher, is_unwanted)
+        self._do('check', watcher, is_unwanted, timeout_s=timeout_s)
 
     def begin(self, **columns) -> None:
         """Have the row say so, with these columns.
@@ -144,7 +146,8 @@ class Restore:
         self._end(error)
         return error
 
-    def _do(self, step, watcher=None, is_unwanted=lambda: False, on=None, may_be_away=False):
+    def _do(self, step, watcher=None, is_unwanted=lambda: False, on=None, may_be_away=False,
+            timeout_s=None):
         """What hosts answered, and the errors of those that are left an errand."""
         LOG.info('Snapshot %s: restore, %s', self._found.id, step)
         plan = self._plan
@@ -161,7 +164,7 @@ class Restore:
         done, errors = fanout.outcomes(
             self._hosts if on is None else on, lambda host: self._compute.restore(
                 host, step, self._found.id, plan['restore_id'], plan['paused'], tell,
-                plan.get('context')))
+                plan.get('context'), timeout_s))
         for host, error in errors.items():
             if not (may_be_away and self._has_errands
                     and isinstance(error, exception.HostUnreachable)):

@@ -50,8 +50,10 @@ DISKS = ('backup', 'redirect')
 
 #: Of the database alone.
 _SHORT_S = 30.0
+#: They change nothing.
+_LOOKS = ('get', 'list', 'check')
 #: Hosts are asked, too: membership and preflight.
-_HOSTS_S = 60.0
+HOSTS_S = 60.0
 
 
 class GroupNotFound(exception.Invalid):
@@ -114,7 +116,7 @@ class ConductorApi:
             nothing was touched
         :raises GuestNotRunning, GuestBusy, MembersForeign: likewise
         """
-        return self._call('create', _HOSTS_S, group=group, name=name, description=description,
+        return self._call('create', HOSTS_S, group=group, name=name, description=description,
                           properties=properties, gate=gate, disk=disk)
 
     def get(self, snapshot: str) -> dict:
@@ -160,7 +162,7 @@ class ConductorApi:
         :raises Refused, GuestBusy: likewise
         :raises HostUnreachable: likewise; a host that does not answer may still run its members
         """
-        self._call('restore', _HOSTS_S, snapshot=snapshot, ignore_new_members=ignore_new_members)
+        self._call('restore', HOSTS_S, snapshot=snapshot, ignore_new_members=ignore_new_members)
 
     def verify(self, snapshot: str) -> None:
         """Begin to read everything kept and compare it with what was written.
@@ -193,7 +195,7 @@ class ConductorApi:
             and where there are none it rules out the snapshot
         :raises GroupNotFound, EmptyGroup, MembersForeign:
         """
-        return self._call('check', _HOSTS_S, group=group, gate=gate, disk=disk)
+        return self._call('check', HOSTS_S, group=group, gate=gate, disk=disk)
 
     def _call(self, method, timeout_s, **kwargs):
         try:
@@ -202,4 +204,6 @@ class ConductorApi:
             if not isinstance(exc.__cause__, oslo_messaging.MessagingException):
                 raise    # the coordinator is well, a host of its is not
             raise exception.Unavailable(
-                'The service for snapshots of server groups does not answer.') from exc
+                'The service for snapshots of server groups does not answer.' + (
+                    '' if method in _LOOKS else ' It may still do what was asked for: look at '
+                    'the snapshots.')) from exc

@@ -10,7 +10,7 @@ from oslo_config import cfg
 from hotsnap_nova import conf, exception, rpc
 from hotsnap_nova.compute import manager as compute_manager
 from hotsnap_nova.compute import rpcapi as compute_rpcapi
-from hotsnap_nova.conductor import errands, hosts, recovery, rpcapi, service
+from hotsnap_nova.conductor import errands, hosts, manager, recovery, rpcapi, service
 from tests.fakes import cells as fake_cells
 from tests.fakes import cluster as clusters
 
@@ -120,6 +120,35 @@ def test_what_goes_on_is_in_the_row_before_the_answer(cluster, api):
     assert (shown['status'], shown['last_action']['status']) == ('restoring', 'running')
     assert shown['last_action']['request_id'] == 'req-1'
     assert ended(api, snapshot)['status'] == 'available'
+
+
+def test_a_verdict_that_takes_too_long_refuses_a_restore_for_good(cluster, api, monkeypatch):
+    """Whoever asked was told that it failed: it must not begin after that."""
+    snapshot = available(api)
+    monkeypatch.setattr(manager, '_CHECK_S', 0.5)
+    goes_on = threading.Event()
+    cluster.hosts['h2'].engine.faults['restore_check'] = lambda _work: goes_on.wait(20)
+
+    with pytest.raises(exception.HostUnreachable, match='h2.*longer than 0.5 s'):
+        api.restore(snapshot, False)
+
+    goes_on.set()
+    shown = api.get(snapshot)
+    assert (shown['status'], shown['last_action']) == ('available', None)
+    cluster.hosts['h2'].engine.faults.clear()
+    api.restore(snapshot, False)
+    assert ended(api, snapshot)['last_action']['error'] is None
+
+
+def test_a_restore_does_not_begin_when_nobody_waits_for_its_answer(cluster, api, monkeypatch):
+    snapshot = available(api)
+    monkeypatch.setattr(manager, '_SPARE_S', rpcapi.HOSTS_S)
+
+    with pytest.raises(exception.Unavailable, match='nothing was begun'):
+        api.restore(snapshot, False)
+
+    assert api.get(snapshot)['last_action'] is None
+    assert 'restore_prepare' not in cluster.hosts['h1'].engine.calls
 
 
 def test_a_failed_restore_tells_why_and_leaves_the_snapshot(cluster, api):
