@@ -78,12 +78,13 @@ class MembersDeleted(exception.Invalid):
 
 
 class MembersMoved(exception.Invalid):
-    """What is kept of a member is where it ran when the snapshot was taken."""
+    """Each host restores the members that it kept, also where hosts share a store."""
 
     code = 'members_moved'
     http_status = 409
-    message_format = ('Members run on another host than in the snapshot: %(members)s. Migrate '
-                      'them back first.')
+    message_format = ('Members run on another host than in the snapshot: %(members)s. Each is '
+                      'restored on the host it was on then, also where hosts share a store: '
+                      'migrate them back first.')
 
 
 class MembersForeign(exception.Invalid):

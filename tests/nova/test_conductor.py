@@ -264,7 +264,8 @@ class RefusedTest(cloud.CloudTestCase):
         made = self.make_available()['id']
         self.change(self.world.spec('web-2').id, host='h1')
 
-        self.refused(self.act(made, restore=None), 409, 'members_moved', 'web-2')
+        self.refused(self.act(made, restore=None), 409, 'members_moved',
+                     'web-2. Each is restored on the host it was on then, also where')
 
     def test_a_restore_of_a_member_whose_host_may_still_run_it(self):
         made = self.make_available()['id']
