@@ -86,12 +86,14 @@ class Runner:
                                        name='hotsnap-ticker')
         self._waker.start()
 
-    def close(self) -> None:
+    def close(self, timeout_s: float = 30.0) -> bool:
+        """Whether no tick is being carried out any more, after waiting for that."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         if self._waker:
-            self._waker.join()
+            self._waker.join(timeout_s)
+        return not (self._waker and self._waker.is_alive())
 
     def _keep_ticking(self):
         while True:

@@ -6,7 +6,6 @@ that comes meanwhile finds the machine busy and is answered "working". Only a
 save goes on in a thread of its own.
 """
 
-import dataclasses
 import json
 import threading
 import time
@@ -14,18 +13,17 @@ import time
 from oslo_log import log as logging
 
 from hotsnap_nova import exception, runner
-from hotsnap_nova.compute import journal, locks, manifest, owner, translate
+from hotsnap_nova.compute import journal, locks, manifest, owner, saves, translate
 from hotsnap_nova.protocol import commands, durable, messages
 from hotsnap_nova.protocol import participant as machines
-from hotsnap_nova.storage import base, digest
+from hotsnap_nova.storage import base
 from hotsnap_nova.virt import records
 
 LOG = logging.getLogger(__name__)
 
-_PROGRESS_EVERY_S = 0.2
 #: How long a discard waits for a save to let go of its files.
 _SAVE_END_S = 30.0
-#: How long saves have to end at the end of the service: a store may hang for ever.
+#: How long work has to end at the end of the service: a store may hang for ever.
 _CLOSE_S = 30.0
 #: How long a guest's owner waits for us to let go of it.
 _WITHDRAW_S = 30.0
@@ -58,7 +56,7 @@ class Participants:
         self._owner = guests_owner or owner.Owner()
         self._journal = journal.Journal(state_path, self.locks)
         self._call = threading.local()
-        self._saves: dict[str, threading.Thread] = {}
+        self._saves = saves.Saves(host, engine, lambda outcome: self._runner.receive(outcome))
         self._works: dict[str, records.Work] = {}
         self._locked: dict[str, set[str]] = {}
         self._machine = machines.Participant(machines.HostState(host))
@@ -97,17 +95,14 @@ class Participants:
                             | {residue.snapshot for residue in residues}))
 
     def close(self) -> None:
-        """End, leaving parts to whoever starts next; saves under way get `_CLOSE_S` to end."""
-        if self._runner:
-            self._runner.close()
+        """End, leaving parts to whoever starts next; what is under way gets `_CLOSE_S` to end."""
         ends = time.monotonic() + _CLOSE_S
-        saves = tuple(self._saves.items())
-        for _, thread in saves:
-            thread.join(max(0.0, ends - time.monotonic()))
-        hung = [snapshot for snapshot, thread in saves if thread.is_alive()]
-        if hung:
+        ticks = self._runner is not None and not self._runner.close(_CLOSE_S)
+        hung = self._saves.close(max(0.0, ends - time.monotonic()))
+        if hung or ticks:
             # They may still write; their locks go when the process does.
-            LOG.warning('Saves do not end, and end with the process: %s', ', '.join(hung))
+            LOG.warning('What does not end now ends with the process: %s',
+                        ', '.join(hung) or 'what a deadline began')
             return
         self.locks.release_all()
         self.domain_locks.release_all()
@@ -210,10 +205,7 @@ class Participants:
                                          tuple(map(translate.release, releases)))]
 
     def _save(self, command):
-        thread = threading.Thread(target=self._keep_saving, args=(command,), daemon=True,
-                                  name=f'hotsnap-save-{command.snapshot[:8]}')
-        self._saves[command.snapshot] = thread
-        thread.start()
+        self._saves.begin(command, self._work(command))
 
     def _finish(self, command):
         self._engine.finish(self._work(command, begun=True))
@@ -229,11 +221,9 @@ class Participants:
             self._engine.clean(members)
         else:
             self._engine.discard(command.snapshot, members)
-            saving = self._saves.get(command.snapshot)
-            if saving and saving is not threading.current_thread():
-                # The engine has just ended it; it may still hold files open, and on a
-                # store that hangs it does so for ever.
-                saving.join(_SAVE_END_S)
+            # The engine has just ended it; it may still hold files open, and on a
+            # store that hangs it does so for ever.
+            self._saves.wait(command.snapshot, _SAVE_END_S)
             self._store.discard(command.snapshot, self._host)
         self._owner.end(command.snapshot, self._why_discarded(command.snapshot))
         self._unlock(command.snapshot)
@@ -242,46 +232,6 @@ class Participants:
     def _why_discarded(self, snapshot):
         part = self._machine.state.part(snapshot)
         return (part and part.refusal and part.refusal.cause.text) or 'the snapshot was given up'
-
-    def _keep_saving(self, command):
-        try:
-            saved = self._engine.save(self._work(command), self._teller(command))
-            saved = tuple(self._with_digests(command, each) for each in saved)
-            outcome = commands.MembersSaved(command.snapshot, command.epoch,
-                                            translate.saved_detail(saved))
-        except Exception as exc:
-            if not isinstance(exc, exception.HotsnapError):
-                LOG.exception('Saving %s failed', command.snapshot)
-            outcome = commands.CommandFailed(command, runner.cause_of(exc, self._host))
-        try:
-            self._runner.receive(outcome)
-        finally:
-            self._saves.pop(command.snapshot, None)
-
-    def _teller(self, command):
-        """Hands the engine's progress to the machine, now and then."""
-        done: dict[str, records.Progress] = {}
-        told = 0.0
-
-        def tell(progress):
-            nonlocal told
-            done[progress.member] = progress
-            if time.monotonic() - told >= _PROGRESS_EVERY_S:
-                told = time.monotonic()
-                self._runner.receive(commands.SaveProgress(
-                    command.snapshot, command.epoch, translate.progress(done)))
-        return tell
-
-    def _with_digests(self, command, saved):
-        """The engine digests what passes it; the rest is read once it is complete."""
-        folder = f'{self._work(command).folder}/{saved.member}'
-        files = []
-        for file in saved.files:
-            if not file.digest:
-                with open(f'{folder}/{file.name}', 'rb', buffering=0) as content:
-                    file = dataclasses.replace(file, digest=digest.file_digest(content.fileno()))
-            files.append(file)
-        return dataclasses.replace(saved, files=tuple(files))
 
     def _work(self, command, begun=False):
         """The engine's order; kept, for nothing may look at the store while gates are closed."""

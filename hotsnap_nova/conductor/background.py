@@ -58,7 +58,7 @@ class Background:
         with self._news:
             self._ended = True
             self._news.notify_all()
-        self._renewer.join()
+        self._renewer.join(timeout_s)
 
     def _run(self, snapshot, owner, work):
         try:

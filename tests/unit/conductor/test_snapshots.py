@@ -148,7 +148,7 @@ def test_a_save_that_ends_late_leaves_no_files_behind(cluster):
 
     cluster.snapshots.abort('nightly', 'the user')
     cluster.snapshots.wait(snapshot)
-    clusters.until(lambda: not cluster.hosts['h1'].manager._participants._saves)
+    clusters.until(lambda: not cluster.hosts['h1'].manager._participants._saves._threads)
 
     assert cluster.snapshots.get(snapshot).error_code == 'aborted'
     assert cluster.clean()

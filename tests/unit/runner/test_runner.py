@@ -136,3 +136,22 @@ def test_each_transition_is_logged_once(caplog):
 
     assert [r.getMessage().split(' in ')[0] for r in caplog.records] == [
         'Snapshot s1 epoch 3: prepare -> record']
+
+
+def test_a_tick_that_hangs_does_not_keep_it_from_ending():
+    entered, leave = threading.Event(), threading.Event()
+
+    def slow(_command):
+        entered.set()
+        leave.wait(10)
+    machine = Machine()
+    machine.wake_ns = 1
+    machine.tick = lambda _now: (setattr(machine, 'wake_ns', None), ['slow'])[-1]
+    under_test = runner.Runner(machine, {str: slow}, dict)
+    under_test.start_ticking()
+    assert entered.wait(10)
+
+    assert not under_test.close(0.1)
+
+    leave.set()
+    assert under_test.close()
