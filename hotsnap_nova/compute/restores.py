@@ -15,7 +15,6 @@ A restore that was undone, or whose guest its owner needs, goes no further,
 whoever orders it: a coordinator that was slow, or was overtaken, may still do so.
 """
 
-import dataclasses
 import os
 import threading
 from collections.abc import Callable
@@ -126,7 +125,7 @@ class Restores:
             self._orders.write(work)
         self._works[work.restore_id] = work
         if step in _AT_END:
-            work = self._without_deleted(work)
+            work = self._engine.still_there(work)
         busy = False
         try:
             self._claim(work, caller)
@@ -163,18 +162,6 @@ class Restores:
                 folder=os.path.dirname(file), facts={**member, 'member': member['id']}))
         return records.RestoreWork(snapshot_id=snapshot, restore_id=restore_id,
                                    members=tuple(members), paused=paused)
-
-    def _without_deleted(self, work):
-        """The members whose guests there are: the others must not wait for what was deleted."""
-        there = []
-        for member in work.members:
-            try:
-                self._engine.find((member.spec.id,))
-            except exception.MemberNotFound:
-                LOG.warning('%s was deleted while its group was restored', member.spec.name)
-            else:
-                there.append(member)
-        return dataclasses.replace(work, members=tuple(there))
 
     def _claim(self, work, caller):
         """Take all members.

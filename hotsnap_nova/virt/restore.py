@@ -9,6 +9,7 @@ guest cannot be un-stopped, and its disk is as it left it.
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import functools
 import os
 import tempfile
@@ -60,6 +61,18 @@ class Restorer:
             findings += [records.Finding(member.spec.name, *rest)
                          for rest in obstacles.of_member(found, member, wanted, self._libvirt())]
         return records.Verdict(('restore',), tuple(findings))
+
+    def still_there(self, work: records.RestoreWork) -> records.RestoreWork:
+        """The work without members that were deleted meanwhile: the others need not wait."""
+        there = []
+        for member in work.members:
+            try:
+                self._guest(member.spec.id)
+            except exception.MemberNotFound:
+                LOG.warning('%s was deleted while it was being restored', member.spec.name)
+            else:
+                there.append(member)
+        return dataclasses.replace(work, members=tuple(there))
 
     def restore_prepare(self, work: records.RestoreWork) -> None:
         """Place the disks and memory of the cut beside the domains'; they run on."""
@@ -124,16 +137,6 @@ class Restorer:
         defined = found.xml(live=False)
         return defined if wanted is None else definitions.settled(wanted, defined)
 
-    def _still_there(self, work):
-        """Members but those that their owner deleted meanwhile: the others need not wait."""
-        for member in work.members:
-            try:
-                self._guest(member.spec.id)
-            except exception.MemberNotFound:
-                LOG.warning('%s was deleted while it was being restored', member.spec.name)
-                continue
-            yield member
-
     def _define_missing(self, member):
         try:
             self._guest(member.spec.id)
@@ -150,7 +153,7 @@ class Restorer:
 
     def restore_resume(self, work: records.RestoreWork) -> None:
         """Let all members run, together; set clocks where an agent answers."""
-        guests = [self._guest(member.spec.id) for member in self._still_there(work)]
+        guests = [self._guest(member.spec.id) for member in self.still_there(work).members]
         with concurrent.futures.ThreadPoolExecutor(max(1, len(guests))) as pool:
             list(pool.map(_resume, guests))
             for found in guests:
@@ -159,7 +162,7 @@ class Restorer:
 
     def restore_finish(self, work: records.RestoreWork) -> None:
         """Remove temporary files; replaced disks stay for ``keep_hours``."""
-        for member in self._still_there(work):
+        for member in self.still_there(work).members:
             for _source, placed in self._replacements(work, member):
                 placed.finish(self.keep_hours)
             self._drop_memory(work, member)

@@ -7,6 +7,7 @@ in a guest is seen by `survey` of a fresh process.
 """
 
 import contextlib
+import dataclasses
 import fcntl
 import hashlib
 import json
@@ -246,6 +247,12 @@ class Engine:
     def restore_check(self, work):
         self._begin('restore_check', work)
         return records.Verdict(('restore',), ())
+
+    def still_there(self, work):
+        with self.world.open() as guests:
+            ids = {guest['id'] for guest in guests.values()}
+        return dataclasses.replace(work, members=tuple(
+            member for member in work.members if member.spec.id in ids))
 
     def restore_prepare(self, work):
         self._begin('restore_prepare', work)
