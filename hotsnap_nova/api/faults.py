@@ -7,6 +7,8 @@ import logging
 from webob import exc as webob_exc
 
 from hotsnap_nova import exception
+from hotsnap_nova.api import authorization, words
+from hotsnap_nova.policies import snapshots as rules
 
 LOG = logging.getLogger(__name__)
 
@@ -20,12 +22,20 @@ CODE_HEADER = 'X-Server-Group-Snapshot-Error'
 def translated(method):
     """Make what a controller's method raises of ours an answer with its status and code."""
     @functools.wraps(method)
-    def call(*args, **kwargs):
+    def call(self, req, *args, **kwargs):
         try:
-            return method(*args, **kwargs)
+            return method(self, req, *args, **kwargs)
         except exception.HotsnapError as exc:
             if exc.http_status == 500:
                 LOG.exception('Unexpected answer of the coordinator')
             answer = webob_exc.status_map.get(exc.http_status, webob_exc.HTTPInternalServerError)
-            raise answer(explanation=str(exc), headers={CODE_HEADER: exc.code}) from exc
+            raise answer(explanation=_told(exc, req.environ['nova.context']),
+                         headers={CODE_HEADER: exc.code}) from exc
     return call
+
+
+def _told(error, context):
+    host = error.kwargs.get('host')
+    if not host or authorization.may(context, rules.SHOW_HOST, context.project_id):
+        return str(error)
+    return words.without_hosts(str(error), [host])

@@ -3,6 +3,8 @@
 
 from nova.api.openstack import common
 
+from hotsnap_nova.api import words
+
 COLLECTION = 'os-server-group-snapshots'
 
 _BRIEF = ('id', 'name', 'status', 'phase', 'created_at')
@@ -21,8 +23,9 @@ class ViewBuilder(common.ViewBuilder):
 
     def detail(self, request, snapshot: dict, hosts: bool) -> dict:
         shown = self._of_group(snapshot) | {key: snapshot[key] for key in _DETAIL}
-        shown['error'] = _error(snapshot['error'], hosts)
-        shown['last_action'] = _action(snapshot['last_action'], hosts)
+        hidden = () if hosts else {each['host'] for each in snapshot['members']}
+        shown['error'] = _error(snapshot['error'], hosts, hidden)
+        shown['last_action'] = _action(snapshot['last_action'], hosts, hidden)
         shown['members'] = [_member(each, hosts) for each in snapshot['members']]
         shown['links'] = self._get_links(request, snapshot['id'], COLLECTION)
         return shown
@@ -50,17 +53,20 @@ def _with_host(shown, each, hosts):
     return shown | {'host': each['host']} if hosts else shown
 
 
-def _error(error, hosts):
+def _error(error, hosts, hidden):
     if not error:
         return None
-    return _with_host({'code': error['code'], 'message': error['message'],
+    message = error['message'] if hosts else words.without_hosts(
+        error['message'], {error['host'], *hidden})
+    return _with_host({'code': error['code'], 'message': message,
                        'server_id': error['member']}, error, hosts)
 
 
-def _action(action, hosts):
+def _action(action, hosts, hidden):
     if not action:
         return None
-    return {key: action[key] for key in _ACTION} | {'error': _error(action['error'], hosts)}
+    return {key: action[key] for key in _ACTION} | {
+        'error': _error(action['error'], hosts, hidden)}
 
 
 def _member(member, hosts):

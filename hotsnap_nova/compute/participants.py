@@ -6,6 +6,7 @@ that comes meanwhile finds the machine busy and is answered "working". Only a
 save goes on in a thread of its own.
 """
 
+import functools
 import json
 import threading
 import time
@@ -80,13 +81,11 @@ class Participants:
         self._runner = runner.Runner(self._machine, {
             commands.Reply: self._reply,
             commands.Journal: self._write,
-            commands.PrepareMembers: self._prepare,
-            commands.RecordMembers: self._record,
-            commands.ReleaseMembers: self._release,
             commands.SaveMembers: self._save,
-            commands.FinishMembers: self._finish,
-            commands.DiscardMembers: self._discard,
-        }, self._phases, self._host)
+        } | {kind: functools.partial(self._in_users_words, execute) for kind, execute in (
+            (commands.PrepareMembers, self._prepare), (commands.RecordMembers, self._record),
+            (commands.ReleaseMembers, self._release), (commands.FinishMembers, self._finish),
+            (commands.DiscardMembers, self._discard))}, self._phases, self._host)
         for command in todo:    # one that fails must not keep the others from being cleaned
             self._runner.carry_out([command])
         self._runner.start_ticking()
@@ -169,6 +168,11 @@ class Participants:
                 self._journal.forget(draft.snapshot_id, ())
 
     # -- commands, one method each -------------------------------------------------------------
+
+    def _in_users_words(self, execute, command):
+        members = command.members if hasattr(command, 'members') else command.work.members
+        with translate.in_users_words(self._engine, members):
+            return execute(command)
 
     def _reply(self, command):
         self._call.answer = command.answer

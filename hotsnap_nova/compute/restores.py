@@ -15,6 +15,7 @@ A restore that was undone, or whose guest its owner needs, goes no further,
 whoever orders it: a coordinator that was slow, or was overtaken, may still do so.
 """
 
+import dataclasses
 import os
 import threading
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from collections.abc import Callable
 from oslo_log import log as logging
 
 from hotsnap_nova import exception
-from hotsnap_nova.compute import locks, orders, owner
+from hotsnap_nova.compute import locks, orders, owner, translate
 from hotsnap_nova.storage import base
 from hotsnap_nova.storage import manifest as manifests
 from hotsnap_nova.virt import records
@@ -65,7 +66,7 @@ class Restores:
            tell: Callable[[int, int], None], caller: dict | None = None) -> list[str]:
         """Do one step.
 
-        :param caller: in whose name; see `owner.Owner`
+        :param caller: in whose name, see `owner.Owner`; and his ``names`` of members
         :returns: what an undo had to leave as it is, in words for the user
         :raises HotsnapError: the step was not done; `undo` is next
         """
@@ -91,7 +92,11 @@ class Restores:
                         raise
                     LOG.warning('Restore %s has ended here, or was never begun', restore_id)
                     return []
-            return self._do(step, work, proved, caller or {})
+            called = _called(work, caller or {})
+            with translate.in_users_words(self._engine, called):
+                left = self._do(step, work, proved, caller or {})
+            names = translate.users_names(self._engine, called) if left else {}
+            return [translate.renamed(words, names) for words in left]
 
     def withdraw(self, member_id: str) -> None:
         """Its owner needs this guest for something else: return when no restore is at work on it.
@@ -177,6 +182,12 @@ class Restores:
                 mine.add(spec.id)
         self._owner.begin_restore(
             work.restore_id, tuple(member.spec for member in work.members), caller)
+
+
+def _called(work, caller):
+    names = caller.get('names') or {}
+    return [dataclasses.replace(each.spec, name=names.get(each.spec.id, each.spec.name))
+            for each in work.members]
 
 
 def _refuse(verdict):

@@ -55,7 +55,8 @@ class Saves:
 
     def _keep_saving(self, command, work):
         try:
-            saved = self._engine.save(work, self._teller(command))
+            with translate.in_users_words(self._engine, command.work.members):
+                saved = self._engine.save(work, self._teller(command))
             saved = tuple(_with_digests(work, each) for each in saved)
             outcome = commands.MembersSaved(command.snapshot, command.epoch,
                                             translate.saved_detail(saved))

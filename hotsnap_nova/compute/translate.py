@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Between the protocol's values and the engine's, which know nothing of each other."""
 
+import contextlib
 import dataclasses
 import json
+import re
 
+from hotsnap_nova import exception
 from hotsnap_nova.protocol import messages
 from hotsnap_nova.virt import records
 
@@ -23,6 +26,45 @@ def engine_work(command, folder: str) -> records.Work:
         max_hold_ms=work.max_hold_ms, compress=bool(options.get('compress')),
         record_delays_s=tuple(float(delays.get(member.id, 0)) for member in work.members)
         if delays else ())
+
+
+@contextlib.contextmanager
+def in_users_words(engine, members):
+    """Errors of the block name guests as their members' names do, not as libvirt does.
+
+    :param members: with ``id`` and ``name``
+    """
+    try:
+        yield
+    except exception.HotsnapError as exc:
+        names = users_names(engine, members)
+        if not names:
+            raise
+        told = type(exc)(renamed(str(exc), names), **{
+            key: renamed(value, names) if isinstance(value, str) else value
+            for key, value in exc.kwargs.items()})
+        told.code = exc.code
+        raise told from exc
+
+
+def users_names(engine, members) -> dict[str, str]:
+    """Names of members by libvirt's, where it has others."""
+    names = {}
+    for member in members:
+        with contextlib.suppress(exception.HotsnapError):
+            (found,) = engine.find((member.id,))
+            if member.name and found.name != member.name:
+                names[found.name] = member.name
+    return names
+
+
+def renamed(text: str, names: dict[str, str]) -> str:
+    """The text with the names' values instead of the names."""
+    for name in sorted(names, key=len, reverse=True):
+        # Not within another word: 'vm1' is no part of 'vm10' or of 'vm1.qcow2'.
+        text = re.sub(rf'(?<![\w.-]){re.escape(name)}(?![\w-]|\.\w)',
+                      lambda _found, name=name: names[name], text)
+    return text
 
 
 def cut(record: records.CutRecord) -> messages.MemberCut:

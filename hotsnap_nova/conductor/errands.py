@@ -118,7 +118,7 @@ def must_have_ended_restores(database, found) -> None:
     for errand in database.errands():
         if errand.kind == RESTORE and not members.isdisjoint(errand.detail['members']):
             raise exception.SnapshotBusy(
-                snapshot=found.name,
+                snapshot=found.name, host=errand.host,
                 status=f'busy: host {errand.host} has yet to end a restore it missed')
 
 

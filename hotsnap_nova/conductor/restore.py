@@ -60,7 +60,8 @@ class Restore:
         self._renew_at = 0.0
         self._hosts = tuple(sorted({member.host for member in found.members}))
         self._plan = json.loads(found.restore) if found.restore else {
-            'restore_id': str(uuid.uuid4()), 'paused': False, 'context': context}
+            'restore_id': str(uuid.uuid4()), 'paused': False, 'context': context and {
+                **context, 'names': {each.member_id: each.name for each in found.members}}}
 
     def run(self, paused: bool, watcher=None, is_unwanted=lambda: False) -> None:
         """Restore; members run at the end, or with ``paused`` stand at the cut.

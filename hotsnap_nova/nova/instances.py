@@ -151,8 +151,8 @@ class Instances(owner.Owner):
             except nova_exception.InstanceNotFound as exc:
                 raise exception.MemberNotFound(member=name) from exc
             if instance.host != self._host:
-                raise exception.GuestChanged(member=name,
-                                             reason=f'it is on host {instance.host} now')
+                LOG.warning('It is on host %s now', instance.host, instance=instance)
+                raise exception.GuestChanged(member=name, reason='it is on another host now')
             if instance.vm_state not in claim.kind.vm_states:
                 raise exception.GuestNotRunning(member=name, state=instance.vm_state)
             if instance.task_state is not None:

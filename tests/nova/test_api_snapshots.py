@@ -114,7 +114,7 @@ class CreateTest(base.ApiTestCase):
             with self.subTest(error.code):
                 self.conductor.faults['create'] = error
 
-                answer = self.create(server_group_id=group)
+                answer = self.create(self.admin, server_group_id=group)
 
                 assert self.fault(answer, status, name) == str(error)
                 assert answer.headers[faults.CODE_HEADER] == error.code
@@ -159,6 +159,31 @@ class ReadTest(base.ApiTestCase):
         assert shown['error'] == {'code': 'pause_too_long', 'message': 'It took too long.',
                                   'server_id': 'some-server'}
         assert to_admin['error']['host'] == 'host1'
+
+    def test_an_error_names_hosts_to_admins_alone(self):
+        message = ('Host host1 does not answer: host1.example is not host1; '
+                   'host0 waits for host host1.')
+        self.conductor.fail_next = {'code': 'host_unreachable', 'message': message,
+                                    'member': None, 'host': 'host1'}
+        path = f'{SNAPSHOTS}/{self.make_available()["id"]}'
+
+        shown = self.api.get(path).json()['server_group_snapshot']
+        to_admin = self.admin.get(path).json()['server_group_snapshot']
+
+        assert to_admin['error']['message'] == message
+        assert shown['error']['message'] == (
+            'A host does not answer: host1.example is not a host; a host waits for a host.')
+
+    def test_a_fault_names_hosts_to_admins_alone(self):
+        path = f'{SNAPSHOTS}/{self.make_available()["id"]}/action'
+        self.conductor.faults['restore'] = exception.HostUnreachable(
+            host='host1', reason='its nova-compute is down')
+
+        to_user = self.fault(self.api.post(path, {'restore': None}), 503, 'serviceUnavailable')
+        to_admin = self.fault(self.admin.post(path, {'restore': None}), 503, 'serviceUnavailable')
+
+        assert to_user == 'A host does not answer: its nova-compute is down.'
+        assert to_admin == 'Host host1 does not answer: its nova-compute is down.'
 
     def test_what_is_not_there_is_404(self):
         self.fault(self.api.get(f'{SNAPSHOTS}/{uuid.uuid4()}'), 404, 'itemNotFound')

@@ -203,7 +203,7 @@ class RefusedTest(cloud.CloudTestCase):
         group = self.make_group()
         self.set_service('h2', forced_down=True)
 
-        self.refused(self.create(group), 503, 'host_unreachable', 'h2')
+        self.refused(self.create(group), 503, 'host_unreachable', 'A host does not answer: its')
         self.untouched()
 
     def test_over_quota_of_the_group_and_of_the_project(self):

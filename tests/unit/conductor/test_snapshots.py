@@ -327,3 +327,36 @@ def test_a_member_that_can_do_no_gate_rules_the_snapshot_out():
     with pytest.raises(exception.Refused, match=r'd, hostdev0: VFIO\. Remedy: detach it'):
         requests.choose_gate('auto', {'h1': {'gates': [], 'findings': [finding]}})
 
+
+
+@pytest.fixture
+def named(cluster):
+    """A request for guests that their user calls otherwise than libvirt."""
+    specs = [(cluster.world.spec(name), host) for name, host in cluster.members]
+    return {'members': tuple((spec.id, host) for spec, host in specs),
+            'names': {spec.id: f'Shop {spec.name}' for spec, _ in specs},
+            'domains': {spec.id: spec.name for spec, _ in specs}}
+
+
+@pytest.mark.parametrize('step', ['prepare', 'record', 'release', 'save'])
+def test_an_error_names_a_member_as_its_user_does(cluster, named, step):
+    cluster.hosts['h2'].engine.faults[step] = exception.HypervisorError(
+        member='c', reason='domain c has no c.qcow2')
+
+    row = cluster.create(**named)
+
+    assert (row.error_member, row.error_message) == (
+        'Shop c', 'Member Shop c: domain Shop c has no c.qcow2.')
+
+
+def test_an_error_of_a_restore_names_a_member_as_its_user_does(cluster, named):
+    cluster.create(**named)
+    cluster.hosts['h2'].engine.faults['restore_start'] = exception.HypervisorError(
+        member='c', reason='domain c has no c.qcow2')
+
+    restoring = cluster.snapshots.restoring(
+        cluster.snapshots.get('nightly'), context={'request_id': 'req-1'})
+
+    with pytest.raises(exception.HypervisorError,
+                       match=r'^Member Shop c: domain Shop c has no c\.qcow2\.$'):
+        restoring.run(paused=False)
