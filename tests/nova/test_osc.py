@@ -164,6 +164,33 @@ class OscTest(osc.OscTestCase):
         assert (stored['name'], stored['description'], stored['properties']) == (
             'new', 'kept', {'a': '1', 'b': '2'})
 
+    def test_unset_removes_properties_and_nothing_else(self):
+        self.make_available(name='kept', description='as it was',
+                            properties={'a': '1', 'b': '2', 'c': '3'})
+
+        ran = self.snapshot('unset', 'kept', '--property', 'a', '--property', 'c')
+
+        assert (ran.status, ran.out) == (0, ''), ran.err
+        stored = self.stored()[0]
+        assert (stored['name'], stored['description'], stored['properties']) == (
+            'kept', 'as it was', {'b': '2'})
+
+    def test_unset_of_the_last_property_leaves_none(self):
+        self.make_available(name='kept', properties={'a': '1'})
+
+        assert self.snapshot('unset', 'kept', '--property', 'a').status == 0
+
+        assert self.stored()[0]['properties'] == {}
+
+    def test_unset_of_what_is_not_set_changes_nothing(self):
+        self.make_available(name='kept', properties={'a': '1'})
+
+        ran = self.snapshot('unset', 'kept', '--property', 'a', '--property', 'z')
+
+        assert ran.status == 1
+        assert ran.err.strip() == 'Snapshot kept has no property z'
+        assert self.stored()[0]['properties'] == {'a': '1'}
+
     def test_set_state_is_an_admins(self):
         self.make_available(name='nightly')
 
@@ -290,6 +317,7 @@ class OscTest(osc.OscTestCase):
         commands = importlib.metadata.entry_points(group='openstack.hotsnap.v1')
 
         assert {each.name.rpartition('_')[2] for each in commands} == {
-            'create', 'list', 'show', 'set', 'delete', 'restore', 'verify', 'abort', 'check'}
+            'create', 'list', 'show', 'set', 'unset', 'delete', 'restore', 'verify', 'abort',
+            'check'}
         for each in commands:
             assert each.load().__doc__
