@@ -10,8 +10,10 @@ import oslo_messaging
 import pytest
 from nova import objects
 from nova.compute import power_state, task_states, vm_states
+from nova.tests import fixtures as nova_fixtures
 
 from hotsnap_nova import exception
+from tests.fakes.cluster import until
 from tests.nova.computes import CALLER, ComputeTestCase
 
 SNAPSHOTTING = (vm_states.ACTIVE, task_states.IMAGE_SNAPSHOT)
@@ -294,8 +296,54 @@ class TestRestores(ComputeTestCase):
         _action, event = self.action(self.server)
         assert event.result == 'Error'
 
+    def test_deleting_a_member_within_a_restore_fails_it_and_not_the_deletion(self):
+        other = self.boot('db')
+        self.row = self.snapshot(self.server, other, name='both')
+        restores = self.manager()._restores
+
+        def delete(_work):
+            threading.Thread(target=self.api.delete_server, args=(self.server,)).start()
+            until(lambda: restores._unwanted)    # Nova waits for this step, and no longer
+        self.engine.faults['restore_prepare'] = delete
+
+        with pytest.raises(exception.Aborted):
+            self.restore()
+
+        self._wait_until_deleted({'id': self.server})
+        assert 'restore_stop' not in self.engine.calls
+        assert self.state(other) == AT_REST
+        assert self.world.untouched()
+
     def test_nova_defines_what_a_restored_instance_starts_with(self):
         found = ET.fromstring(self.engine.definitions.xml(self.server))
 
         assert found.findtext('uuid') == self.server
         assert found.findtext('memory') == str(self.instance(self.server).flavor.memory_mb * 1024)
+
+
+class TestNics(ComputeTestCase):
+    """What option ``virtio_without_vhost`` does to the NICs that Nova defines."""
+
+    def nic(self, without_vhost, **flavor):
+        """``driver`` of a server's only NIC; None: libvirt chooses, and takes vhost."""
+        self.flags(virtio_without_vhost=without_vhost, group='hotsnap')
+        self.start_compute('compute1')
+        server = self._create_server(
+            host='compute1', flavor_id=self._create_flavor(vcpu=2, **flavor),
+            networks=[{'uuid': nova_fixtures.NeutronFixture.network_1['id']}])
+        (nic,) = ET.fromstring(self.engine.definitions.xml(server['id'])).iter('interface')
+        assert nic.find('model').get('type') == 'virtio'
+        return nic.find('driver')
+
+    def test_a_nic_is_the_stock_drivers_where_nothing_else_is_asked_for(self):
+        assert self.nic(False) is None
+
+    def test_a_nic_is_served_by_qemu_itself(self):
+        found = self.nic(True)
+
+        assert (found.get('name'), found.get('queues')) == ('qemu', None)
+
+    def test_multiqueue_is_left_to_who_asked_for_it(self):
+        found = self.nic(True, extra_spec={'hw:vif_multiqueue_enabled': 'true'})
+
+        assert (found.get('name'), found.get('queues')) == ('vhost', '2')
