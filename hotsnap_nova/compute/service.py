@@ -10,7 +10,7 @@ from hotsnap_nova.compute import locks, manager, owner
 
 def open_manager(conf, open_engine=None, host: str | None = None, uri: str | None = None,
                  guests_owner: owner.Owner | None = None,
-                 definitions=None) -> manager.ComputeManager:
+                 definitions=None, files=None) -> manager.ComputeManager:
     """The manager of this host's guests and store, not started.
 
     :param conf: group ``[hotsnap]`` of the configuration
@@ -18,6 +18,7 @@ def open_manager(conf, open_engine=None, host: str | None = None, uri: str | Non
     :param host: instead of ``conf.host``; ``uri`` likewise
     :param guests_owner: see `participants.Participants`
     :param definitions: see `virt.definitions`; None: libvirt's
+    :param files: see `virt.files`; None: as this process
     :raises Unavailable: libvirt or the store or a folder cannot be used
     """
     if open_engine is None:
@@ -29,6 +30,8 @@ def open_manager(conf, open_engine=None, host: str | None = None, uri: str | Non
     engine = open_engine(uri, conf.restore_keep_hours)
     if definitions:
         engine.definitions = definitions
+    if files:
+        engine.files = files
     return manager.ComputeManager(host, engine, store, state_path,
                                   _domain_locks(conf, uri), guests_owner)
 

@@ -96,8 +96,9 @@ class Participation:
             # Here, not above: what is not installed must not keep nova-compute from its work.
             from hotsnap_nova.compute import server as servers
             from hotsnap_nova.compute import service
+            from hotsnap_nova.nova import files
             manager = service.open_manager(conf, host=host, uri=uri, guests_owner=instances,
-                                           definitions=definitions)
+                                           definitions=definitions, files=files.Files())
             manager.start()
             server = servers.Server(nova_rpc.TRANSPORT, host, manager, conf.compute_threads)
             with self._mutex:

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable
 
 from hotsnap_nova import exception
+from hotsnap_nova.virt import files
 
 
 class Replacement:
@@ -28,11 +29,14 @@ class Replacement:
 
     :param path: of the image the domain uses
     :param form: the image's format, as the domain has it
+    :param privileged: for what this process may not do by itself
     :ivar old: where the disk that was replaced is, if it was and the restore is not over
     """
 
-    def __init__(self, member: str, path: str, form: str, restore_id: str):
+    def __init__(self, member: str, path: str, form: str, restore_id: str,
+                 privileged: files.Files | None = None):
         self._member = member
+        self._privileged = privileged or files.Files()
         path = self._path = os.path.realpath(path)
         self._form = form
         self._new = f'{path}.hotsnap-new-{restore_id}'
@@ -52,11 +56,13 @@ class Replacement:
             raise exception.TargetFailed(
                 member=self._member, device=self._path,
                 reason=made.stderr.strip().splitlines()[-1] if made.stderr else 'qemu-img failed')
-        with contextlib.suppress(FileNotFoundError):
-            old = os.stat(self._path)
-            os.chown(self._new, old.st_uid, old.st_gid)
-            os.chmod(self._new, old.st_mode & 0o7777)
-        _sync(self._new)
+        # Opened and changed while it is ours: afterwards only QEMU's user may.
+        with open(self._new, 'rb') as new:
+            with contextlib.suppress(FileNotFoundError):
+                old = os.stat(self._path)
+                os.chmod(self._new, old.st_mode & 0o7777)
+                self._privileged.chown(self._new, old.st_uid, old.st_gid)
+            os.fsync(new.fileno())
 
     def swap(self) -> None:
         """The disk of the cut takes the image's place. Repeatable.
@@ -69,10 +75,23 @@ class Replacement:
             raise exception.TargetFailed(
                 member=self._member, device=self._path,
                 reason='the disk of the cut is no longer there')
-        with contextlib.suppress(FileExistsError, FileNotFoundError):
-            os.link(self._path, self.old)
+        with contextlib.suppress(FileNotFoundError):
+            self._link_old()
         os.replace(self._new, self._path)
         _sync(os.path.dirname(self._path))
+
+    def _link_old(self):
+        with contextlib.suppress(FileExistsError):
+            try:
+                os.link(self._path, self.old)
+            except PermissionError:
+                # The kernel lets nobody link another's file (fs.protected_hardlinks): it is ours
+                # for a moment. Nobody misses it, for the guest is stopped.
+                self._privileged.chown(self._path, os.geteuid(), -1)
+                os.link(self._path, self.old)
+        owner = os.stat(self._new)
+        if os.stat(self.old).st_uid != owner.st_uid:    # since just now, or an earlier try
+            self._privileged.chown(self.old, owner.st_uid, owner.st_gid)
 
     @property
     def swapped(self) -> bool:
@@ -102,32 +121,41 @@ class Replacement:
         if not keep_hours:
             os.unlink(self.old)
             return
-        os.utime(self.old)
+        self._privileged.touch(self.old)
         os.replace(self.old, self._kept)
         _sync(os.path.dirname(self._path))
 
 
-def expire(image: str, keep_hours: float, is_used: Callable[[str], bool]) -> tuple[str, ...]:
+def expire(image: str, keep_hours: float, is_used: Callable[[str], bool],
+           privileged: files.Files | None = None) -> tuple[str, ...]:
     """Drop disks that restores replaced beside ``image`` and kept for long enough.
 
     Those of a restore that may still be undone have another name, and are not
     looked at.
 
     :param is_used: whether somebody has use for the file at a path
+    :param privileged: for what this process may not do by itself
     :returns: paths of what was dropped
     """
-    dropped = []
+    privileged, dropped = privileged or files.Files(), []
     for kept in sorted(glob.glob(f'{glob.escape(os.path.realpath(image))}.hotsnap-kept-*')):
         with contextlib.suppress(FileNotFoundError):
             if time.time() - os.stat(kept).st_mtime < keep_hours * 3600 or is_used(kept):
                 continue
+            if os.geteuid() not in (0, os.stat(kept).st_uid):
+                privileged.chown(kept, os.geteuid(), -1)    # to look whether it is open
             if _unlink_unopened(kept):
                 dropped.append(kept)
     return tuple(dropped)
 
 
 def chain(path: str) -> tuple[str, ...]:
-    """The image and all below it; the image alone where it cannot be read."""
+    """The image and all below it; the image alone where it is none.
+
+    :raises PermissionError: this process may not read it
+    """
+    with contextlib.suppress(FileNotFoundError):
+        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
     shown = subprocess.run(
         ['qemu-img', 'info', '-U', '--backing-chain', '--output', 'json', path],
         capture_output=True, text=True, check=False)

@@ -23,6 +23,7 @@ from hotsnap_nova import exception
 from hotsnap_nova.virt import (
     definitions,
     domain,
+    files,
     guest,
     obstacles,
     records,
@@ -40,10 +41,12 @@ class Restorer:
 
     :ivar keep_hours: how long replaced disks are kept
     :ivar definitions: who says what restored guests are started with
+    :ivar files: who does what only root may do with disks
     """
 
     keep_hours = 24.0
     definitions = definitions.Definitions()
+    files = files.Files()
 
     def restore_check(self, work: records.RestoreWork) -> records.Verdict:
         """What stands in the way; nothing is touched."""
@@ -212,7 +215,8 @@ class Restorer:
                              for disk in definition.disks
                              if disk.writable and disk.kind == 'file' and disk.path}):
             try:
-                dropped += replacement.expire(image, self.keep_hours, lambda kept: kept in used())
+                dropped += replacement.expire(image, self.keep_hours, lambda kept: kept in used(),
+                                              self.files)
             except OSError as exc:
                 LOG.warning('Disks kept beside %(image)s cannot be dropped: %(error)s',
                             {'image': image, 'error': exc})
@@ -236,7 +240,8 @@ class Restorer:
         for disk in member.facts['disks']:
             if target := current.get(disk['target']):
                 pairs.append((f'{member.folder}/{disk["file"]}', replacement.Replacement(
-                    found.name, target.path, target.form, work.restore_id)))
+                    found.name, target.path, target.form, work.restore_id,
+                    self.files)))
         return pairs
 
     def _unpacked_path(self, work, member) -> str:

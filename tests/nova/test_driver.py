@@ -59,6 +59,18 @@ class TestComesAndGoes(ComputeTestCase):
         assert self.state(server) == AT_REST
         assert self.world.untouched()
 
+    def test_disks_are_given_away_by_novas_privileged_helper(self):
+        self.start_compute('compute1')
+        asked = []
+        for name in ('chown', 'utime'):
+            self.useFixture(fixtures.MonkeyPatch(
+                f'nova.privsep.path.{name}', lambda *args, name=name: asked.append((name, *args))))
+
+        self.engine.files.chown('/disk', 64055, -1)
+        self.engine.files.touch('/disk')
+
+        assert asked == [('chown', '/disk', 64055, -1), ('utime', '/disk')]
+
     def traits(self):
         found = self._get_provider_traits(self.compute_rp_uuids['compute1'])
         return {trait for trait in found if 'HOTSNAP' in trait}

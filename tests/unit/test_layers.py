@@ -29,7 +29,7 @@ MAY_IMPORT = {
     'osc': {'client'},
     'horizon': {'client'},
     'heat': {'client'},
-    'nova': {'compute', 'rpc', 'virt.records', 'virt.definitions'},
+    'nova': {'compute', 'rpc', 'virt.records', 'virt.definitions', 'virt.files'},
     'cmd': {'conductor', 'compute', 'client', 'runner', 'rpc', 'db'},
 }
 

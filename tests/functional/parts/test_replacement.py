@@ -5,13 +5,15 @@ Once the restore is over it is kept as long as configured, and then dropped.
 """
 
 import os
+import pathlib
 import subprocess
+import tempfile
 import time
 
 import pytest
 
 from hotsnap_nova import exception
-from hotsnap_nova.virt import domain, replacement, restore
+from hotsnap_nova.virt import domain, files, replacement, restore
 
 
 @pytest.fixture
@@ -222,3 +224,97 @@ def test_a_disk_that_cannot_be_dropped_keeps_no_other_from_it(image, source, tmp
     kept = replace(other, source)
 
     assert Restorer((image, ''), (other, '')).drop_expired() == (str(kept),)
+
+
+# -- as a user who is not root, as nova-compute is ----------------------------------------------
+
+NOVA, QEMU = 64001, 64002
+
+
+class Helper(files.Files):
+    """Root, for as long as it is asked."""
+
+    def chown(self, path, uid, gid):
+        os.seteuid(0)
+        super().chown(path, uid, gid)
+        os.seteuid(NOVA)
+
+    def touch(self, path):
+        os.seteuid(0)
+        super().touch(path)
+        os.seteuid(NOVA)
+
+
+@pytest.fixture
+def foreign(source):
+    """An image that libvirt gave to QEMU's user, in a folder of Nova's; we are Nova's user."""
+    with tempfile.TemporaryDirectory(prefix='hotsnap-') as folder:
+        image = pathlib.Path(folder) / 'disk.raw'
+        image.write_bytes(b'\xaa' * (1 << 20))
+        os.chmod(image, 0o600)
+        os.chown(image, QEMU, QEMU)
+        of_the_cut = pathlib.Path(folder) / 'of-the-cut.qcow2'
+        of_the_cut.write_bytes(pathlib.Path(source).read_bytes())
+        os.chown(of_the_cut, NOVA, NOVA)
+        os.chown(folder, NOVA, NOVA)
+        os.seteuid(NOVA)
+        try:
+            yield image, str(of_the_cut)
+        finally:
+            os.seteuid(0)
+
+
+def seen(path):
+    """(owner, mode, first byte), as root sees it."""
+    os.seteuid(0)
+    try:
+        status = path.stat()
+        return status.st_uid, status.st_gid, status.st_mode & 0o777, path.read_bytes()[:1]
+    finally:
+        os.seteuid(NOVA)
+
+
+def test_a_disk_of_another_user_is_replaced_kept_and_dropped(foreign):
+    image, source = foreign
+    placed = replacement.Replacement('guest', str(image), 'raw', 'r1', Helper())
+
+    placed.prepare(source)
+    placed.swap()
+    assert seen(image) == (QEMU, QEMU, 0o600, b'\xcc')
+    assert seen(pathlib.Path(placed.old)) == (QEMU, QEMU, 0o600, b'\xaa')
+    placed.finish(keep_hours=1)
+
+    (kept,) = image.parent.glob('*.hotsnap-kept-*')
+    assert replacement.expire(str(image), 0, lambda _path: False, Helper()) == (str(kept),)
+    assert sorted(each.name for each in image.parent.iterdir()) == [
+        'disk.raw', 'of-the-cut.qcow2']
+
+
+def test_a_disk_of_another_user_comes_back(foreign):
+    image, source = foreign
+    placed = replacement.Replacement('guest', str(image), 'raw', 'r1', Helper())
+    placed.prepare(source)
+    placed.swap()
+
+    placed.undo()
+
+    assert seen(image) == (QEMU, QEMU, 0o600, b'\xaa')
+
+
+def test_a_disk_that_was_ours_when_we_died_is_given_back(foreign):
+    image, source = foreign
+    placed = replacement.Replacement('guest', str(image), 'raw', 'r1', Helper())
+    placed.prepare(source)
+    Helper().chown(str(image), NOVA, -1)
+    os.link(image, placed.old)
+
+    placed.swap()
+
+    assert seen(pathlib.Path(placed.old)) == (QEMU, QEMU, 0o600, b'\xaa')
+
+
+def test_what_cannot_be_read_is_not_taken_for_an_image_with_nothing_below(foreign):
+    image, _source = foreign
+
+    with pytest.raises(PermissionError):
+        replacement.chain(str(image))
