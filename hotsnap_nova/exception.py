@@ -141,6 +141,15 @@ class Refused(Invalid):
     message_format = '%(member)s, %(device)s: %(cause)s. Remedy: %(remedy)s.'
 
 
+class MembersMoved(Invalid):
+    """A host can restore what its store has; stores may be shared or not."""
+
+    code = 'members_moved'
+    http_status = 409
+    message_format = ('Members run on another host than in the snapshot, and its store does not '
+                      'have what was kept of them: %(members)s. Migrate them back first.')
+
+
 class GateNotPossible(Invalid):
     code = 'gate_not_possible'
     message_format = 'Gate %(gate)s is not possible for %(member)s: %(cause)s.'

@@ -140,6 +140,7 @@ class ComputeManager:
         return self._tasks.ask(task, export)
 
     @rpc.answers
-    def restore(self, _context, task, step, snapshot, restore_id, paused, context=None):
+    def restore(self, _context, task, step, snapshot, restore_id, paused, context=None,
+                members=None):
         return self._tasks.ask(task, lambda tell: self._restores.do(
-            step, snapshot, restore_id, paused, tell, context))
+            step, snapshot, restore_id, paused, tell, context, members))

@@ -18,7 +18,7 @@ whoever orders it: a coordinator that was slow, or was overtaken, may still do s
 import dataclasses
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from oslo_log import log as logging
 
@@ -41,7 +41,7 @@ _WITHDRAW_S = 30.0
 class Restores:
     """Does the steps on one host.
 
-    :param host: its name in manifests; its members alone are restored here
+    :param host: its name in manifests; unless it is told otherwise it restores its own members
     :param state_path: folder that survives a restart of the host
     :param host_locks: those that snapshots take their members with
     :param guests_owner: is asked for the guests, and told
@@ -63,10 +63,12 @@ class Restores:
         self._one_at_a_time: dict[str, threading.Lock] = {}
 
     def do(self, step: str, snapshot: str, restore_id: str, paused: bool,
-           tell: Callable[[int, int], None], caller: dict | None = None) -> list[str]:
+           tell: Callable[[int, int], None], caller: dict | None = None,
+           members: Collection[str] | None = None) -> list[str]:
         """Do one step.
 
         :param caller: in whose name, see `owner.Owner`; and his ``names`` of members
+        :param members: ids of those that are here now; None: those that this host kept
         :returns: what an undo had to leave as it is, in words for the user
         :raises HotsnapError: the step was not done; `undo` is next
         """
@@ -86,15 +88,17 @@ class Restores:
             work = self._works.get(restore_id) or self._orders.read(restore_id)
             if work is None:
                 try:
-                    work = self._work(snapshot, restore_id, paused)
+                    work = self._work(snapshot, restore_id, paused, members)
                 except exception.SnapshotNotFound:
+                    if step == 'check' and members:
+                        raise _moved(members, caller or {}) from None
                     if step not in _ENDS:
                         raise
                     LOG.warning('Restore %s has ended here, or was never begun', restore_id)
                     return []
             called = _called(work, caller or {})
             with translate.in_users_words(self._engine, called):
-                left = self._do(step, work, proved, caller or {})
+                left = self._do(step, work, proved, caller or {}, members)
             names = translate.users_names(self._engine, called) if left else {}
             return [translate.renamed(words, names) for words in left]
 
@@ -121,8 +125,10 @@ class Restores:
         if restore_id in self._unwanted:
             raise exception.Aborted(who='the coordinator, or for the owner of a guest')
 
-    def _do(self, step, work, proved, caller):
+    def _do(self, step, work, proved, caller, members):
         if step == 'check':
+            if missing := set(members or ()) - {each.spec.id for each in work.members}:
+                raise _moved(missing, caller)
             verdict = self._engine.restore_check(work)
             _refuse(verdict)
             return []
@@ -154,12 +160,12 @@ class Restores:
             self._orders.forget(work.restore_id)
         return list(done or ())
 
-    def _work(self, snapshot, restore_id, paused):
+    def _work(self, snapshot, restore_id, paused, ids):
         manifest = self._store.load(snapshot)
         members = []
         # A store that hosts share has the others' members, too.
         here = [member for member in manifests.kept_members(manifest)
-                if member['host'] == self._host]
+                if (member['host'] == self._host if ids is None else member['id'] in ids)]
         for member in here:
             file = self._store.path(snapshot, member['id'], member['files'][0]['name'])
             members.append(records.RestoreMember(
@@ -188,6 +194,12 @@ def _called(work, caller):
     names = caller.get('names') or {}
     return [dataclasses.replace(each.spec, name=names.get(each.spec.id, each.spec.name))
             for each in work.members]
+
+
+def _moved(ids, caller):
+    names = caller.get('names') or {}
+    return exception.MembersMoved(members=', '.join(sorted(names.get(each, each)
+                                                           for each in ids)))
 
 
 def _refuse(verdict):

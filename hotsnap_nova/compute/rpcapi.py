@@ -5,7 +5,8 @@ Version history:
 
 * 1.0  find, check, receive, manifest, delete, verify, export, restore
 * 1.1  ping; restore takes ``context``
-* 1.2  ping tells ``rpc_version``; receive is served on URGENT_TOPIC, too
+* 1.2  ping tells ``rpc_version``; receive is served on URGENT_TOPIC, too; restore takes
+       ``members``
 
 A call is sent with the least version that has it, so that an older host answers
 it; what only newer hosts know is sent where ``ping`` found them, or as pinned.
@@ -26,6 +27,7 @@ URGENT_TOPIC = 'hotsnap-compute-urgent'
 FIRST_VERSION = '1.0'
 _CONTEXT_VERSION = '1.1'
 _URGENT_VERSION = '1.2'
+_MEMBERS_VERSION = '1.2'
 _URGENT = (messages.Record, messages.Release, messages.Discard)
 
 _PING_S = 5.0
@@ -117,15 +119,20 @@ class ComputeApi:
 
     def restore(self, host: str, step: str, snapshot: str, restore_id: str, paused: bool,
                 tell: Tell | None = None, context: dict | None = None,
-                timeout_s: float | None = None) -> list[str]:
+                timeout_s: float | None = None, members: list[str] | None = None) -> list[str]:
         """Do a step of a restore (`compute.restores`), and wait for its end.
 
         :param context: in whose name; a host that is too old for it does without
         :param timeout_s: None: as long as the step takes
+        :param members: ids of those that are there now; None: those that the host kept
         :returns: what an undo had to leave as it is, in words for the user
         :raises HostUnreachable: it was not done in time; the host may still be at it
+        :raises HostTooOld: it can restore no others than it kept
         """
         asked = {'step': step, 'snapshot': snapshot, 'restore_id': restore_id, 'paused': paused}
+        if members is not None:
+            return self._ask(host, 'restore', tell, timeout_s, version=_MEMBERS_VERSION,
+                             context=context, members=members, **asked)
         if context and self._knows(host, _CONTEXT_VERSION):
             try:
                 return self._ask(host, 'restore', tell, timeout_s, version=_CONTEXT_VERSION,

@@ -6,12 +6,13 @@ from whoever is at it, who can decide nothing from then on, and every host is
 told to end what it has begun. A host that does not answer is left an errand.
 """
 
+import json
 import time
 
 from oslo_log import log as logging
 
 from hotsnap_nova import exception
-from hotsnap_nova.conductor import actions, errands, fanout, rows
+from hotsnap_nova.conductor import actions, errands, fanout, places, rows
 from hotsnap_nova.protocol import commands, durable
 
 LOG = logging.getLogger(__name__)
@@ -63,8 +64,10 @@ class Deletion:
         :raises HotsnapError: the row says so, and stays
         """
         found = self._found
-        hosts = tuple(sorted({member.host for member in found.members}))
-        _, errors = fanout.outcomes(hosts, self._settle)
+        hosts = {member.host for member in found.members}
+        if found.restore:
+            hosts |= set(places.of(found, json.loads(found.restore)).values())
+        _, errors = fanout.outcomes(sorted(hosts), self._settle)
         for host, error in errors.items():
             if self._force and isinstance(error, exception.HostUnreachable):
                 LOG.warning('Snapshot %(id)s is deleted without host %(host)s, which is told when '

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from oslo_log import log as logging
 
 from hotsnap_nova import exception
-from hotsnap_nova.conductor import rows
+from hotsnap_nova.conductor import places, rows
 from hotsnap_nova.protocol import durable, messages, wire
 
 LOG = logging.getLogger(__name__)
@@ -43,9 +43,9 @@ def of_restore(found, host: str, plan: dict) -> tuple[str, dict]:
     steps = ['undo']
     if plan['step'] == 'decided':
         steps = ['finish'] if plan['paused'] else ['resume', 'finish']
+    members, moved = places.of_host(found, plan, host)
     return RESTORE, {'restore_id': plan['restore_id'], 'paused': plan['paused'], 'steps': steps,
-                     'context': plan.get('context'),
-                     'members': [each.member_id for each in found.members if each.host == host]}
+                     'context': plan.get('context'), 'members': members, 'moved': moved}
 
 
 def do(compute, host: str, snapshot: str, kind: str, detail: dict) -> None:
@@ -56,7 +56,8 @@ def do(compute, host: str, snapshot: str, kind: str, detail: dict) -> None:
     if kind == RESTORE:
         for step in detail['steps']:
             compute.restore(host, step, snapshot, detail['restore_id'], detail['paused'],
-                            context=detail['context'])
+                            context=detail['context'],
+                            members=detail['members'] if detail.get('moved') else None)
     elif kind == MESSAGE:
         _ask(compute, wire.decode(detail))
     elif kind == DELETE:

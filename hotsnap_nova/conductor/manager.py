@@ -98,13 +98,14 @@ class ConductorManager:
             group = self._cells.group(found.group_id)
         except rpcapi.GroupNotFound:
             group = None
-        membership.must_be_as_then(
+        places = membership.must_be_as_then(
             found.members, servers, group, self._cells.states(
                 {each.host for each in found.members}
                 | {each.host for each in servers.values() if each.host}), ignore_new_members)
         caller = _caller(context)
         begun = actions.begun('restore', caller['request_id'] or '')
-        restoring = self._snapshots.restoring(found, caller, begun['last_action'])
+        restoring = self._snapshots.restoring(
+            found, caller, begun['last_action'], places=places)
         restoring.check(timeout_s=_CHECK_S)
         if time.monotonic() - asked_at >= rpcapi.HOSTS_S - _SPARE_S:
             # Its user is told so by now, or about to be.

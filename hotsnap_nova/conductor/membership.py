@@ -75,14 +75,14 @@ def must_answer(states: dict[str, str]) -> None:
 
 
 def must_be_as_then(members: Iterable, servers: dict[str, Server], group: Group | None,
-                    states: dict[str, str], ignore_new: bool) -> None:
-    """Nothing, where a group can go back to its snapshot.
+                    states: dict[str, str], ignore_new: bool) -> dict[str, str]:
+    """Where its members are now, by id, where a group can go back to its snapshot.
 
     :param members: of the snapshot's row
     :param servers: those of them that exist, by id
     :param group: None: it was deleted, and nobody can have joined it
     :param states: of all hosts, then and now
-    :raises MembersDeleted, MembersAdded, MembersMoved, GuestBusy:
+    :raises MembersDeleted, MembersAdded, GuestNotRunning, GuestBusy:
     :raises HostUnreachable: it may still run a member
     """
     members = tuple(members)
@@ -97,12 +97,13 @@ def must_be_as_then(members: Iterable, servers: dict[str, Server], group: Group 
             raise exception.HostUnreachable(
                 host=host, reason='its nova-compute is down, and it may still run a member; '
                                   'repair it, or fence it and force it down')
-    moved = [each.name for each in members if servers[each.member_id].host != each.host]
-    if moved:
-        raise rpcapi.MembersMoved(members=', '.join(sorted(moved)))
-    must_answer({each.host: states[each.host] for each in members})
+    for server in servers.values():
+        if not server.host:
+            raise exception.GuestNotRunning(member=server.name, state=server.vm_state)
+    must_answer({each.host: states[each.host] for each in servers.values()})
     for server in servers.values():
         _must_be_idle(server)
+    return {each.member_id: servers[each.member_id].host for each in members}
 
 
 def _must_be_idle(server):

@@ -68,16 +68,18 @@ class Recovery:
                                  self._lease_s, force)
 
     def restoring(self, found, context: dict | None = None, action: dict | None = None,
-                  owner: str | None = None) -> restore.Restore:
+                  owner: str | None = None,
+                  places: dict[str, str] | None = None) -> restore.Restore:
         """A restore of this row, not begun, or found under way.
 
         :param action: the row's `last_action`, ended with it
+        :param places: see `places`; None: all are where they were kept
         :param owner: has the row's lease already
         """
         return restore.Restore(
             found, self._database, self._compute, owner or self._new_owner(), self._lease_s,
             context, lambda error: actions.ended(action, error),
-            has_errands=self._works is not None)
+            has_errands=self._works is not None, places=places)
 
     def claim(self, found, columns: dict) -> str:
         """Write columns and take the lease, for work that changes nothing on the hosts.

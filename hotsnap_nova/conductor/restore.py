@@ -26,6 +26,7 @@ from oslo_log import log as logging
 
 from hotsnap_nova import exception
 from hotsnap_nova.conductor import errands, fanout, rows
+from hotsnap_nova.conductor import places as where
 
 LOG = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class Restore:
     :param found: the database's row, with its members
     :param context: in whose name, for the hosts
     :param ended: columns to write at the end, given the error or None
+    :param places: see `places`; of one found under way its plan has them
     :param has_errands: somebody runs the errands left to hosts that are away
     :ivar owner: of its lease
     """
@@ -47,7 +49,7 @@ class Restore:
     def __init__(self, found, database, compute, owner: str, lease_s: float,
                  context: dict | None = None,
                  ended: Callable[[Exception | None], dict] = lambda _error: {},
-                 has_errands: bool = False):
+                 has_errands: bool = False, places: dict[str, str] | None = None):
         self._found = found
         self._database = database
         self._compute = compute
@@ -58,10 +60,12 @@ class Restore:
         self._generation = found.generation
         self._leased = False
         self._renew_at = 0.0
-        self._hosts = tuple(sorted({member.host for member in found.members}))
         self._plan = json.loads(found.restore) if found.restore else {
             'restore_id': str(uuid.uuid4()), 'paused': False, 'context': context and {
                 **context, 'names': {each.member_id: each.name for each in found.members}}}
+        if places:
+            self._plan['places'] = places
+        self._hosts = tuple(sorted(set(where.of(found, self._plan).values())))
 
     def run(self, paused: bool, watcher=None, is_unwanted=lambda: False) -> None:
         """Restore; members run at the end, or with ``paused`` stand at the cut.
@@ -165,7 +169,7 @@ class Restore:
         done, errors = fanout.outcomes(
             self._hosts if on is None else on, lambda host: self._compute.restore(
                 host, step, self._found.id, plan['restore_id'], plan['paused'], tell,
-                plan.get('context'), timeout_s))
+                plan.get('context'), timeout_s, self._members_on(host)))
         for host, error in errors.items():
             if not (may_be_away and self._has_errands
                     and isinstance(error, exception.HostUnreachable)):
@@ -173,6 +177,10 @@ class Restore:
             self._database.add_errand(
                 self._found.id, host, *errands.of_restore(self._found, host, plan))
         return done, errors
+
+    def _members_on(self, host):
+        members, moved = where.of_host(self._found, self._plan, host)
+        return members if moved else None
 
     def _hosts_but(self, away):
         return tuple(host for host in self._hosts if host not in away)

@@ -77,16 +77,6 @@ class MembersDeleted(exception.Invalid):
     message_format = 'Members of the snapshot were deleted: %(members)s.'
 
 
-class MembersMoved(exception.Invalid):
-    """Each host restores the members that it kept, also where hosts share a store."""
-
-    code = 'members_moved'
-    http_status = 409
-    message_format = ('Members run on another host than in the snapshot: %(members)s. Each is '
-                      'restored on the host it was on then, also where hosts share a store: '
-                      'migrate them back first.')
-
-
 class MembersForeign(exception.Invalid):
     """Who may snapshot a group may not therefore read the memory of another project's server."""
 

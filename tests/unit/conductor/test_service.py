@@ -11,6 +11,7 @@ from hotsnap_nova import conf, exception, rpc
 from hotsnap_nova.compute import manager as compute_manager
 from hotsnap_nova.compute import rpcapi as compute_rpcapi
 from hotsnap_nova.conductor import errands, hosts, manager, recovery, rpcapi, service
+from hotsnap_nova.storage import local
 from tests.fakes import cells as fake_cells
 from tests.fakes import cluster as clusters
 
@@ -561,3 +562,97 @@ def test_a_new_coordinator_works_with_an_old_host(cluster, old_host, config, api
 def test_what_an_old_host_does_not_know_is_said_so(cluster, old_host):
     with pytest.raises(exception.HostTooOld, match='h2.*ping'):
         cluster.compute._client.call('h2', 'ping', 5, version='1.1')
+
+
+# -- members that have moved ---------------------------------------------------------------------
+
+
+def steps(cluster, host):
+    return [call for call in cluster.hosts[host].engine.calls if call.startswith('restore_')]
+
+
+def test_members_that_moved_are_restored_where_they_are_now(cluster, api, cells):
+    """The hosts share a store."""
+    snapshot = available(api)
+    cells.changes |= {'b': {'host': 'h2'}, 'c': {'host': 'h1'}}
+    here = {}
+    for name, host in cluster.hosts.items():
+        host.engine.faults['restore_start'] = lambda work, name=name: here.update(
+            {name: {each.spec.name for each in work.members}})
+
+    api.restore(snapshot, False)
+
+    assert ended(api, snapshot)['last_action']['error'] is None
+    assert here == {'h1': {'a', 'c'}, 'h2': {'b'}}
+    assert {cluster.world.guest(name)['disk'] for name in 'abc'} == {snapshot}
+    assert cluster.clean()
+
+
+def test_a_host_that_all_members_left_has_no_part_in_a_restore(cluster, api, cells):
+    snapshot = available(api)
+    cells.changes['c'] = {'host': 'h1'}
+
+    api.restore(snapshot, False)
+
+    assert ended(api, snapshot)['last_action']['error'] is None
+    assert cluster.world.guest('c')['disk'] == snapshot
+    assert steps(cluster, 'h2') == []
+
+
+def test_members_that_moved_to_where_nothing_is_kept_of_them_are_refused(cluster, api, cells,
+                                                                         tmp_path):
+    """h1 has a store of its own: with a manifest that names c, and without its files."""
+    cluster.hosts['h1'].kill()
+    cluster.hosts['h1'].store = local.LocalStore(f'{tmp_path}/own-store')
+    cluster.hosts['h1'].start()
+    snapshot = available(api)
+    cells.changes['c'] = {'host': 'h1'}
+
+    with pytest.raises(exception.MembersMoved, match=': c. Migrate'):
+        api.restore(snapshot, False)
+
+    assert steps(cluster, 'h1') == []
+    assert cluster.world.untouched()
+
+
+def test_members_that_moved_to_a_host_without_the_snapshot_are_refused(cluster, api, cells,
+                                                                       tmp_path):
+    cluster.members = [('c', 'h2')]
+    cells.groups['g'] = ['c']
+    cluster.hosts['h1'].kill()
+    cluster.hosts['h1'].store = local.LocalStore(f'{tmp_path}/own-store')
+    cluster.hosts['h1'].start()
+    snapshot = available(api)
+    cells.changes['c'] = {'host': 'h1'}
+
+    with pytest.raises(exception.MembersMoved, match=': c. Migrate'):
+        api.restore(snapshot, False)
+
+
+def test_members_that_moved_to_an_old_host_are_refused(cluster, old_host, api, cells):
+    snapshot = available(api)
+    cells.changes['b'] = {'host': 'h2'}
+
+    with pytest.raises(exception.HostTooOld, match='h2'):
+        api.restore(snapshot, False)
+
+    assert cluster.world.untouched()
+
+
+def test_a_restore_of_moved_members_is_undone_where_it_was_begun(cluster):
+    """By the coordinator that takes it over, from the row alone."""
+    row = cluster.create()
+    restoring = cluster.snapshots.restoring(row, CALLER, places={
+        each.member_id: 'h1' for each in row.members})
+    restoring.check()
+    restoring.begin()
+    restoring._do('prepare')
+    restoring._do('stop')
+    heir = cluster.coordinator('heir', is_dead=lambda _owner: True)
+
+    assert heir.recover() == (row.id,)
+
+    assert steps(cluster, 'h1')[-1] == 'restore_undo'
+    assert steps(cluster, 'h2') == []
+    assert not any(cluster.world.guest(name)['left'] for name in 'abc')
+    assert not cluster.hosts['h1'].left()
