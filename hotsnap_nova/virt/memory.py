@@ -9,14 +9,18 @@ QEMU gives the snapshot up, and the guest goes on. A socket and no pipe, for
 QEMU can shut down a socket that is full: ``migrate_cancel`` then works even
 where this process stands still, which the guardian needs.
 
-How fast it reads is a `Pace`. Until every member is recorded it is gentle: it
-takes just enough that a guest's writes are served every few milliseconds, for the
-processors are needed to end the pauses. It never stops altogether: whatever lets a
-guest run, we or the guardian, waits inside QEMU for writes to that guest's memory,
-under QEMU's big lock; with a full socket that nobody reads, QEMU and then libvirt
-would be stuck (seen with a reader that began to read only when the guest ran again).
-For the moment of the resumption it reads fast, for each such write waits for it;
-while gates open it reads steadily, for QEMU opens them under that same lock.
+How fast it reads is a `Pace`: how long it rests before it takes all that is there. A
+guest's write waits that long, for the socket is small and full while the reader rests.
+(Small, for Linux wakes who waits to send only when three quarters of a socket's room
+are free again: with 1 MiB and a gentle reader a write waited for 75 ms, with 64 KiB for
+the rest.) Until every member is recorded the pace is gentle, for the processors are
+needed to end the pauses. It never stops altogether: whatever lets a guest run, we or
+the guardian, waits inside QEMU for writes to that guest's memory, under QEMU's big lock;
+with a full socket that nobody reads, QEMU and then libvirt would be stuck (seen with a
+reader that began to read only when the guest ran again). For the moment of the
+resumption it reads fast, for each such write waits for it; while gates open it reads
+steadily, for QEMU opens them under that same lock; and from then on it shares the
+processors with the guests.
 """
 
 import contextlib
@@ -34,26 +38,25 @@ import zstandard
 from hotsnap_nova import exception
 from hotsnap_nova.virt import monitor, saveimage
 
-_QUEUE_CHUNKS = 4
+#: Of what the socket holds at most: some 6 MB.
+_QUEUE_CHUNKS = 64
 STALL_LIMIT_S = 3.0
 _TRY_S = 0.1
 _POLL_S = 0.0005
-#: From <asm-generic/socket.h>; Python has no name for it.
-_SO_SNDBUFFORCE = 32
-_SOCKET_BYTES = 1 << 20
+#: Linux doubles it for its own needs; some 20 pages.
+_SOCKET_BYTES = 64 << 10
+#: All that the socket may hold.
+_READ_BYTES = 128 << 10
+_MOST_REST_S = 0.002
 
 
 class Pace(enum.Enum):
-    """How much is read at most at once, in bytes, and how long the rest before it is, in s.
+    """How long the reader rests before it reads, in s; None: as long as it took to read."""
 
-    Recording three guests of 128 MB, alternating on two busy processors: with GENTLE the first
-    gate was closed for 0.7 times as long as with STEADY; opened with GENTLE or FAST, gates took
-    twice to four times as long as with STEADY.
-    """
-
-    GENTLE = (64 << 10, 0.003)
-    STEADY = (128 << 10, 0.002)
-    FAST = (1 << 20, 0)
+    GENTLE = 0.003
+    STEADY = 0.002
+    FAST = 0.0
+    SHARED = None
 
 
 class MemorySink:
@@ -78,8 +81,7 @@ class MemorySink:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self._file = os.fdopen(fd, 'wb', buffering=0)
         reading, writing = socket.socketpair()
-        with contextlib.suppress(OSError):  # more than the host's limit is a privilege
-            writing.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _SOCKET_BYTES)
+        writing.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
         self.socket, self.write_fd = reading, writing.detach()
         self._read_fd = reading.fileno()
         try:
@@ -140,14 +142,15 @@ class MemorySink:
         try:
             readable = select.poll()
             readable.register(self._read_fd, select.POLLIN)
+            busy_s = 0.0
             while not self._closing.is_set():
-                most_bytes, rest_s = self._pace.value
-                if rest_s:
-                    time.sleep(rest_s)
+                rest_s = self._pace.value
+                time.sleep(min(busy_s, _MOST_REST_S) if rest_s is None else rest_s)
+                began = time.monotonic()
                 if not readable.poll(100):
                     continue
                 try:
-                    chunk = os.read(self._read_fd, most_bytes)
+                    chunk = os.read(self._read_fd, _READ_BYTES)
                 except ConnectionResetError:
                     chunk = b''
                 if not chunk:
@@ -164,6 +167,7 @@ class MemorySink:
                         tries -= 1
                         if not tries:
                             self._fail(f'nothing could be written for {STALL_LIMIT_S:g} s')
+                busy_s = time.monotonic() - began
         finally:
             # Closing alone would not do: the guardian has a copy.
             with contextlib.suppress(OSError):

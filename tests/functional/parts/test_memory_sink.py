@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where a guest's memory goes: the guest never waits for the file."""
 
+import contextlib
 import os
+import select
 import threading
 
 import blake3
@@ -152,3 +154,21 @@ def test_even_a_gentle_reader_never_stops(tmp_path):
 
     sink.finish()
     assert sink.received_bytes == 64 << 20
+
+
+def test_whoever_waits_to_write_goes_on_after_one_read(tmp_path):
+    # Replay: with a socket of 1 MiB and 64 KiB a time, a guest's write waited for many reads.
+    sink = memory.MemorySink(str(tmp_path / 'memory.save'), XML, compress=False)
+    os.set_blocking(sink.write_fd, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(sink.write_fd, bytes(4104))
+    room = select.poll()
+    room.register(sink.write_fd, select.POLLOUT)
+    before = room.poll(0)
+
+    os.read(sink.socket.fileno(), memory._READ_BYTES)
+
+    assert not before
+    assert room.poll(0)
+    sink.close()
