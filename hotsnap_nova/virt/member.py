@@ -17,7 +17,17 @@ from oslo_log import log
 
 from hotsnap_nova import exception
 from hotsnap_nova.virt import disks as disks_module
-from hotsnap_nova.virt import domain, facts, gate, guest, memory, records, saveimage, sweep
+from hotsnap_nova.virt import (
+    domain,
+    facts,
+    gate,
+    guest,
+    hugepages,
+    memory,
+    records,
+    saveimage,
+    sweep,
+)
 from hotsnap_nova.virt import relay as relay_module
 from hotsnap_nova.virt import targets as targets_module
 
@@ -27,6 +37,8 @@ LOG = log.getLogger(__name__)
 #: shorter limit; this one only ends a wait that would never end.)
 _PROTECT_TIMEOUT_S = 20.0
 _EVENT_TIMEOUT_S = 5.0
+#: How long memory may be put into huge pages before the cut.
+_GATHER_S = 5.0
 _SAVE_POLL_S = 0.05
 #: A disk copy that makes no progress for so long counts as hung.
 _COPY_STALL_S = 15.0
@@ -110,6 +122,8 @@ class Member:
                                tuple(nic.netdev for nic in parsed.nics), self.work.max_hold_ms)
         self._gate.prepare()
         self._devices = self._qemu.devices()
+        if (process := hugepages.process_of(self.guest.uuid)) is not None:
+            hugepages.gather(process, _GATHER_S)
         self._disks.flush()
         return facts.of_member(self.guest, parsed, frozen)
 
@@ -282,8 +296,8 @@ class Member:
     # --- save ---
 
     def hurry(self) -> None:
-        """Every member is recorded: take the memory as fast as it comes."""
-        self._sink.keep(memory.Pace.FAST)
+        """Every member is recorded: take the memory as fast as the guests' own life allows."""
+        self._sink.keep(memory.Pace.SHARED)
 
     def save(self, on_progress) -> records.SavedMember:
         """Bring memory and disks to the folder; the guest runs.

@@ -3,6 +3,7 @@
 
 import contextlib
 import dataclasses
+import os
 import pathlib
 import statistics
 import time
@@ -19,6 +20,7 @@ _LIMITS = ('--max-pause-ms', '10000', '--max-hold-ms', '10000')
 _BETWEEN_S = 0.5
 _STATUS_S = 1.2                    # guests tell and sample once a second
 _SPARE_MB = 600
+_SHARE_S = 5
 
 
 def room_for(memory_mb: int) -> bool:
@@ -93,6 +95,7 @@ def three_guests(lab: Lab, snapshots: int, rate: int) -> dict:
     hotsnap = Hotsnap(lab.uri, lab.folder / 'bench-group')
     taken, failed = [], 0
     busy, quiet = _Interval(), _Interval()
+    cpu_share = _cpu_share(group)
     try:
         for number in range(snapshots):
             began = time.monotonic()
@@ -113,7 +116,7 @@ def three_guests(lab: Lab, snapshots: int, rate: int) -> dict:
         _end(group)
     orders = [sorted(shown['members'], key=lambda each: each['cut_wall_ns']) for shown in taken]
     return {
-        'failed': failed, 'rate': rate,
+        'failed': failed, 'rate': rate, 'cpu_share': cpu_share,
         'hold_ms': report.spread([each['hold_ms'] for order in orders for each in order]),
         'skew_ms': report.spread([shown['skew_ms'] for shown in taken]),
         'pause_ms_by_order': [report.spread([each['pause_ms'] for each in place])
@@ -142,6 +145,16 @@ class _Interval:
         return {'tcp_timeouts': sum(self._timeouts), 'intervals': len(self._timeouts),
                 'tick_gap_ms_each_second': report.spread(self._tick_gaps_ms),
                 'silence_ms_each_second': report.spread(self._silences_ms)}
+
+
+def _cpu_share(group: Group) -> float:
+    """What part of this machine's processors the guests take, left alone."""
+    def used_ns():
+        return sum(guest.domain.info()[4] for guest in group)
+
+    began, before_ns = time.monotonic_ns(), used_ns()
+    time.sleep(_SHARE_S)
+    return round((used_ns() - before_ns) / (time.monotonic_ns() - began) / os.cpu_count(), 3)
 
 
 def _look(group: Group):
