@@ -85,7 +85,9 @@ class Local:
         self._ends.callback(serving.close, 2 * _END_S)    # `__exit__` gives up before that
 
         def is_dead(other):
-            if not other.startswith(_OWNER) or not owners.take(other):
+            if not other.startswith(_OWNER):
+                return None
+            if not owners.take(other):
                 return False
             owners.release(other)
             return True

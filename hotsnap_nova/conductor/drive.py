@@ -65,6 +65,11 @@ class Drive:
     def snapshot(self) -> str:
         return self._row.snapshot
 
+    @property
+    def lease_s(self) -> float:
+        """For how long to take the lease: it is not renewed while gates are closed."""
+        return self._lease_s + 2 * self._row.limits.record_timeout_ms / 1e3
+
     def start(self, resume: bool = False) -> None:
         """Begin, or with ``resume`` go on from the row, in a thread of its own."""
         self._warm_up()
@@ -159,7 +164,7 @@ class Drive:
             self.abort(messages.Cause(exception.CutExpired.code,
                                       'not complete when the deadline passed'))
         if self._quietly(self._database.renew_lease, self.snapshot, self._owner,
-                         self._lease_s) is False:
+                         self.lease_s) is False:
             self._leaving = True    # the row is another's now, or gone
             return
         wish = self._quietly(self._database.abort_requested, self.snapshot)

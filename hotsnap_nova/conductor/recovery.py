@@ -20,8 +20,8 @@ class Recovery:
     :param database: `db.api`, or one like it
     :param compute: `compute.rpcapi.ComputeApi`
     :param owner: who holds the leases; unique to this process
-    :param is_dead: whether an owner is known to be no more, so that its
-        leases need not be waited for
+    :param is_dead: whether an owner is no more, so that its leases need not be waited for; False
+        where it is known to live, however late it is; None: its leases tell
     :param patience_s: how long hosts may take for what was decided before those
         who wait are told
     :param works: does long work in threads, and somebody runs the errands of hosts that were
@@ -29,7 +29,7 @@ class Recovery:
     """
 
     def __init__(self, database, compute, owner: str, lease_s: float = 30.0,
-                 is_dead: Callable[[str], bool] = lambda _owner: False,
+                 is_dead: Callable[[str], bool | None] = lambda _owner: None,
                  patience_s: float = 30.0, works: background.Background | None = None):
         self._database = database
         self._compute = compute
@@ -38,6 +38,7 @@ class Recovery:
         self._is_dead = is_dead
         self._patience_s = patience_s
         self._works = works
+        self._beginning: set[str] = set()
         self._drives: dict[str, drive.Drive] = {}
         self._mutex = threading.Lock()
 
@@ -101,8 +102,9 @@ class Recovery:
         for found in self._database.open_snapshots():
             if only not in (None, found.id) or self._is_at(found.id):
                 continue
-            force = bool(found.lease_owner) and self._is_dead(found.lease_owner)
-            if not self._database.take_lease(found.id, self._owner, self._lease_s, force=force):
+            is_dead = self._is_dead(found.lease_owner) if found.lease_owner else None
+            if is_dead is False or not self._database.take_lease(
+                    found.id, self._owner, self._lease_s, force=bool(is_dead)):
                 continue
             LOG.warning('Snapshot %s is taken over', found.id)
             try:
@@ -137,6 +139,8 @@ class Recovery:
     # -- inside --------------------------------------------------------------------------------
 
     def _is_at(self, snapshot):
+        if snapshot in self._beginning:    # asked first: what leaves it is among the drives
+            return True
         return (snapshot in self._drives and not self.wait(snapshot, 0)) or (
             self._works is not None and self._works.has(snapshot))
 

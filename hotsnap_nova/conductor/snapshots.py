@@ -36,19 +36,24 @@ class Snapshots(recovery.Recovery):
         epoch = self._database.next_epoch(group)
         request = dataclasses.replace(request, name=requests.name_of(request, epoch))
         row = rows.first(snapshot, epoch, group, gate, members, request)
-        self._database.create({
-            'id': snapshot, 'name': request.name, 'description': request.description,
-            'properties': request.properties, 'group_id': group,
-            'group_name': request.group_name or request.name, 'project_id': request.project_id,
-            'user_id': request.user_id, 'request_id': request.request_id, 'epoch': epoch,
-            'gate': gate, 'disk': request.disk, 'status': rows.CREATING, 'phase': 'prepare',
-            'machine': rows.dump(row),
-        }, [{'member_id': each['id'], 'name': each['name'], 'host': host}
-            for host, here in members.items() for each in here],
-            owner=self._owner, lease_s=self._lease_s, unique_name=request.unique_name,
-            quotas=request.quotas)
-        self._start(drive.Drive(row, self._database, self._compute, self._owner, self._lease_s,
-                                watcher, request.deadline_s))
+        driven = drive.Drive(row, self._database, self._compute, self._owner, self._lease_s,
+                             watcher, request.deadline_s)
+        self._beginning.add(snapshot)    # before our own recovery can find its row
+        try:
+            self._database.create({
+                'id': snapshot, 'name': request.name, 'description': request.description,
+                'properties': request.properties, 'group_id': group,
+                'group_name': request.group_name or request.name, 'project_id': request.project_id,
+                'user_id': request.user_id, 'request_id': request.request_id, 'epoch': epoch,
+                'gate': gate, 'disk': request.disk, 'status': rows.CREATING, 'phase': 'prepare',
+                'machine': rows.dump(row),
+            }, [{'member_id': each['id'], 'name': each['name'], 'host': host}
+                for host, here in members.items() for each in here],
+                owner=self._owner, lease_s=driven.lease_s, unique_name=request.unique_name,
+                quotas=request.quotas)
+            self._start(driven)
+        finally:
+            self._beginning.discard(snapshot)
         return snapshot
 
     def abort(self, name: str, who: str) -> None:

@@ -2,6 +2,8 @@
 """Processes that die: whoever starts next leaves guests running and nothing behind."""
 
 import dataclasses
+import threading
+import time
 
 import pytest
 
@@ -152,6 +154,49 @@ def test_a_live_coordinators_snapshot_is_not_taken_over(cluster):
 
     cluster.snapshots.wait(snapshot)
     assert cluster.snapshots.get(snapshot).status == 'available'
+
+
+def test_a_coordinator_that_is_late_but_known_to_live_is_left_alone(cluster):
+    """A command on a busy machine: its lease is over, its process is not."""
+    cluster.hosts['h1'].engine.save_s = 1.0
+    snapshot = cluster.snapshots.create(cluster.request())
+    cluster.database.take_lease(snapshot, 'first', 0, force=True)
+
+    assert cluster.coordinator('other', is_dead=lambda owner: owner != 'first').recover() == ()
+
+    cluster.snapshots.wait(snapshot)
+    assert cluster.snapshots.get(snapshot).status == 'available'
+
+
+def test_a_lease_lasts_while_gates_are_closed_and_nothing_renews_it(cluster):
+    mine = cluster.coordinator('mine', lease_s=1.0)
+    goes_on = threading.Event()
+    cluster.hosts['h2'].engine.faults['record'] = lambda _about: goes_on.wait(60)
+    snapshot = mine.create(cluster.request())
+    clusters.until(lambda: mine._drives[snapshot]._gates_are_closed())
+    time.sleep(1.5)
+
+    taken = cluster.coordinator('other').recover()
+
+    goes_on.set()
+    assert taken == ()
+    mine.wait(snapshot)
+    assert mine.get(snapshot).status == 'available'
+
+
+def test_what_a_coordinator_just_begins_it_does_not_take_over_from_itself(cluster, monkeypatch):
+    """Its loop may look between the new row and the drive."""
+    real, taken = cluster.database.create, []
+
+    def create(*args, **kwargs):
+        real(*args, **kwargs)
+        taken.append(cluster.snapshots.recover())
+    monkeypatch.setattr(cluster.database, 'create', create)
+
+    row = cluster.create()
+
+    assert taken == [()]
+    assert row.status == 'available'
 
 
 def _bury(coordinator, snapshot):
