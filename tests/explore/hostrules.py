@@ -20,6 +20,13 @@ class HostRules:
         machine = self.build.participant(host.machine)
         return self._obey(world, host, machine, machine.tick(host.now))
 
+    def _withdraw(self, world, name, snapshot):
+        host = world.host(name)
+        part = host.machine.part(snapshot)
+        withdrawn = do.MembersWithdrawn(snapshot, part.epoch, FAILED)
+        heard = self._hear(world, host, withdrawn)
+        return world if heard == world else heard.spend("withdrawals")
+
     def _crash(self, world, name):
         host = replace(world.host(name), machine=None, threads=())
         return world.spend("host_crashes").with_host(host)

@@ -113,7 +113,9 @@ class Rules(CoordinatorRules, HostRules, TrafficRules):
                         many.append(("do", host.name, n, "second stop", None))
                 if left.host_crashes:
                     many += [("do", host.name, n, "crash", k) for k in range(units)]
-            if left.host_crashes and host is world.hosts[0]:  # hosts are alike
+            if left.withdrawals and host is world.hosts[0]:  # hosts are alike
+                many += [("withdraw", host.name, part.snapshot) for part in host.machine.parts]
+            if left.host_crashes and host is world.hosts[0]:
                 many.append(("crash", host.name))
             wakeup = self.build.participant(host.machine).wakeup()
             if wakeup is not None and wakeup <= host.now:

@@ -39,6 +39,14 @@ WORLDS = {
     "two coordinators": (HOLD, 2, 1, True, {"takeovers": 1}),
     "two coordinators, a write fails": (HOLD, 1, 1, True, {"takeovers": 1, "failures": 1}),
     "the user aborts": (HOLD, 2, 1, True, {"aborts": 1, "host_crashes": 1}),
+    "a guest is deleted": (HOLD, 2, 1, True, {"withdrawals": 1, "timeouts": 0}),
+    "a guest is deleted while messages arrive": (
+        HOLD, 1, 1, False, {"withdrawals": 1, "failures": 1}
+    ),
+    "a guest is deleted, its host dies": (
+        BARRIER, 1, 2, True, {"withdrawals": 1, "host_crashes": 1, "timeouts": 0}
+    ),
+    "markers, a guest is deleted": (MARKER, 2, 1, True, {"withdrawals": 1, "timeouts": 0}),
     "the messages of an earlier snapshot linger": (HOLD, 2, 1, True, {"more_snapshots": 1}),
     "an earlier snapshot, a host dies": (
         HOLD, 1, 1, True, {"more_snapshots": 1, "host_crashes": 1}

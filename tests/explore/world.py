@@ -43,6 +43,7 @@ class Budget:
     failures: int = 0
     lapses: int = 0
     aborts: int = 0
+    withdrawals: int = 0  # a guest is deleted, or goes elsewhere
     timeouts: int = 1
     more_snapshots: int = 0
 

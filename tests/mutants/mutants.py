@@ -118,6 +118,15 @@ class AnswersOnce(Participant):
         return [] if answers and isinstance(request, Discard) else commands
 
 
+class UnsaysWhatItSaid(Participant):
+    """Gives up a guest that is deleted although it has said that all of it is saved."""
+
+    def _ended(self, part, outcome, now):
+        if isinstance(outcome, do.MembersWithdrawn) and part.phase is Phase.SAVED:
+            return self._spoil(part, outcome.cause)
+        return super()._ended(part, outcome, now)
+
+
 class ResumesSilently(Coordinator):
     """Takes it for granted that hosts heard the decision before the restart."""
 

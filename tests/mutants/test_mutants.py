@@ -28,6 +28,7 @@ MUTANTS = [
     (3, Build(participant=m.HidesTheGuardian), BARRIER, {"lapses": 1}, ORPHAN),
     (4, Build(coordinator=m.LateAnswersCount), HOLD, {}, "decision was changed"),
     (5, Build(participant=m.AnswersOnce), HOLD, {"host_crashes": 1}, TRACES),
+    (5, Build(participant=m.UnsaysWhatItSaid), HOLD, {"withdrawals": 1}, "disowned"),
     (5, Build(coordinator=m.ResumesSilently), HOLD, {"failures": 1}, TRACES),
     (6, Build(participant=m.RaisesOnlyWhatItKnew), HOLD, {}, TRACES),
     (7, Build(coordinator=m.DecidesAlthoughSuperseded), HOLD, {"takeovers": 1},

@@ -28,6 +28,7 @@ FAULTS = st.fixed_dictionaries({
     "failures": st.integers(0, 3),
     "lapses": st.integers(0, 2),
     "aborts": st.integers(0, 1),
+    "withdrawals": st.integers(0, 1),
     "timeouts": st.integers(0, 2),
     "more_snapshots": st.integers(0, 3),
 })  # fmt: skip
