@@ -3,6 +3,7 @@
 
 import concurrent.futures
 import itertools
+import threading
 
 import alembic.autogenerate
 import alembic.runtime.migration
@@ -78,6 +79,30 @@ def test_quotas_hold_where_many_are_added_at_once(database):
     assert outcomes.count(None) == len(database.list()) == 3
     assert {str(each) for each in outcomes if each} == {
         'Quota exceeded: 3 of 3 group snapshots of project p exist.'}
+
+
+def test_a_quota_holds_where_two_are_counted_before_either_is_kept(database, monkeypatch):
+    """Both rows are in their transactions, neither sees the other's: locks alone tell."""
+    database.upgrade()
+    count, both, here = api._keep_quota, threading.Barrier(2), threading.local()
+
+    def count_together(*args):
+        if not hasattr(here, 'met'):    # what is rolled back comes again, alone
+            here.met = both.wait(30)
+        count(*args)
+    monkeypatch.setattr(api, '_keep_quota', count_together)
+
+    def create(number):
+        try:
+            database.create(row(f's{number}'), MEMBERS, unique_name=False,
+                            quotas=[('project_id', 'p', 1)])
+        except exception.OverQuota as exc:
+            return exc
+        return None
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        outcomes = list(pool.map(create, range(2)))
+
+    assert outcomes.count(None) == len(database.list()) == 1
 
 
 def test_of_two_decisions_one_is_stale(database):
