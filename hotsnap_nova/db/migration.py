@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Brings a database's tables to the form this software uses."""
+"""Brings a database's tables to the form this software uses.
 
-import alembic.command
-import alembic.config
-import alembic.runtime.migration
-import alembic.script
-import alembic.util
+Alembic, slow to import, is needed only where there is something to bring.
+"""
+
+import sqlalchemy as sa
 
 from hotsnap_nova import exception
+
+#: The last of migrations/versions.
+HEAD = '0002'
 
 
 def upgrade(engine, revision: str = 'head') -> None:
@@ -15,11 +17,12 @@ def upgrade(engine, revision: str = 'head') -> None:
 
     :raises DatabaseUnavailable: it was made by a newer version of this software
     """
-    config = configuration()
-    head = alembic.script.ScriptDirectory.from_config(config).get_current_head()
     with engine.connect() as connection:
-        if revision == 'head' and _revision(connection) == head:
+        if revision == 'head' and _revision(connection) == HEAD:
             return
+    import alembic.command
+    import alembic.util
+    config = configuration()
     with engine.begin() as connection:
         if connection.dialect.name == 'sqlite':
             # Takes SQLite's one write lock before anything is read, so that
@@ -35,13 +38,13 @@ def upgrade(engine, revision: str = 'head') -> None:
 
 def versions(engine) -> tuple[str | None, str]:
     """(what the tables have, what this software needs)."""
-    head = alembic.script.ScriptDirectory.from_config(configuration()).get_current_head()
     with engine.connect() as connection:
-        return _revision(connection), head
+        return _revision(connection), HEAD
 
 
-def configuration() -> alembic.config.Config:
+def configuration():
     """Alembic's, without a file."""
+    import alembic.config
     config = alembic.config.Config()
     config.set_main_option('script_location', 'hotsnap_nova.db:migrations')
     config.set_main_option('path_separator', 'os')
@@ -49,4 +52,6 @@ def configuration() -> alembic.config.Config:
 
 
 def _revision(connection):
-    return alembic.runtime.migration.MigrationContext.configure(connection).get_current_revision()
+    if not sa.inspect(connection).has_table('alembic_version'):
+        return None
+    return connection.scalar(sa.text('SELECT version_num FROM alembic_version'))

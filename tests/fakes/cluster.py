@@ -12,6 +12,7 @@ from hotsnap_nova.compute import manager, rpcapi, server
 from hotsnap_nova.conductor import requests, snapshots
 from hotsnap_nova.db import api
 from hotsnap_nova.storage import local
+from tests.fakes import tables
 from tests.fakes.engine import Engine, World
 
 
@@ -111,8 +112,8 @@ class Cluster:
             for letter in letters:
                 self.world.add(letter)
                 self.members.append((letter, name))
+        tables.make(f'{folder}/hotsnap.db')
         self.database = api.Database(f'sqlite:///{folder}/hotsnap.db')
-        self.database.upgrade()
         self.compute = rpcapi.ComputeApi(self.transport)
         self.snapshots = self.coordinator('first')
 

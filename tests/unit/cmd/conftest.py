@@ -10,6 +10,7 @@ import pytest
 
 from hotsnap_nova.cmd import shell
 from hotsnap_nova.storage import local
+from tests.fakes import tables
 from tests.fakes.engine import Engine, World
 
 
@@ -29,6 +30,8 @@ class Hotsnap:
 
     def __init__(self, folder):
         self.state = f'{folder}/state'
+        os.mkdir(self.state, 0o700)
+        tables.make(f'{self.state}/hotsnap.db')
         self.world = World(f'{folder}/world.json')
         for name in 'abc':
             self.world.add(name)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every verb through the real shell, in process."""
 
+import os
+
 import pytest
 
 from hotsnap_nova.cmd import shell
@@ -37,6 +39,16 @@ def test_create_prints_what_every_member_went_through(hotsnap):
             'memory.save', 'vda.qcow2', 'domain.xml'}
     assert hotsnap.world.untouched()
     assert hotsnap.left() == []
+
+
+def test_the_first_command_of_a_user_makes_folder_and_tables(hotsnap, tmp_path):
+    hotsnap.state = f'{tmp_path}/new/state'
+
+    assert hotsnap.create().status == 0
+
+    assert os.stat(hotsnap.state).st_mode & 0o777 == 0o700
+    assert os.stat(f'{hotsnap.state}/hotsnap.db').st_mode & 0o777 == 0o600
+    assert hotsnap.show()['status'] == 'available'
 
 
 def test_a_table_for_people_has_the_same(hotsnap):

@@ -1,46 +1,78 @@
 # SPDX-License-Identifier: Apache-2.0
 """``nova-hotsnap-manage``, typed; its answers are one line each."""
 
+import io
 import json
+import logging
 import subprocess
 import sys
 
 import pytest
+from oslo_config import cfg
 
+from hotsnap_nova.cmd import manage as commands
 from hotsnap_nova.db import api
+from tests.unit.cmd.conftest import Ran
 
 
 @pytest.fixture
-def manage(tmp_path):
-    """Types a command; its configuration is in two files, as the guide has it."""
+def typed(tmp_path):
+    """A command's words; its configuration is in two files, as the guide has it."""
     (tmp_path / 'nova.conf').write_text('[DEFAULT]\ntransport_url = fake:/\n')
     (tmp_path / 'conductor.conf').write_text(
         f'[hotsnap]\ndatabase_connection = sqlite:///{tmp_path}/db\n')
 
-    def run(*words, files=('nova.conf', 'conductor.conf')):
-        return subprocess.run(
-            [sys.executable, '-m', 'hotsnap_nova.cmd.manage',
-             *(f'--config-file={tmp_path / name}' for name in files), *words],
-            capture_output=True, text=True, check=False)
+    def typed(*words, files=('nova.conf', 'conductor.conf')):
+        return [*(f'--config-file={tmp_path / name}' for name in files), *words]
+    return typed
+
+
+@pytest.fixture
+def manage(typed, capsys, monkeypatch):
+    """Run the real shell in this process, which cliff would leave with its logging."""
+    root = logging.getLogger('')
+    before, level = root.handlers[:], root.level
+
+    def run(*words, **more):
+        monkeypatch.setattr(cfg, 'CONF', cfg.ConfigOpts())    # as a process begins with it
+        out, err = io.StringIO(), io.StringIO()
+        try:
+            status = commands.Shell(stdout=out, stderr=err).run(typed(*words, **more))
+        except SystemExit as exc:    # how argparse ends a process
+            status = exc.code
+        finally:
+            root.handlers[:] = before
+            root.setLevel(level)
+        return Ran(status, out.getvalue(), err.getvalue() + capsys.readouterr().err)
     return run
+
+
+def test_as_a_process_of_its_own(typed):
+    def run(*words):
+        done = subprocess.run([sys.executable, '-m', 'hotsnap_nova.cmd.manage', *typed(*words)],
+                              capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout, done.stderr
+    assert run('db', 'purge', '--all-errors')[0] == 1
+    assert run('db', 'sync')[0] == 0
+    assert run('db', 'purge', '--all-errors') == (0, '0 removed\n', '')
 
 
 def test_what_needs_tables_says_how_to_make_them(manage):
     for words in (('service', 'list'), ('db', 'purge', '--all-errors'), ('db', 'version')):
         done = manage(*words)
 
-        assert done.returncode == 1
-        assert 'db sync' in done.stderr
-        assert done.stderr.count('\n') == 1
+        assert done.status == 1
+        assert 'db sync' in done.err
+        assert done.err.count('\n') == 1
 
 
 def test_tables_are_made_and_making_them_again_changes_nothing(manage):
-    assert manage('db', 'sync').returncode == 0
-    assert manage('db', 'sync').returncode == 0
+    assert manage('db', 'sync').status == 0
+    assert manage('db', 'sync').status == 0
 
-    assert manage('db', 'version').returncode == 0
-    assert manage('db', 'purge', '--before', '2026-01-31').stdout == '0 removed\n'
-    assert manage('service', 'list', '-f', 'json').stdout.strip() == '[]'
+    assert manage('db', 'version').status == 0
+    assert manage('db', 'purge', '--before', '2026-01-31').out == '0 removed\n'
+    assert manage('service', 'list', '-f', 'json').out.strip() == '[]'
 
 
 def test_what_hosts_owe_is_listed_and_dropped(manage, tmp_path):
@@ -51,28 +83,28 @@ def test_what_hosts_owe_is_listed_and_dropped(manage, tmp_path):
     database.close()
 
     def listed():
-        rows = json.loads(manage('errand', 'list', '-f', 'json').stdout)
+        rows = json.loads(manage('errand', 'list', '-f', 'json').out)
         assert all(row['Since'].endswith('Z') for row in rows)
         return [(row['Host'], row['Snapshot'], row['Kind']) for row in rows]
     assert sorted(listed()) == [
         ('h1', 's1', 'delete'), ('h1', 's2', 'delete'), ('h2', 's1', 'delete')]
 
-    assert manage('errand', 'drop', 'h1', '--snapshot', 's1').stdout == '1 dropped\n'
+    assert manage('errand', 'drop', 'h1', '--snapshot', 's1').out == '1 dropped\n'
     assert sorted(listed()) == [('h1', 's2', 'delete'), ('h2', 's1', 'delete')]
-    assert manage('errand', 'drop', 'h1').stdout == '1 dropped\n'
+    assert manage('errand', 'drop', 'h1').out == '1 dropped\n'
     assert listed() == [('h2', 's1', 'delete')]
-    assert manage('errand', 'drop').returncode == 2
+    assert manage('errand', 'drop').status == 2
 
 
 def test_a_date_that_is_none_is_named(manage):
     done = manage('db', 'purge', '--before', 'nonsense')
 
-    assert done.returncode == 2
-    assert done.stderr.endswith('nonsense is no date like 2026-01-31\n')
+    assert done.status == 2
+    assert done.err.endswith('nonsense is no date like 2026-01-31\n')
 
 
 def test_a_database_that_was_not_told_is_asked_for(manage):
     done = manage('service', 'list', files=('nova.conf',))
 
-    assert done.returncode == 1
-    assert 'database_connection' in done.stderr
+    assert done.status == 1
+    assert 'database_connection' in done.err

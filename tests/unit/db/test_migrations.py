@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import concurrent.futures
 import multiprocessing
+import sys
 import threading
 
 import alembic.autogenerate
@@ -49,8 +50,17 @@ def test_a_column_without_a_migration_would_be_noticed(empty):
 def test_each_migration_follows_the_one_before():
     script = alembic.script.ScriptDirectory.from_config(migration.configuration())
 
+    assert script.get_current_head() == migration.HEAD
     assert len(script.get_heads()) == 1
     assert len(script.get_bases()) == 1
+
+
+def test_current_tables_are_known_without_alembic(database, monkeypatch):
+    for name in ('alembic', 'alembic.command', 'alembic.config'):
+        monkeypatch.setitem(sys.modules, name, None)
+
+    database.upgrade()
+    database.must_be_current()
 
 
 def test_each_migration_applies_in_turn_from_nothing(empty):
