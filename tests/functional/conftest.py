@@ -2,6 +2,8 @@
 """A lab and a pair of guests for every test that has no wish of its own."""
 
 import contextlib
+import os
+import signal
 
 import libvirt
 import pytest
@@ -47,6 +49,15 @@ def engine(shared_lab):
 def hotsnap(shared_lab, tmp_path):
     """The command, with a state folder and store of this test's own."""
     return Hotsnap(shared_lab.uri, tmp_path)
+
+
+@pytest.fixture
+def user(hotsnap):
+    """A user whose processes end with the test, whatever became of them."""
+    yield hotsnap
+    for pid in hotsnap.processes():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _is_well(lab, group):

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whatever a user types or finds broken: one line that says so, and nothing changed."""
 
-import contextlib
 import os
 import signal
 
@@ -9,15 +8,6 @@ import pytest
 
 from tests.functional.command import stands_still, until
 from tests.functional.witness import Witness
-
-
-@pytest.fixture
-def user(hotsnap):
-    """A user whose processes end with the test."""
-    yield hotsnap
-    for pid in hotsnap.processes():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture

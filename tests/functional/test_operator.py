@@ -2,8 +2,6 @@
 """What an operator does to a guest meanwhile is the operator's: it survives us."""
 
 import contextlib
-import os
-import signal
 
 import libvirt
 import pytest
@@ -13,15 +11,6 @@ from tests.functional.witness import Witness
 
 OPERATORS_PAUSE = [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER]
 RNG = "<rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>"
-
-
-@pytest.fixture
-def user(hotsnap):
-    """A user whose processes end with the test."""
-    yield hotsnap
-    for pid in hotsnap.processes():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
 
 
 @contextlib.contextmanager

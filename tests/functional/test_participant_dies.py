@@ -5,7 +5,6 @@ Nobody starts a fresh process for that: it is the guardian's work, or the lease'
 A fresh process then takes the rest away.
 """
 
-import contextlib
 import os
 import pathlib
 import signal
@@ -20,15 +19,6 @@ MAX_HOLD_MS = 4000
 LEASE = ('--max-hold-ms', str(MAX_HOLD_MS))
 #: What the product promises: the lease and a second.
 PROMISED_S = MAX_HOLD_MS / 1000 + 1
-
-
-@pytest.fixture
-def user(hotsnap):
-    """A user whose processes end with the test, whatever became of them."""
-    yield hotsnap
-    for pid in hotsnap.processes():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
 
 
 def start_dying(user, pair, step, signal_name, *words):
