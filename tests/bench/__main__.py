@@ -8,15 +8,13 @@ was taken under.
 import argparse
 import os
 import pathlib
-import signal
 import sys
 
 from rich import box, console, table
 
 from tests.bench import measurements
-from tests.lab import Lab, LabError
-from tests.rounds import report
-from tests.rounds.command import CommandFailed
+from tests.lab import Lab
+from tests.rounds import program, report
 
 _SIZES_MB = (128, 512, 1024, 2048)
 _FILLED = 0.5
@@ -103,19 +101,14 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.sizes, arguments.snapshots, arguments.peers = (128, 256), 3, 1
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
+
+    def bench() -> bool:
         with Lab() as lab:
             made = _measure(arguments, lab)
-    except KeyboardInterrupt:
-        print(f'interrupted; what there is: {arguments.output}', file=sys.stderr)
-        return 130
-    except (CommandFailed, LabError) as exc:
-        print(exc, file=sys.stderr)
-        return 1
-    _show(made)
-    print(arguments.output)
-    return 0
+        _show(made)
+        print(arguments.output)
+        return True
+    return program.status(bench, interrupted=f'what there is: {arguments.output}')
 
 
 if __name__ == '__main__':

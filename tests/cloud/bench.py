@@ -9,7 +9,6 @@ libvirt. The exit status is 0 only if the median pause through Nova is at most
 
 import argparse
 import pathlib
-import signal
 import statistics
 import sys
 import tempfile
@@ -17,9 +16,8 @@ import tempfile
 from tests.cloud import cloud, hosts, servers, settings
 from tests.cloud.command import Snapshots
 from tests.cloud.processes import CloudError
-from tests.lab import LabError
-from tests.rounds import report, rounds
-from tests.rounds.command import CommandFailed, Hotsnap
+from tests.rounds import program, report, rounds
+from tests.rounds.command import Hotsnap
 
 _NAME = 'bench'
 _GATE = 'hold'
@@ -61,23 +59,21 @@ def _pause_ms(snapshots, group, limits, name: str) -> float:
     return shown['members'][0]['pause_ms']
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog='python -m tests.cloud.bench', description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--snapshots', type=int, default=15, help='each way (%(default)s)')
-    arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _bench(arguments: argparse.Namespace) -> bool:
     path = report.default_path('bench-cloud')
-    try:
-        made = _measure(arguments, path)
-    except (CloudError, CommandFailed, LabError) as exc:
-        print(exc, file=sys.stderr)
-        return 1
+    made = _measure(arguments, path)
     for way in ('nova', 'hotsnap'):
         print(f'{way}: pause in ms {made[f"{way}_pause_ms_spread"]}')
     print(f'ratio of medians {made["ratio_of_medians"]}, at most {_MOST}: '
           f'{"passed" if made["passed"] else "FAILED"}; {path}')
-    return 0 if made['passed'] else 1
+    return made['passed']
+
+
+def main() -> int:
+    parser = program.parser('tests.cloud.bench', __doc__)
+    parser.add_argument('--snapshots', type=int, default=15, help='each way (%(default)s)')
+    arguments = parser.parse_args()
+    return program.status(lambda: _bench(arguments), CloudError)
 
 
 if __name__ == '__main__':

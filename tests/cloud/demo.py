@@ -7,8 +7,6 @@ kill -9, `restore` brings them back, and they say themselves what they
 remember. Needs `make cloud`; the exit status is 0 only if it held.
 """
 
-import argparse
-import signal
 import sys
 import time
 
@@ -17,8 +15,7 @@ from rich import box, console, table
 from tests.cloud import cloud, servers, settings
 from tests.cloud.command import Snapshots
 from tests.cloud.processes import CloudError
-from tests.lab import LabError
-from tests.rounds import rounds
+from tests.rounds import program, rounds
 
 _NAME = 'demo'
 _MESSAGES = 200                   # after the restore, each way on each connection
@@ -86,16 +83,10 @@ def _show(group: servers.ServerGroup, done: rounds.Round, screen: console.Consol
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog='python -m tests.cloud.demo', description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = program.parser('tests.cloud.demo', __doc__)
     parser.add_argument('--members', type=int, default=3, help='default: %(default)s')
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        return 0 if _demonstrate(arguments.members) else 1
-    except (CloudError, LabError) as exc:
-        print(exc, file=sys.stderr)
-        return 1
+    return program.status(lambda: _demonstrate(arguments.members), CloudError)
 
 
 if __name__ == '__main__':

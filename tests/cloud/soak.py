@@ -9,14 +9,13 @@ up for. The report is written anew after each.
 import argparse
 import dataclasses
 import pathlib
-import signal
 import sys
 
 from tests.cloud import cloud, hosts, servers, settings
 from tests.cloud.command import Snapshots
 from tests.cloud.processes import CloudError
-from tests.lab import LabError, Workload
-from tests.rounds import report, rounds
+from tests.lab import Workload
+from tests.rounds import program, report, rounds
 from tests.rounds.command import CommandFailed
 
 _NAME = 'soak'
@@ -84,8 +83,7 @@ def _word(done: rounds.Round) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog='python -m tests.cloud.soak', description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = program.parser('tests.cloud.soak', __doc__)
     parser.add_argument('--rounds', type=int, default=20, help='default: %(default)s')
     parser.add_argument('--gate', choices=_GATES, default='auto', help='default: %(default)s')
     parser.add_argument('--members', type=int, default=3, help='default: %(default)s')
@@ -95,15 +93,13 @@ def main() -> int:
                         help='messages a second, each way on each connection (%(default)s)')
     parser.add_argument('--keep', action='store_true', help='do not delete the group at the end')
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     path = report.default_path('soak-cloud')
-    try:
+
+    def soak() -> bool:
         passed = _soak(arguments, path)
-    except (CloudError, LabError) as exc:
-        print(exc, file=sys.stderr)
-        return 1
-    print(f'{"passed" if passed else "FAILED"}; {path}')
-    return 0 if passed else 1
+        print(f'{"passed" if passed else "FAILED"}; {path}')
+        return passed
+    return program.status(soak, CloudError)
 
 
 if __name__ == '__main__':

@@ -7,9 +7,7 @@ they remember. Once as shipped, once with delays between the members' cuts, and
 once with the same delays and nothing that keeps packets back.
 """
 
-import argparse
 import pathlib
-import signal
 import sys
 import time
 
@@ -17,11 +15,11 @@ from rich import box, console, table
 
 from tests.demo import timeline
 from tests.demo.rates import Rates
-from tests.lab import WIDE, GuestSpec, Lab, LabError, Workload
+from tests.lab import WIDE, GuestSpec, Lab, Workload
 from tests.lab.enclosure import EnclosureError
 from tests.lab.image import ImageError
-from tests.rounds import rounds
-from tests.rounds.command import CommandFailed, Hotsnap
+from tests.rounds import program, rounds
+from tests.rounds.command import Hotsnap
 
 _GUESTS = (GuestSpec(), GuestSpec(), WIDE)
 _RATE = 60                        # messages a second, each link each way
@@ -138,20 +136,12 @@ def _demonstrate(picture: pathlib.Path) -> bool:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog='python -m tests.demo', description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = program.parser('tests.demo', __doc__)
     parser.add_argument('--picture', type=pathlib.Path,
                         default=pathlib.Path('results/demo.png'), help='default: %(default)s')
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        return 0 if _demonstrate(arguments.picture) else 1
-    except KeyboardInterrupt:
-        print('interrupted; nothing is left running', file=sys.stderr)
-        return 130
-    except (CommandFailed, EnclosureError, ImageError, LabError) as exc:
-        print(exc, file=sys.stderr)
-        return 1
+    return program.status(lambda: _demonstrate(arguments.picture), EnclosureError, ImageError,
+                          interrupted='nothing is left running')
 
 
 if __name__ == '__main__':

@@ -9,11 +9,10 @@ break in at least half of its rounds, or the run proves nothing.
 import argparse
 import dataclasses
 import pathlib
-import signal
 import sys
 
-from tests.lab import WIDE, GuestSpec, Lab, LabError, Workload
-from tests.rounds import evidence, report, rounds
+from tests.lab import WIDE, GuestSpec, Lab, Workload
+from tests.rounds import evidence, program, report, rounds
 from tests.rounds.command import CommandFailed, Hotsnap
 
 _GATES = ('hold', 'barrier', rounds.CONTROL)
@@ -122,19 +121,14 @@ def main() -> int:
     parser.add_argument('--output', type=pathlib.Path, default=report.default_path('soak'),
                         help='the report (%(default)s)')
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
+
+    def soak() -> bool:
         with Lab() as lab:
-            soak = Soak(arguments, lab, arguments.output)
-            passed = soak.run()
-    except KeyboardInterrupt:
-        print(f'interrupted; what there is: {arguments.output}', file=sys.stderr)
-        return 130
-    except (CommandFailed, LabError) as exc:
-        print(exc, file=sys.stderr)
-        return 1
-    _say(soak.report, arguments.output)
-    return 0 if passed else 1
+            made = Soak(arguments, lab, arguments.output)
+            passed = made.run()
+        _say(made.report, arguments.output)
+        return passed
+    return program.status(soak, interrupted=f'what there is: {arguments.output}')
 
 
 if __name__ == '__main__':
