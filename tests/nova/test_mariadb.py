@@ -2,6 +2,7 @@
 """The coordinators' database on MariaDB: what SQLite cannot show."""
 
 import concurrent.futures
+import contextlib
 import itertools
 import threading
 
@@ -84,12 +85,17 @@ def test_quotas_hold_where_many_are_added_at_once(database):
 def test_a_quota_holds_where_two_are_counted_before_either_is_kept(database, monkeypatch):
     """Both rows are in their transactions, neither sees the other's: locks alone tell."""
     database.upgrade()
-    count, both, here = api._keep_quota, threading.Barrier(2), threading.local()
+    count, here = api._keep_quota, threading.local()
+    added, counted = threading.Barrier(2), threading.Barrier(2)
 
     def count_together(*args):
-        if not hasattr(here, 'met'):    # what is rolled back comes again, alone
-            here.met = both.wait(30)
+        if hasattr(here, 'met'):    # what was rolled back comes again, alone
+            return count(*args)
+        here.met = added.wait(60)
         count(*args)
+        with contextlib.suppress(threading.BrokenBarrierError):    # one waits for the other
+            counted.wait(5)
+        return None
     monkeypatch.setattr(api, '_keep_quota', count_together)
 
     def create(number):
