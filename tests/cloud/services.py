@@ -11,6 +11,9 @@ from tests.cloud.processes import Supervisor
 from tests.cloud.settings import Settings
 
 _UNHEALTHY = 500
+#: Nova uploads images in parts of 1 MiB. That, with its length before it, is more than uWSGI takes
+#: by default, and the image is killed.
+_CHUNK_BYTES = 8 << 20
 
 
 class Cloud:
@@ -20,15 +23,20 @@ class Cloud:
         self.settings = settings
         self.processes = Supervisor(settings.control, settings.folder, settings.logs)
 
-    def start_api(self, service: str, application: str, **environment: str) -> None:
-        """Serve a WSGI application on the service's port; return when it answers."""
+    def start_api(self, service: str, application: str, home: str = sys.prefix,
+                  **environment: str) -> None:
+        """Serve a WSGI application on the service's port; return when it answers.
+
+        :param home: the Python environment it runs in
+        """
         port = self.settings.ports[service]
         # One process each: Keystone's cache is a process's own, two would serve a stale catalog.
         self.processes.start(
-            f'{service}-api', os.path.join(sys.prefix, 'base/bin/uwsgi'), '--home', sys.prefix,
+            f'{service}-api', os.path.join(sys.prefix, 'base/bin/uwsgi'), '--home', home,
             '--http-socket', f'127.0.0.1:{port}', '--module', application,
             '--master', '--processes', 1, '--threads', 4, '--enable-threads', '--need-app',
-            '--die-on-term', '--lazy-apps', '--buffer-size', 65535, '--disable-logging',
+            '--die-on-term', '--lazy-apps', '--buffer-size', 65535,
+            '--chunked-input-limit', _CHUNK_BYTES, '--disable-logging',
             '--add-header', 'Connection: close', **environment)
         self.wait_for_api(service)
 
