@@ -22,9 +22,14 @@ def packaged(name: str) -> pathlib.Path:
     return pathlib.Path(sys.prefix, 'etc', name)
 
 
-def program(name: str) -> str:
-    """A command of this environment."""
-    return os.path.join(sys.prefix, 'bin', name)
+def without_ours() -> str:
+    """The environment that this one is a layer over: all packages, and not our wheel."""
+    return os.path.realpath(os.path.join(sys.prefix, 'base'))
+
+
+def program(name: str, home: str = sys.prefix) -> str:
+    """A command of this environment, or of another."""
+    return os.path.join(home, 'bin', name)
 
 
 def _plain(value) -> str:

@@ -9,8 +9,11 @@ from tests.lab import disks, image, specification
 
 IMAGE = 'lab'
 FLAVOR = 'lab.small'
+#: To resize to, and back.
+LARGER = 'lab.larger'
 NETWORK = 'lab'
 MEMORY_MB = 128
+LARGER_MEMORY_MB = 160
 _DISK_GB = 1
 #: The root disk as the lab knows its disks: Nova puts an overlay on a copy of the image.
 DISK = specification.Disk(format='qcow2', backing='raw')
@@ -41,7 +44,8 @@ def upload(cloud: Cloud) -> None:
         connection.network.create_subnet(
             name=NETWORK, network_id=network.id, ip_version=4, cidr='10.20.0.0/24',
             gateway_ip=None, enable_dhcp=False, project_id=owner)
-        connection.compute.create_flavor(name=FLAVOR, ram=MEMORY_MB, vcpus=1, disk=_DISK_GB)
+        for name, memory_mb in ((FLAVOR, MEMORY_MB), (LARGER, LARGER_MEMORY_MB)):
+            connection.compute.create_flavor(name=name, ram=memory_mb, vcpus=1, disk=_DISK_GB)
 
 
 def _upload(connection, name: str, path: pathlib.Path, disk_format: str,

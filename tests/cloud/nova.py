@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Nova: API, conductor, scheduler, and a compute service a host."""
 
+import datetime
+import signal
+import sys
+
 from tests.cloud import database, files, hosts, ours
 from tests.cloud.processes import CloudError
 from tests.cloud.services import Cloud
@@ -19,7 +23,9 @@ def prepare(cloud: Cloud) -> None:
             'my_ip': '127.0.0.1', 'transport_url': settings.broker_url, 'use_stderr': True,
             'state_path': settings.folder / 'nova', 'report_interval': 10,
             # The little guests do not hear the power button.
-            'shutdown_timeout': 2},
+            'shutdown_timeout': 2,
+            # To another host it would want ssh.
+            'allow_resize_to_same_host': True},
         'api_database': {'connection': settings.database_url('nova_api')},
         'database': {'connection': settings.database_url('nova')},
         'api': {'auth_strategy': 'keystone'},
@@ -36,8 +42,7 @@ def prepare(cloud: Cloud) -> None:
         'notifications': {'notification_format': 'both'},
     }
     files.write_ini(_config(cloud), **sections)
-    paste = files.packaged('nova/api-paste.ini').read_text()
-    (etc / 'api-paste.ini').write_text(paste if settings.stock else ours.with_filter(paste))
+    configure_api(cloud, settings.stock)
     for name, words in (
             ('api-db-sync', ('api_db', 'sync')),
             ('map-cell0', ('cell_v2', 'map_cell0', '--database_connection',
@@ -54,18 +59,33 @@ def start(cloud: Cloud) -> None:
     start_api(cloud)
 
 
-def start_api(cloud: Cloud) -> None:
-    cloud.start_api('nova', 'nova.wsgi.osapi_compute:application',
+def configure_api(cloud: Cloud, stock: bool) -> None:
+    """What the API's pipelines are made of: as Nova comes, or with our filter in them."""
+    paste = files.packaged('nova/api-paste.ini').read_text()
+    (cloud.settings.etc('nova') / 'api-paste.ini').write_text(
+        paste if stock else ours.with_filter(paste))
+
+
+def start_api(cloud: Cloud, home: str = sys.prefix) -> None:
+    cloud.start_api('nova', 'nova.wsgi.osapi_compute:application', home,
                     OS_NOVA_CONFIG_DIR=str(cloud.settings.etc('nova')))
 
 
 def prepare_host(cloud: Cloud, host: str) -> None:
     """One compute host's configuration and folders."""
+    for name in ('nova/instances', 'lock'):
+        (cloud.settings.host_folder(host) / name).mkdir(parents=True)
+    configure_host(cloud, host, cloud.settings.stock)
+
+
+def configure_host(cloud: Cloud, host: str, stock: bool, home: str = sys.prefix) -> None:
+    """One compute host's configuration.
+
+    :param home: where its nova-compute and what that starts are installed
+    """
     folder = cloud.settings.host_folder(host)
     config = folder / 'nova.conf'
-    for name in ('nova/instances', 'lock'):
-        (folder / name).mkdir(parents=True)
-    helper = f'{files.program("privsep-helper")} --config-file {_config(cloud)} ' \
+    helper = f'{files.program("privsep-helper", home)} --config-file {_config(cloud)} ' \
              f'--config-file {config}'
     sections = {
         'DEFAULT': {
@@ -79,17 +99,40 @@ def prepare_host(cloud: Cloud, host: str) -> None:
                     'hw_machine_type': 'x86_64=pc'},
         **{name: {'helper_command': helper} for name in _PRIVILEGED},
     }
-    if not cloud.settings.stock:
+    if not stock:
         for section, options in ours.host_sections(cloud, host).items():
             sections.setdefault(section, {}).update(options)
     files.write_ini(config, **sections)
 
 
-def start_compute(cloud: Cloud, host: str) -> None:
+def start_compute(cloud: Cloud, host: str, home: str = sys.prefix) -> None:
     """The host's compute service; it need not be ready when this returns."""
     hosts.processes(cloud, host).start(
-        f'nova-compute-{host}', files.program('nova-compute'), '--config-file', _config(cloud),
+        compute(host), files.program('nova-compute', home), '--config-file', _config(cloud),
         '--config-file', cloud.settings.host_folder(host) / 'nova.conf')
+
+
+def compute(host: str) -> str:
+    """What the host's supervisor calls its compute service."""
+    return f'nova-compute-{host}'
+
+
+def restart_compute(cloud: Cloud, host: str, number: int = signal.SIGTERM,
+                    home: str = sys.prefix) -> None:
+    """End the host's compute service by a signal, start it, return when it has said it lives.
+
+    :raises CloudError: it ends, or says nothing
+    """
+    processes = hosts.processes(cloud, host)
+    processes.stop(compute(host), number)
+    since = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
+    start_compute(cloud, host, home)
+
+    def reported() -> bool:
+        rows = database.query(cloud, 'nova', 'SELECT last_seen_up FROM services WHERE deleted = 0 '
+                              f"AND `binary` = 'nova-compute' AND host = '{host}'")
+        return bool(rows and rows[0][0] and rows[0][0] > since)
+    processes.wait(compute(host), 'no sign of life', reported)
 
 
 def wait_for_computes(cloud: Cloud) -> None:
@@ -98,9 +141,8 @@ def wait_for_computes(cloud: Cloud) -> None:
     :raises CloudError: a service has ended
     """
     for host in cloud.settings.hosts:
-        name = f'nova-compute-{host}'
         hosts.processes(cloud, host).wait(
-            name, 'not registered', lambda host=host: host in _registered(cloud))
+            compute(host), 'not registered', lambda host=host: host in _registered(cloud))
     manage(cloud, 'discover-hosts', 'cell_v2', 'discover_hosts')
     with cloud.connect() as connection:
         unlike = [f'{service.binary} on {service.host} is {service.state}'
