@@ -5,6 +5,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import pathlib
+import time
 
 import openstack
 
@@ -119,18 +120,17 @@ def make_group(cloud: Cloud, name: str, members: int = 3,
     return ServerGroup(cloud, made.id, name, servers)
 
 
-def make_server(connection, name: str, number: int, count: int,
-                spec: specification.GuestSpec, group_id: str | None = None):
+def make_server(connection, name: str, number: int, count: int, spec: specification.GuestSpec,
+                group_id: str):
     """A server that is being built, with the part of guest ``number`` of ``count``."""
     network = connection.network.find_network(images.NETWORK, ignore_missing=False)
-    hints = {'scheduler_hints': {'group': group_id}} if group_id else {}
     return connection.compute.create_server(
         name=name,
         image_id=connection.image.find_image(images.IMAGE, ignore_missing=False).id,
         flavor_id=connection.compute.find_flavor(images.FLAVOR, ignore_missing=False).id,
         networks=[{'uuid': network.id, 'fixed_ip': f'10.20.0.{number + 1}'}],
         metadata={'lab': ' '.join(specification.workload_arguments(spec, number, count))},
-        **hints)
+        scheduler_hints={'group': group_id})
 
 
 def wait_until(connection, server, status: str, timeout_s: float = _BUILD_S):
@@ -138,16 +138,21 @@ def wait_until(connection, server, status: str, timeout_s: float = _BUILD_S):
 
     :raises CloudError: it is in error, or the time is over
     """
-    try:
-        server = connection.compute.wait_for_server(
-            server, status=status, failures=['ERROR'], interval=1, wait=timeout_s)
-    except (openstack.exceptions.ResourceFailure, openstack.exceptions.ResourceTimeout) as exc:
-        fault = connection.compute.get_server(server.id).fault
-        raise CloudError(f'{server.name}: {(fault or {}).get("message") or exc}') from exc
-    # A hard reboot does not change the status.
-    lab_guest.wait_for(lambda: (now := connection.compute.get_server(server.id)).task_state is None
-                       and now.status == status, timeout_s, f'{server.name} to be {status}')
-    return server
+    deadline = time.monotonic() + timeout_s
+    while True:
+        now = connection.compute.get_server(server.id)
+        if now.status == status and now.task_state is None:
+            return now
+        if now.status == 'ERROR' or time.monotonic() > deadline:
+            raise CloudError(f'{described(now)}; waited for {status}')
+        time.sleep(0.5)
+
+
+def described(server) -> str:
+    """What Nova says of a server, in one line."""
+    fault = (server.fault or {}).get('message')
+    return (f'{server.name} is {server.status}, task state {server.task_state}'
+            f'{f", fault: {fault}" if fault else ""}')
 
 
 def exists(connection, server_id: str) -> bool:

@@ -3,17 +3,25 @@
 
 import pytest
 
-from tests.cloud import cloud, servers, settings
+from hotsnap_nova.client import rest
+from tests.cloud import cloud, diagnosis, servers, settings
+from tests.cloud.command import Snapshots
+
+#: The first wants no cloud yet, the second no group, the last boots the group anew.
+_ORDER = ('test_bringing_up', 'test_servers', 'test_snapshots', 'test_failures', 'test_way_out')
+_PLACE = pytest.StashKey()
 
 
 @pytest.fixture(scope='session')
-def place(capfd_disabled):
+def place(request, capfd_disabled):
     """The cloud that is up; else one that is brought up, and taken down at the end."""
     folder = settings.default_folder()
     was_up = settings.load(folder) is not None
     with capfd_disabled():
         made = cloud.up(folder, stock=False, say=print)
+    request.config.stash[_PLACE] = made
     yield made
+    del request.config.stash[_PLACE]
     if not was_up:
         cloud.down(folder)
 
@@ -26,6 +34,7 @@ def capfd_disabled(request):
 
 @pytest.fixture(scope='session')
 def group(place):
+    """Three servers on two hosts; each test leaves them talking."""
     made = servers.make_group(place, 'e2e', 3)
     try:
         made.wait_ready()
@@ -34,8 +43,34 @@ def group(place):
         made.delete()
 
 
+@pytest.fixture(scope='session')
+def snapshots(place, group):
+    """The group's, by the openstack command."""
+    return Snapshots(place, group)
+
+
 @pytest.fixture
-def nova(place):
-    """A project member's connection to the compute service."""
-    with place.connect('demo') as connection:
-        yield connection.compute
+def connection(place):
+    """A project member's."""
+    with place.connect('demo') as made:
+        yield made
+
+
+@pytest.fixture
+def client(connection):
+    """A project member's client of ours."""
+    return rest.Client(connection.compute, poll_s=0.5)
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: _ORDER.index(item.path.stem) if item.path.stem in _ORDER else -1)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """What is to be read first where a test failed."""
+    outcome = yield
+    report = outcome.get_result()
+    place = item.config.stash.get(_PLACE, None)
+    if report.failed and place is not None:
+        report.sections.append(('the cloud', diagnosis.of(place)))

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nova's own life of a server goes on as with Nova's own driver: before, during, after."""
+
+import contextlib
+import signal
+import time
+
+import pytest
+from openstack import exceptions
+
+from tests.cloud import database, images, ours, servers
+from tests.cloud.command import Snapshots
+from tests.functional.witness import Witness
+from tests.lab.guest import wait_for
+from tests.rounds.command import CommandFailed
+
+pytestmark = pytest.mark.timeout(1200)
+_TASKS = ('image_snapshot_pending', 'image_snapshot')
+_TRIES = 8
+
+
+@pytest.fixture(scope='module')
+def lone(place):
+    """A group of one server; gone before there is the other group, whose addresses it has."""
+    made = servers.make_group(place, 'lone', 1)
+    try:
+        made.wait_ready()
+        yield made
+    finally:
+        made.delete()
+
+
+def test_a_server_lives_as_ever_before_it_was_in_a_snapshot(place, connection, lone):
+    _live(place, connection, lone)
+
+
+def test_what_would_disturb_a_snapshot_is_refused_while_it_is_made(place, connection, client,
+                                                                   lone):
+    compute, server = connection.compute, lone[0].id
+    network = connection.network.find_network(images.NETWORK)
+    with _in_the_middle(place, connection, client, lone) as snapshot:
+        for disturb in (
+                lambda: compute.reboot_server(server, 'HARD'),
+                lambda: compute.pause_server(server),
+                lambda: compute.suspend_server(server),
+                lambda: compute.stop_server(server),
+                lambda: compute.resize_server(server, compute.find_flavor(images.LARGER).id),
+                lambda: compute.create_server_image(server, 'busy'),
+                lambda: compute.create_server_interface(server, net_id=network.id)):
+            with pytest.raises(exceptions.ConflictException, match='task_state image_snapshot'):
+                disturb()
+        found = compute.get_server(server)
+        assert (found.status, found.task_state in _TASKS) == ('ACTIVE', True)
+
+    ended = client.wait_while(lambda found: found.status == 'creating', snapshot, 240)
+    assert ended.status == 'available' or ended.error.message
+    servers.wait_until(connection, lone[0], 'ACTIVE')
+    client.delete(snapshot)
+    client.wait_until_deleted(snapshot, 120)
+
+
+def test_a_server_that_was_restored_lives_as_ever(place, connection, lone, record_property):
+    snapshots = Snapshots(place, lone)
+    given_up = 0
+    # A busy machine may have some given up, which harms nobody.
+    while True:
+        try:
+            made = snapshots.create(f'lone-{given_up}')
+            break
+        except CommandFailed:
+            given_up += 1
+            if given_up == _TRIES:
+                raise
+    record_property('given_up', given_up)
+    lone[0].kill9()
+    snapshots.restore(made['id'])
+
+    _live(place, connection, lone)
+    snapshots.delete(made['id'])
+
+
+def test_a_deletion_wins_over_a_snapshot_which_ends_in_error_and_says_so(place, connection, client,
+                                                                         lone):
+    with _in_the_middle(place, connection, client, lone, phase='prepare') as snapshot:
+        connection.compute.delete_server(lone[0].id)
+        wait_for(lambda: not servers.exists(connection, lone[0].id), 120, 'the server to go')
+
+    ended = client.wait_while(lambda found: found.status == 'creating', snapshot, 240)
+    assert ended.status == 'error'
+    assert 'destroy the instance' in ended.error.message, ended.error
+    client.delete(snapshot)
+    client.wait_until_deleted(snapshot, 120)
+    assert not (place.settings.folder / 'snapshots' / snapshot).exists()
+
+
+def _live(place, connection, lone):
+    """What users do with a server, each until Nova says that it is done."""
+    compute, server = connection.compute, lone[0]
+
+    def do(action, *arguments, then):
+        action(server.id, *arguments)
+        servers.wait_until(connection, server, then)
+
+    do(compute.pause_server, then='PAUSED')
+    do(compute.unpause_server, then='ACTIVE')
+    do(compute.suspend_server, then='SUSPENDED')
+    do(compute.resume_server, then='ACTIVE')
+    _image(connection, server)
+    _interface(connection, server)
+    do(compute.reboot_server, 'HARD', then='ACTIVE')
+    _works(lone)
+    memory = {flavor.name: flavor.ram for flavor in compute.flavors()}
+    current = compute.get_server(server.id).flavor['original_name']
+    other = images.FLAVOR if current == images.LARGER else images.LARGER
+    with _only(place, server.host):
+        do(compute.resize_server, compute.find_flavor(other).id, then='VERIFY_RESIZE')
+        do(compute.confirm_server_resize, then='ACTIVE')
+    assert server.domain.maxMemory() == memory[other] * 1024
+    _works(lone)
+
+
+def _works(lone):
+    """It was booted: it comes up, and writes its disk."""
+    lone.forget_boots()
+    lone.wait_ready()
+    assert Witness(lone).harmed() == []
+
+
+def _image(connection, server):
+    image = connection.compute.create_server_image(server.id, 'of-lone')
+    wait_for(lambda: connection.image.get_image(image.id).status != 'queued'
+             and connection.compute.get_server(server.id).task_state is None, 300,
+             'the image to be made')
+    found = connection.image.get_image(image.id)
+    connection.image.delete_image(image.id)
+    assert found.status == 'active'
+    assert found.size > 0
+
+
+def _interface(connection, server):
+    network = connection.network.find_network(images.NETWORK)
+    made = connection.compute.create_server_interface(server.id, net_id=network.id)
+
+    def attached():
+        return made.port_id in {each.port_id for each
+                                in connection.compute.server_interfaces(server.id)}
+    wait_for(attached, 120, 'the interface to be attached')
+    assert server.domain.XMLDesc().count('<interface ') == 2
+    connection.compute.delete_server_interface(made.port_id, server.id)
+    wait_for(lambda: not attached(), 240, 'the interface to be detached')
+    assert server.domain.XMLDesc().count('<interface ') == 1
+
+
+@contextlib.contextmanager
+def _only(place, host):
+    """Nova places nothing on another host than this."""
+    with place.connect() as connection:
+        others = [service for service in connection.compute.services(binary='nova-compute')
+                  if service.host != host]
+        for service in others:
+            connection.compute.disable_service(service)
+        try:
+            yield
+        finally:
+            for service in others:
+                connection.compute.enable_service(service)
+
+
+@contextlib.contextmanager
+def _in_the_middle(place, connection, client, group, phase=''):
+    """A snapshot's id, with the conductor standing still while the snapshot is being made.
+
+    So what is done meanwhile is done in its middle, however slow the machine. The conductor
+    goes on afterwards.
+
+    :param phase: no later than in this phase
+    """
+    for number in range(_TRIES):
+        made = client.create(group.id, name=f'middle-{number}').id
+        while (_task_state(place, group[0]) not in _TASKS
+               and _state(place, made)[0] == 'creating'):
+            time.sleep(0.02)             # all of it may be over within a second
+        place.processes.kill(ours.CONDUCTOR, signal.SIGSTOP)
+        try:
+            found = _state(place, made)
+            if found[0] == 'creating' and phase in ('', found[1]):
+                yield made
+                return
+        finally:
+            place.processes.kill(ours.CONDUCTOR, signal.SIGCONT)
+        # Too late.
+        client.wait_while(lambda found: found.status == 'creating', made, 240)
+        client.delete(made)
+        client.wait_until_deleted(made, 120)
+        servers.wait_until(connection, group[0], 'ACTIVE')
+    pytest.fail(f'{_TRIES} snapshots were over before their middle was met')
+
+
+def _task_state(place, server):
+    return database.query(place, 'nova', 'SELECT task_state FROM instances '
+                          f"WHERE uuid = '{server.id}' AND deleted = 0")[0][0]
+
+
+def _state(place, snapshot):
+    """Status and phase, by the database: who would tell may be standing still."""
+    return database.query(place, 'hotsnap',
+                          f"SELECT status, phase FROM snapshots WHERE id = '{snapshot}'")[0]
