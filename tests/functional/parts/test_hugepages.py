@@ -126,8 +126,9 @@ def test_a_process_that_is_gone_is_no_error():
 
 def test_a_guests_process_is_found_by_its_uuid():
     uuid = 'a1e5c9d4-0000-4000-8000-5f0e3c2d1b0a'
-    with subprocess.Popen(['sh', '-c', 'read line', 'qemu', '-uuid', uuid],
-                          stdin=subprocess.PIPE) as process:
+    with subprocess.Popen(['sh', '-c', 'echo; read line', 'qemu', '-uuid', uuid],
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()    # its arguments are to be seen a moment after it started
         found = hugepages.process_of(uuid)
         process.stdin.close()
 
