@@ -16,13 +16,15 @@ import array
 import contextlib
 import ctypes
 import errno
+import mmap
 import os
 import re
 import time
 
 _THP = '/sys/kernel/mm/transparent_hugepage/enabled'
+_PAGE_BYTES = 4096
 _RANGE_BYTES = 2 << 20
-_PAGES = _RANGE_BYTES // 4096
+_PAGES = _RANGE_BYTES // _PAGE_BYTES
 _PAGE_MAP_BYTES = 8
 #: From <linux/mman.h> and the system call table, which is one for all architectures
 #: since 5.1; neither libc nor Python has a name for them.
@@ -47,11 +49,13 @@ class _Vector(ctypes.Structure):
 def gather(pid: int, most_s: float) -> int:
     """Put a process's memory into huge pages where that costs none.
 
-    :param most_s: stop after so long, in s; some 0.5 s per GiB are needed
+    :param most_s: stop after so long, in s; some 0.3 s per GiB are needed
     :returns: how many bytes are in huge pages now that were looked at; 0 where it is
         not possible
     """
     deadline = time.monotonic() + most_s
+    if mmap.PAGESIZE != _PAGE_BYTES:
+        return 0    # huge pages are of another size there, too
     try:
         with open(_THP) as file:
             if '[never]' in file.read():
@@ -106,12 +110,12 @@ def _whole(page_map, start: int, end: int):
 
     The page of zeros, which is at every address that was only read, is nobody's own.
     """
-    page_map.seek(start // 4096 * _PAGE_MAP_BYTES)
-    entries = array.array('Q', page_map.read((end - start) // 4096 * _PAGE_MAP_BYTES))
+    page_map.seek(start // _PAGE_BYTES * _PAGE_MAP_BYTES)
+    entries = array.array('Q', page_map.read((end - start) // _PAGE_BYTES * _PAGE_MAP_BYTES))
     for first in range(0, len(entries), _PAGES):
         pages = entries[first:first + _PAGES]
         if all(page & _OWN == _OWN and page & _FRAME for page in pages):
-            yield start + first * 4096
+            yield start + first * _PAGE_BYTES
 
 
 def _collapse(pidfd: int, address: int) -> None:

@@ -120,6 +120,17 @@ def make_group(cloud: Cloud, name: str, members: int = 3,
     return ServerGroup(cloud, made.id, name, servers)
 
 
+@contextlib.contextmanager
+def ready_group(cloud: Cloud, name: str, members: int):
+    """As `make_group`, whose guests talk; gone with the block."""
+    made = make_group(cloud, name, members)
+    try:
+        made.wait_ready()
+        yield made
+    finally:
+        made.delete()
+
+
 def make_server(connection, name: str, number: int, count: int, spec: specification.GuestSpec,
                 group_id: str):
     """A server that is being built, with the part of guest ``number`` of ``count``."""

@@ -35,12 +35,8 @@ def capfd_disabled(request):
 @pytest.fixture(scope='session')
 def group(place):
     """Three servers on two hosts; each test leaves them talking."""
-    made = servers.make_group(place, 'e2e', 3)
-    try:
-        made.wait_ready()
+    with servers.ready_group(place, 'e2e', 3) as made:
         yield made
-    finally:
-        made.delete()
 
 
 @pytest.fixture(scope='session')

@@ -22,12 +22,8 @@ _TRIES = 8
 @pytest.fixture(scope='module')
 def lone(place):
     """A group of one server; gone before there is the other group, whose addresses it has."""
-    made = servers.make_group(place, 'lone', 1)
-    try:
-        made.wait_ready()
+    with servers.ready_group(place, 'lone', 1) as made:
         yield made
-    finally:
-        made.delete()
 
 
 def test_a_server_lives_as_ever_before_it_was_in_a_snapshot(place, connection, lone):

@@ -599,12 +599,17 @@ def test_a_host_that_all_members_left_has_no_part_in_a_restore(cluster, api, cel
     assert steps(cluster, 'h2') == []
 
 
-def test_members_that_moved_to_where_nothing_is_kept_of_them_are_refused(cluster, api, cells,
-                                                                         tmp_path):
-    """h1 has a store of its own: with a manifest that names c, and without its files."""
+@pytest.fixture
+def own_store(cluster, tmp_path):
+    """The store of h1 is its own."""
     cluster.hosts['h1'].kill()
     cluster.hosts['h1'].store = local.LocalStore(f'{tmp_path}/own-store')
     cluster.hosts['h1'].start()
+
+
+@pytest.mark.usefixtures('own_store')
+def test_members_that_moved_to_where_nothing_is_kept_of_them_are_refused(cluster, api, cells):
+    """h1 has a manifest that names c, and not its files."""
     snapshot = available(api)
     cells.changes['c'] = {'host': 'h1'}
 
@@ -615,13 +620,10 @@ def test_members_that_moved_to_where_nothing_is_kept_of_them_are_refused(cluster
     assert cluster.world.untouched()
 
 
-def test_members_that_moved_to_a_host_without_the_snapshot_are_refused(cluster, api, cells,
-                                                                       tmp_path):
+@pytest.mark.usefixtures('own_store')
+def test_members_that_moved_to_a_host_without_the_snapshot_are_refused(cluster, api, cells):
     cluster.members = [('c', 'h2')]
     cells.groups['g'] = ['c']
-    cluster.hosts['h1'].kill()
-    cluster.hosts['h1'].store = local.LocalStore(f'{tmp_path}/own-store')
-    cluster.hosts['h1'].start()
     snapshot = available(api)
     cells.changes['c'] = {'host': 'h1'}
 
