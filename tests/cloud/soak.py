@@ -20,6 +20,7 @@ from tests.rounds.command import CommandFailed
 
 _NAME = 'soak'
 _MOST_FAILED = 10
+_MOST_SPENT = 2                   # with the good one and the next: within a group's quota
 _GATES = ('auto', 'hold', 'barrier')
 
 
@@ -35,7 +36,8 @@ def _soak(arguments: argparse.Namespace, path: pathlib.Path) -> bool:
             **report.setting(command, '', home.connection), 'guests': len(group),
             'hosts': [server.host for server in group], 'rate': arguments.rate,
             'gate': arguments.gate, 'messages_after_each': arguments.messages, 'rounds': []}
-        series = rounds.Rounds(group, Snapshots(place, group), messages=arguments.messages)
+        series = rounds.Rounds(group, Snapshots(place, group), messages=arguments.messages,
+                               most_spent=_MOST_SPENT)
         number = failed = 0
         while number - failed < arguments.rounds and failed < _MOST_FAILED:
             number += 1

@@ -24,7 +24,6 @@ MAX_DELAY_S = 0.2
 CONTROL = 'none'
 _BROKEN_WATCH_S = 4.0
 _MOVES_WITHIN_S = 2.0
-_DELETED_AT_ONCE = 8
 _DISK_KINDS = frozenset({'torn_block', 'missing_block', 'disk_ahead', 'foreign_block',
                          'lost_base', 'io_error', 'bad_read'})
 
@@ -108,13 +107,17 @@ class Rounds:
 
     :param messages: further messages each TCP direction must take after a resume
     :param patience_s: how long that may take
+    :param most_spent: snapshots that nobody needs any more are deleted when there are so many,
+        at once, for each command takes a while; a cloud's quota may want fewer
     """
 
-    def __init__(self, group: Group, hotsnap: Hotsnap, *, messages: int, patience_s: float = 120):
+    def __init__(self, group: Group, hotsnap: Hotsnap, *, messages: int, patience_s: float = 120,
+                 most_spent: int = 8):
         self.group = group
         self.hotsnap = hotsnap
         self._messages = messages
         self._patience_s = patience_s
+        self._most_spent = most_spent
         self._numbers = itertools.count(1)
         self._good = ''
         self._spent: list[str] = []
@@ -173,9 +176,8 @@ class Rounds:
         self.hotsnap.restore(self._good)
 
     def _delete_some(self, name: str) -> None:
-        """Delete snapshots that nobody needs, many at once: each command takes a while."""
         self._spent.append(name)
-        if len(self._spent) >= _DELETED_AT_ONCE:
+        if len(self._spent) >= self._most_spent:
             self.hotsnap.delete(*self._spent)
             self._spent.clear()
 
