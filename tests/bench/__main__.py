@@ -78,7 +78,8 @@ def _show(made: dict) -> None:
     screen.print(three)
     screen.print(f'TCP time-outs in {group["with_snapshot"]["intervals"]} intervals: '
                  f'{group["with_snapshot"]["tcp_timeouts"]} with a snapshot, '
-                 f'{group["without"]["tcp_timeouts"]} without; the guests took '
+                 f'{group["without"]["tcp_timeouts"]} without; at {group["rate"]} messages '
+                 f'a second the guests took '
                  f'{group["cpu_share"]:.0%} of the processors without', highlight=False)
 
 
@@ -93,7 +94,8 @@ def main() -> int:
     parser.add_argument('--peers', type=int, default=5,
                         help="of libvirt's own, for comparison (%(default)s)")
     parser.add_argument('--rate', type=int, default=_RATE,
-                        help='messages a second of the three guests (%(default)s)')
+                        help='messages a second of the three guests (%(default)s), or fewer '
+                             'where they would take most of the machine')
     parser.add_argument('--quick', action='store_true',
                         help='few snapshots of few sizes: does it work?')
     parser.add_argument('--output', type=pathlib.Path, default=report.default_path('bench'),

@@ -2,16 +2,12 @@
 """The bench's measurements; each takes a lab and gives a plain dict."""
 
 import contextlib
-import dataclasses
-import os
 import pathlib
 import statistics
 import time
 
-import libvirt
-
 from tests.bench.peers import Peers
-from tests.lab import WIDE, Group, GuestSpec, Lab, Workload
+from tests.lab import WIDE, Group, GuestSpec, Lab, Workload, load
 from tests.rounds import report
 from tests.rounds.command import CommandFailed, Hotsnap
 
@@ -20,7 +16,6 @@ _LIMITS = ('--max-pause-ms', '10000', '--max-hold-ms', '10000')
 _BETWEEN_S = 0.5
 _STATUS_S = 1.2                    # guests tell and sample once a second
 _SPARE_MB = 600
-_SHARE_S = 5
 
 
 def room_for(memory_mb: int) -> bool:
@@ -62,7 +57,7 @@ def one_guest(lab: Lab, memory_mb: int, filled: float, snapshots: int, peers: in
             stopped.append(others.libvirt_stopped())
     finally:
         others.close()
-        _end(group)
+        load.end(group)
     pauses = [member['pause_ms'] for member in taken]
     return {
         'memory_mb': memory_mb, 'filled_mb': spec.workload.fill_mb, 'failed': failed,
@@ -88,14 +83,13 @@ def three_guests(lab: Lab, snapshots: int, rate: int) -> dict:
 
     A guest's counters and its own words tell of the interval; each interval
     with a snapshot is followed by one of the same length without.
+
+    :param rate: messages a second, or fewer where the machine is too slow for it
     """
-    specs = [dataclasses.replace(spec, workload=Workload(rate=rate))
-             for spec in (GuestSpec(), GuestSpec(), WIDE)]
-    group = lab.start(specs, wait=True)
+    group, found = load.start_within(lab, [GuestSpec(), GuestSpec(), WIDE], rate)
     hotsnap = Hotsnap(lab.uri, lab.folder / 'bench-group')
     taken, failed = [], 0
     busy, quiet = _Interval(), _Interval()
-    cpu_share = _cpu_share(group)
     try:
         for number in range(snapshots):
             began = time.monotonic()
@@ -113,10 +107,10 @@ def three_guests(lab: Lab, snapshots: int, rate: int) -> dict:
             time.sleep(length_s)
             quiet.add(after, _look(group))
     finally:
-        _end(group)
+        load.end(group)
     orders = [sorted(shown['members'], key=lambda each: each['cut_wall_ns']) for shown in taken]
     return {
-        'failed': failed, 'rate': rate, 'cpu_share': cpu_share,
+        'failed': failed, 'rate': found.rate, 'cpu_share': found.share,
         'hold_ms': report.spread([each['hold_ms'] for order in orders for each in order]),
         'skew_ms': report.spread([shown['skew_ms'] for shown in taken]),
         'pause_ms_by_order': [report.spread([each['pause_ms'] for each in place])
@@ -147,16 +141,6 @@ class _Interval:
                 'silence_ms_each_second': report.spread(self._silences_ms)}
 
 
-def _cpu_share(group: Group) -> float:
-    """What part of this machine's processors the guests take, left alone."""
-    def used_ns():
-        return sum(guest.domain.info()[4] for guest in group)
-
-    began, before_ns = time.monotonic_ns(), used_ns()
-    time.sleep(_SHARE_S)
-    return round((used_ns() - before_ns) / (time.monotonic_ns() - began) / os.cpu_count(), 3)
-
-
 def _look(group: Group):
     """Time-outs of all guests together, and each one's status lines so far."""
     return (sum(state.tcp_timeouts for state in group.counters()),
@@ -174,11 +158,3 @@ def _medians(members: list[dict]) -> dict:
     parts = members[0]['parts_ms'] if members else {}
     return {part: round(statistics.median(member['parts_ms'][part] for member in members), 2)
             for part in parts}
-
-
-def _end(group: Group) -> None:
-    for guest in group:
-        try:
-            guest.domain.destroy()
-        except libvirt.libvirtError:
-            continue                     # it has ended by itself

@@ -15,7 +15,7 @@ from rich import box, console, table
 
 from tests.demo import timeline
 from tests.demo.rates import Rates
-from tests.lab import WIDE, GuestSpec, Lab, Workload
+from tests.lab import WIDE, GuestSpec, Lab, load
 from tests.lab.enclosure import EnclosureError
 from tests.lab.image import ImageError
 from tests.rounds import program, rounds
@@ -108,10 +108,10 @@ def _demonstrate(picture: pathlib.Path) -> bool:
     began = time.monotonic()
     say('Starting a private libvirtd and three guests …')
     with Lab() as lab:
-        group = lab.start(list(_GUESTS), workload=Workload(rate=_RATE))
         say(f'look inside: virsh -c "{lab.uri}" list')
-        group.wait_ready()
-        say(f'They talk, each with each, over {len(group) * 2} TCP connections, and write disks.')
+        group, found = load.start_within(lab, list(_GUESTS), _RATE)
+        say(f'They talk, each with each, over {len(group) * 2} TCP connections, {found.rate} '
+            f'messages a second each way, and write disks: {found.share:.0%} of this machine.')
         demo = Demo(group, Hotsnap(lab.uri, lab.folder / 'hotsnap'), say)
         demo.as_shipped()
         demo.delayed()

@@ -7,14 +7,15 @@ the other tests here would prove nothing, so that is a failure as well.
 
 import pytest
 
-from tests.lab import WIDE, GuestSpec, Lab, Workload
+from tests.lab import WIDE, GuestSpec, Lab, load
 from tests.rounds import rounds
 from tests.rounds.command import Hotsnap
 
 GUESTS = (GuestSpec(), GuestSpec(), WIDE)
 ROUNDS = 5
 LEAST_BROKEN = 3
-MESSAGES = 200
+RATE = 60
+MESSAGES = 100
 SEED = 'consistency'
 
 
@@ -23,7 +24,7 @@ def group_rounds(request):
     """Rounds on one group of guests, of which one was good."""
     failed_before = request.session.testsfailed
     with Lab() as lab:
-        group = lab.start(list(GUESTS), wait=True, workload=Workload(rate=60))
+        group, _load = load.start_within(lab, list(GUESTS), RATE)
         made = rounds.Rounds(group, Hotsnap(lab.uri, lab.folder / 'hotsnap'), messages=MESSAGES)
         first = made.run('barrier')
         assert first.consistent, (first.error, first.cut, first.after)
