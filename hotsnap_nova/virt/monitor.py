@@ -157,8 +157,10 @@ class Monitor:
         """Put ``node`` under the device ``qdev``; the guest sees no change."""
         self.execute('qom-set', {'path': qdev, 'property': 'drive', 'value': node})
 
-    def backup(self, **options) -> None:
-        self.execute('blockdev-backup', _dashed(options))
+    def backup(self, *jobs: dict) -> None:
+        """Start backup jobs, all or none."""
+        self.execute('transaction', {'actions': [
+            {'type': 'blockdev-backup', 'data': _dashed(options)} for options in jobs]})
 
     def jobs(self) -> dict[str, dict]:
         return {job['id']: job for job in self.execute('query-jobs')}

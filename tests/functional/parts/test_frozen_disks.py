@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What QEMU is asked for so that disks stay frozen, in which order."""
+
+import pytest
+
+from hotsnap_nova.virt import disks, monitor
+
+#: A tenth of a second's worth of a slow store; QEMU's own limits let it be eighty times that.
+MOST_UNDER_WAY = 1 << 20
+
+
+class Recorder(monitor.Monitor):
+    """A monitor that answers all and keeps what it was asked."""
+
+    def __init__(self):
+        super().__init__(None, 'a')
+        self.asked = []
+
+    def execute(self, command, arguments=None, fds=()):
+        self.asked.append((command, arguments))
+        return {}
+
+
+@pytest.fixture
+def qemu():
+    recorder = Recorder()
+    frozen = disks.FrozenDisks(recorder, 'a', '123abc', tuple(
+        disks.Disk(target, f'/machine/{target}', f'node-{target}', f'/{target}', 1 << 30)
+        for target in ('vda', 'vdb', 'vdc')))
+    frozen.start_copy()
+    return recorder
+
+
+def jobs(qemu):
+    return [action['data'] for command, arguments in qemu.asked if command == 'transaction'
+            for action in arguments['actions']]
+
+
+def test_no_node_is_added_once_a_job_runs(qemu):
+    """QEMU would wait for the job with the guest standing: 170 ms where this was first seen."""
+    commands = [command for command, _arguments in qemu.asked]
+
+    assert commands == ['blockdev-add'] * 3 + ['transaction']
+    assert [job['device'] for job in jobs(qemu)] == [
+        arguments['node-name'] for command, arguments in qemu.asked if command == 'blockdev-add']
+
+
+def test_little_is_under_way_when_the_first_job_ends(qemu):
+    """QEMU takes the job's filter out then, and waits for the other jobs' I/O."""
+    perf = [job['x-perf'] for job in jobs(qemu)]
+
+    assert sum(each['max-workers'] * each['max-chunk'] for each in perf) <= MOST_UNDER_WAY
