@@ -13,7 +13,8 @@ NOVA := .venv/nova/bin/python
 CLOUD := .venv/cloud/bin/python
 BIN := .venv/core/base/bin
 
-# The longest first, so that no worker is left alone with one at the end.
+# The longest first, so that no worker is left alone with one at the end. More workers than two
+# processors: half of the time these tests wait.
 CORE_TESTS := tests/explore tests/property tests/unit tests/protocol
 # A skipped test proves nothing, and here everything a test may want is installed first.
 PYTEST_OPTIONS := -q --no-skips
@@ -50,7 +51,7 @@ test: ## everything: lint, test-core, test-mutants, test-nova, test-functional
 
 .PHONY: test-core
 test-core: core-ready ## what needs neither root nor QEMU: units, protocol, explorer, properties
-	$(CORE) -m pytest $(PYTEST_OPTIONS) -n 2 --dist worksteal $(or $(TESTS),$(CORE_TESTS))
+	$(CORE) -m pytest $(PYTEST_OPTIONS) -n 4 --dist worksteal $(or $(TESTS),$(CORE_TESTS))
 
 .PHONY: test-mutants
 test-mutants: core-ready ## each rule of the protocol broken on purpose, and caught

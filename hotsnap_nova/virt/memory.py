@@ -14,8 +14,9 @@ guest's write waits that long, for the socket is small and full while the reader
 (Small, for Linux wakes who waits to send only when three quarters of a socket's room
 are free again: with 1 MiB and a gentle reader a write waited for 75 ms, with 64 KiB for
 the rest. With a quarter of that and rests as much shorter the same bytes pass, and a
-guest's tick stands still for 90 ms at the most instead of 140, in the median of 8.) Until every member is recorded the pace is gentle, for the processors are
-needed to end the pauses. It never stops altogether: whatever lets a guest run, we or
+guest's tick stands still for 90 ms at the most instead of 140, in the median of 8.)
+Until every member is recorded the pace is gentle, for the processors are needed to end
+the pauses. It never stops altogether: whatever lets a guest run, we or
 the guardian, waits inside QEMU for writes to that guest's memory, under QEMU's big lock;
 with a full socket that nobody reads, QEMU and then libvirt would be stuck (seen with a
 reader that began to read only when the guest ran again). For the moment of the

@@ -9,7 +9,7 @@ from oslo_config import cfg
 
 from hotsnap_nova import rpc
 from hotsnap_nova.compute import manager, rpcapi, server
-from hotsnap_nova.conductor import requests, snapshots
+from hotsnap_nova.conductor import fanout, requests, snapshots
 from hotsnap_nova.db import api
 from hotsnap_nova.storage import local
 from tests.fakes import tables
@@ -127,8 +127,7 @@ class Cluster:
 
     def __exit__(self, *error):
         self.snapshots.close()
-        for host in self.hosts.values():
-            host.stop()
+        fanout.each(self.hosts.values(), Host.stop)    # over a broker each takes a second
         self.database.close()
         self.transport.cleanup()
 

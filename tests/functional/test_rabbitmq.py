@@ -5,17 +5,21 @@ import os
 import shutil
 import signal
 import socket
+import statistics
 import subprocess
 import time
 
 import pytest
 
 from hotsnap_nova import exception
+from hotsnap_nova.conductor import fanout
 from tests.fakes import cluster as clusters
 from tests.fakes.engine import World
 from tests.lab import broker as rabbit
 
 START_S = 120
+#: Of 20 hosts with ten members each, from the first Record to the first Release.
+MOST_TRIPS = 10
 
 
 def _free_ports(count):
@@ -145,25 +149,37 @@ def wide(broker, tmp_path):
         yield made
 
 
-def test_200_members_on_20_hosts_are_recorded_and_released_within_a_second(wide):
-    """By the coordinator's clock, from its first Record to its first Release; two of three.
+def record_to_release_s(cluster, name):
+    """Seconds by the coordinator's clock, from its first Record to its first Release."""
+    at = {}
+    snapshot = cluster.snapshots.create(
+        cluster.request(name), lambda event: at.setdefault(event['phase'], time.monotonic()))
+    assert cluster.snapshots.wait(snapshot, timeout_s=120)
+    row = cluster.snapshots.get(snapshot)
+    assert (row.status, row.error_message) == ('available', None)
+    assert len(row.members) == len(cluster.members)
+    assert all(each.pause_ms for each in row.members)
+    return at['release'] - at['record']
 
-    All hosts are threads of this process here, and wait for one another as real ones do not.
+
+def round_trip_s(cluster):
+    """Seconds until all hosts have answered what costs them nothing, asked at once."""
+    began = time.monotonic()
+    fanout.each(cluster.hosts, cluster.compute.ping)
+    return time.monotonic() - began
+
+
+def test_200_members_on_20_hosts_take_few_round_trips_from_record_to_release(wide):
+    """On a machine that does nothing else this is far below a second.
+
+    All hosts are threads of this process here, and wait for one another as real ones do
+    not: what a slow machine makes of that, it makes of the round trips as well.
     """
-    took_s = []
+    took_s, trips_s = [], []
     for number in range(3):
-        at = {}
+        trips_s += [round_trip_s(wide) for _ in range(3)]
+        took_s.append(record_to_release_s(wide, f'n{number}'))
+    took, trip = statistics.median(took_s), statistics.median(trips_s)
+    print(f'record to release: {took * 1000:.0f} ms; a round trip to all: {trip * 1000:.0f} ms')
 
-        def watch(event, at=at):
-            at.setdefault(event['phase'], time.monotonic())
-        snapshot = wide.snapshots.create(wide.request(f'n{number}'), watch)
-        assert wide.snapshots.wait(snapshot, timeout_s=120)
-        row = wide.snapshots.get(snapshot)
-        assert (row.status, row.error_message) == ('available', None)
-        assert len(row.members) == 200
-        assert all(each.pause_ms for each in row.members)
-        took_s.append(at['release'] - at['record'])
-        print(f'record to release: {took_s[-1] * 1000:.0f} ms, '
-              f'to all released: {(at["save"] - at["record"]) * 1000:.0f} ms')
-
-    assert sorted(took_s)[1] < 1.0, took_s
+    assert took < MOST_TRIPS * trip
