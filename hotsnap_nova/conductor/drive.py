@@ -21,6 +21,9 @@ _LOOK_EVERY_S = 1.0
 _CALLS_A_HOST = 4
 #: A call that takes longer is asked again, and answered then.
 _CALL_MS = 10_000
+_LEAVE_S = 30.0
+#: Longer than a broker or a nova-compute takes to be restarted.
+SILENCE_S = 120.0
 #: No row is ever at it.
 _NO_GENERATION = -1
 _URGENT = frozenset({coordinator.Phase.RECORD, coordinator.Phase.RELEASE})
@@ -38,16 +41,21 @@ class Drive:
     :param database: `db.api`, or one like it
     :param compute: `compute.rpcapi.ComputeApi`
     :param deadline_s: seconds from now after which the snapshot is aborted
+    :param silence_s: for so long a host may be silent while it saves; else it is aborted, for
+        all other members would be kept from their users as long as a save may take
     """
 
     def __init__(self, row: durable.Snapshot, database, compute, owner: str, lease_s: float,
-                 watcher: Watcher | None = None, deadline_s: float | None = None):
+                 watcher: Watcher | None = None, deadline_s: float | None = None,
+                 silence_s: float = SILENCE_S):
         self._database = database
         self._compute = compute
         self._owner = owner
         self._lease_s = lease_s
         self._watcher = watcher
         self._ends = None if deadline_s is None else time.monotonic() + deadline_s
+        self._silence_s = silence_s
+        self._heard: dict[str, float] = {}    # when a host answered last
         self._row = row
         self._names = {member.id: member.name or member.id
                        for _, work in row.hosts for member in work.members}
@@ -115,7 +123,10 @@ class Drive:
         with self._news:
             self._leaving = True
             self._news.notify_all()
-        self._thread.join()
+        self._thread.join(_LEAVE_S)
+        if self._thread.is_alive():    # a database that hangs
+            LOG.warning('Snapshot %s is not let go of in time: its lease ends by itself',
+                        self.snapshot)
 
     # -- the thread ----------------------------------------------------------------------------
 
@@ -163,6 +174,7 @@ class Drive:
         if self._ends is not None and time.monotonic() >= self._ends:
             self.abort(messages.Cause(exception.CutExpired.code,
                                       'not complete when the deadline passed'))
+        self._give_up_on_silent_hosts()
         if self._quietly(self._database.renew_lease, self.snapshot, self._owner,
                          self.lease_s) is False:
             self._leaving = True    # the row is another's now, or gone
@@ -170,6 +182,16 @@ class Drive:
         wish = self._quietly(self._database.abort_requested, self.snapshot)
         if wish:
             self.abort(messages.Cause(exception.Aborted.code, wish))
+
+    def _give_up_on_silent_hosts(self):
+        state, now = self._machine.state, time.monotonic()
+        if state.phase is not coordinator.Phase.SAVE:
+            return
+        for call in state.waiting:
+            if now - self._heard.setdefault(call.host, now) >= self._silence_s:
+                error = exception.HostUnreachable(
+                    host=call.host, reason=f'silent for {self._silence_s:.0f} s of its save')
+                self.abort(messages.Cause(error.code, str(error), call.host))
 
     def _keep_progress(self):
         with self._news:
@@ -223,6 +245,7 @@ class Drive:
         finally:
             self._calls[request.host].release()
         if answer is not None:
+            self._heard[request.host] = time.monotonic()
             self._runner.receive(answer)
 
     def _persist(self, command):

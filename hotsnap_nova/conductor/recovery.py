@@ -24,19 +24,22 @@ class Recovery:
         where it is known to live, however late it is; None: its leases tell
     :param patience_s: how long hosts may take for what was decided before those
         who wait are told
+    :param silence_s: as of `drive.Drive`
     :param works: does long work in threads, and somebody runs the errands of hosts that were
         away; None: whoever asks for work waits for it
     """
 
     def __init__(self, database, compute, owner: str, lease_s: float = 30.0,
                  is_dead: Callable[[str], bool | None] = lambda _owner: None,
-                 patience_s: float = 30.0, works: background.Background | None = None):
+                 patience_s: float = 30.0, silence_s: float = drive.SILENCE_S,
+                 works: background.Background | None = None):
         self._database = database
         self._compute = compute
         self._owner = owner
         self._lease_s = lease_s
         self._is_dead = is_dead
         self._patience_s = patience_s
+        self._silence_s = silence_s
         self._works = works
         self._beginning: set[str] = set()
         self._drives: dict[str, drive.Drive] = {}
@@ -157,7 +160,7 @@ class Recovery:
         else:
             self._start(drive.Drive(rows.load(found.machine, found.generation),
                                     self._database, self._compute, self._owner,
-                                    self._lease_s), resume=True)
+                                    self._lease_s, silence_s=self._silence_s), resume=True)
 
     def _do(self, found, work):
         if self._works is None:

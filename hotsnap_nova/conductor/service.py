@@ -48,7 +48,8 @@ class Service:
             self._cells.transport_of, pin=conf.compute_rpc_version)
         self._works = background.Background(self.database, conf.lease_s)
         self.snapshots = snapshots.Snapshots(
-            self.database, self.compute, owner, conf.lease_s, works=self._works)
+            self.database, self.compute, owner, conf.lease_s, silence_s=conf.silence_timeout_s,
+            works=self._works)
         self._hosts = hosts.Hosts(self.database, self.compute, self._cells.hosts,
                                   conf.host_interval_s, time.time)
         self._started_at = time.time()

@@ -37,7 +37,7 @@ class Snapshots(recovery.Recovery):
         request = dataclasses.replace(request, name=requests.name_of(request, epoch))
         row = rows.first(snapshot, epoch, group, gate, members, request)
         driven = drive.Drive(row, self._database, self._compute, self._owner, self._lease_s,
-                             watcher, request.deadline_s)
+                             watcher, request.deadline_s, self._silence_s)
         self._beginning.add(snapshot)    # before our own recovery can find its row
         try:
             self._database.create({

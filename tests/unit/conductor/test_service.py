@@ -10,7 +10,7 @@ from oslo_config import cfg
 from hotsnap_nova import conf, exception, rpc
 from hotsnap_nova.compute import manager as compute_manager
 from hotsnap_nova.compute import rpcapi as compute_rpcapi
-from hotsnap_nova.conductor import errands, hosts, manager, recovery, rpcapi, service
+from hotsnap_nova.conductor import drive, errands, hosts, manager, recovery, rpcapi, service
 from hotsnap_nova.storage import local
 from tests.fakes import cells as fake_cells
 from tests.fakes import cluster as clusters
@@ -36,7 +36,7 @@ def config(cluster):
     made([], default_config_files=[], default_config_dirs=[])
     for name, value in {
             'database_connection': f'sqlite:///{cluster.folder}/hotsnap.db', 'lease_s': 5,
-            'max_hold_ms': 5000, 'service_interval_s': 1, 'host_interval_s': 5}.items():
+            'max_hold_ms': 5000, 'silence_timeout_s': 10, 'service_interval_s': 1, 'host_interval_s': 5}.items():
         made.set_override(name, value, group='hotsnap')
     return made.hotsnap
 
@@ -261,6 +261,40 @@ def test_a_snapshot_whose_host_is_away_is_shown_as_failed_and_cleaned_up_later(
     cluster.hosts['h2'].start()
     clusters.until(lambda: api.get(snapshot)['phase'] == '', 60)
     assert cluster.clean()
+
+
+def test_a_host_that_falls_silent_in_its_save_fails_the_snapshot_and_frees_the_others(
+        cluster, impatient, monkeypatch):
+    coordinator = cluster.coordinator('other', silence_s=3.0)
+    monkeypatch.setattr(drive, '_CALL_MS', 500)
+    for engine in cluster.engines():
+        engine.save_s = 60
+    snapshot = coordinator.create(cluster.request())
+    clusters.until(lambda: coordinator.get(snapshot).phase == 'save')
+    began = time.monotonic()
+    cluster.hosts['h2'].silence()
+
+    clusters.until(lambda: not cluster.hosts['h1'].left(), 60)
+
+    assert time.monotonic() - began >= 3.0 - drive._CALL_MS / 1e3
+    cluster.hosts['h2'].kill()
+    cluster.hosts['h2'].start()
+    assert coordinator.wait(snapshot, 60)
+    found = coordinator.get(snapshot)
+    assert (found.status, found.error_code, found.error_host) == (
+        'error', 'host_unreachable', 'h2')
+    assert cluster.clean()
+
+
+def test_hosts_that_answer_may_save_for_as_long_as_they_like(cluster):
+    coordinator = cluster.coordinator('other', silence_s=1.5)
+    for engine in cluster.engines():
+        engine.save_s = 4
+
+    snapshot = coordinator.create(cluster.request())
+
+    assert coordinator.wait(snapshot, 60)
+    assert coordinator.get(snapshot).status == 'available'
 
 
 @pytest.mark.parametrize(('dies_at', 'disk'), [('start', 'own'), ('resume', 'snapshot')])
