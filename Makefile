@@ -42,12 +42,13 @@ cloud-down: cloud-ready ## remove it
 	$(CLOUD) -m tests.cloud down
 
 .PHONY: test
-test: ## everything: lint, test-core, test-mutants, test-nova, test-functional
+test: ## everything: lint, test-core, test-mutants, test-nova, test-functional, test-cloud
 	$(MAKE) lint
 	$(MAKE) test-core
 	$(MAKE) test-mutants
 	$(MAKE) test-nova
 	$(MAKE) test-functional
+	$(MAKE) test-cloud
 
 .PHONY: test-core
 test-core: core-ready ## what needs neither root nor QEMU: units, protocol, explorer, properties

@@ -63,6 +63,13 @@ def up(folder: pathlib.Path, stock: bool, say: Callable[[str], None]) -> Cloud:
     return cloud
 
 
+def is_up(folder: pathlib.Path, stock: bool = False) -> bool:
+    """Whether there is a cloud of this checkout and kind that was brought up to its end."""
+    known = settings.load(folder)
+    return (known is not None and (folder / _READY).exists()
+            and (known.stock, known.checkout) == (stock, sys.prefix))
+
+
 def running(folder: pathlib.Path, stock: bool = False) -> Cloud:
     """The cloud that is up.
 

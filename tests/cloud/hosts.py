@@ -6,10 +6,12 @@ host's first process is to cut its power.
 """
 
 import pathlib
+import shutil
 import signal
 
 import libvirt
 
+from tests.cloud import network
 from tests.cloud import processes as supervised
 from tests.cloud.services import Cloud
 from tests.lab import enclosure
@@ -45,8 +47,14 @@ def power_on(cloud: Cloud, host: str) -> None:
 
 
 def power_off(cloud: Cloud, host: str) -> None:
-    """End everything on the host at once."""
+    """End everything on the host at once; what is in memory alone goes with it."""
     cloud.processes.stop(host, signal.SIGKILL)
+    network.unplug(cloud, host)
+    for left in (cloud.settings.host_folder(host) / 'run').iterdir():
+        if left.is_dir():
+            shutil.rmtree(left)
+        else:
+            left.unlink()
 
 
 def processes(cloud: Cloud, host: str) -> supervised.Supervisor:

@@ -45,6 +45,13 @@ def start(cloud: Cloud) -> None:
     cloud.processes.start('wire-multicast', 'sh', '-c', _MULTICAST, 'wire-multicast', *hosts)
 
 
+def unplug(cloud: Cloud, host: str) -> None:
+    """Take away the guests' devices of a host that has lost its power."""
+    for taps in pathlib.Path('/sys/class/net', host).glob('upper_macvtap*'):
+        cloud.processes.run(f'unplug-{host}', 'ip', 'link', 'delete',
+                            taps.name.removeprefix('upper_'))
+
+
 def leftovers(cloud: Cloud) -> list[str]:
     """Links of the cloud that are still there."""
     return [host for host in cloud.settings.hosts if _is_there(host)]

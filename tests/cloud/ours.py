@@ -41,7 +41,8 @@ def prepare(cloud: Cloud) -> None:
         hotsnap={'database_connection': cloud.settings.database_url('hotsnap'),
                  # Two processors emulate all guests and run all services: such a machine
                  # cannot keep the default limits, and consistency does not rest on them.
-                 'max_pause_ms': 2000, 'max_hold_ms': 2000})
+                 'max_pause_ms': 2000, 'max_hold_ms': 2000,
+                 'silence_timeout_s': 60})
     cloud.processes.run('hotsnap-db-sync', files.program('nova-hotsnap-manage'),
                         *_config_words(cloud), 'db', 'sync')
 

@@ -14,6 +14,7 @@ import sys
 
 from tests.cloud.processes import CloudError
 
+FOLDER_VARIABLE = 'HOTSNAP_CLOUD_DIR'
 _STATE = 'state.json'
 _PORTS = ('database', 'broker', 'broker-peers', 'epmd', 'keystone', 'glance', 'placement',
           'neutron', 'nova')
@@ -25,7 +26,7 @@ _LONGEST_SOCKET = 'hosts/a/run/libvirt/virtqemud-admin-sock.mon'
 
 
 def default_folder() -> pathlib.Path:
-    return pathlib.Path(os.environ.get('HOTSNAP_CLOUD_DIR', '/tmp/hscloud')).absolute()
+    return pathlib.Path(os.environ.get(FOLDER_VARIABLE, '/tmp/hscloud')).absolute()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,22 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
 """One cloud for all these tests, and one group of servers that talk."""
 
+import os
+import pathlib
+
 import pytest
 
 from hotsnap_nova.client import rest
 from tests.cloud import cloud, diagnosis, servers, settings
 from tests.cloud.command import Snapshots
+from tests.lab import enclosure
 
-#: The first wants no cloud yet, the second no group, the last boots the group anew.
-_ORDER = ('test_bringing_up', 'test_servers', 'test_snapshots', 'test_failures', 'test_way_out')
+#: The first wants no cloud yet, the next two no group, the last boots the group anew.
+_ORDER = ('test_bringing_up', 'test_servers', 'test_evacuation', 'test_snapshots', 'test_failures',
+          'test_way_out')
+#: Short, for there are sockets in it.
+_OWN = pathlib.Path('/tmp/hstest')
 _PLACE = pytest.StashKey()
 
 
 @pytest.fixture(scope='session')
-def place(request, capfd_disabled):
-    """The cloud that is up; else one that is brought up, and taken down at the end."""
+def folder():
+    """Of the cloud that is up; else of one of these tests' own, with their process's number.
+
+    What an interrupted run has left is there to be looked at until the next.
+    """
     folder = settings.default_folder()
-    was_up = settings.load(folder) is not None
+    if cloud.is_up(folder) or settings.FOLDER_VARIABLE in os.environ:
+        return folder
+    for left in _OWN.parent.glob(f'{_OWN.name}*'):
+        number = left.name.removeprefix(_OWN.name)
+        if number.isdigit() and enclosure.start_time(int(number)) is None:
+            cloud.down(left)
+    return _OWN.with_name(f'{_OWN.name}{os.getpid()}')
+
+
+@pytest.fixture(scope='session')
+def place(request, folder, capfd_disabled):
+    """The cloud that is up; else one that is brought up, and taken down at the end."""
+    was_up = cloud.is_up(folder)
     with capfd_disabled():
         made = cloud.up(folder, stock=False, say=print)
     request.config.stash[_PLACE] = made

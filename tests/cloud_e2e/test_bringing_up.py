@@ -19,11 +19,10 @@ _CHECKOUT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize('step', ['Bringing up', 'MariaDB'])
-def test_nothing_is_left_of_a_start_that_was_killed(step):
-    folder = settings.default_folder()
+def test_nothing_is_left_of_a_start_that_was_killed(step, folder):
     if settings.load(folder) is not None:
         folder = folder.with_name(f'{folder.name}k')
-    environment = os.environ | {'HOTSNAP_CLOUD_DIR': str(folder)}
+    environment = os.environ | {settings.FOLDER_VARIABLE: str(folder)}
     command = [sys.executable, '-m', 'tests.cloud']
     links = _links()
     with subprocess.Popen([*command, 'up'], cwd=_CHECKOUT, env=environment, text=True,

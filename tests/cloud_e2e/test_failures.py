@@ -6,6 +6,7 @@ import signal
 import pytest
 
 from tests.cloud import broker, database, nova, ours
+from tests.cloud_e2e import middle
 from tests.functional.witness import Witness
 from tests.lab.guest import wait_for
 
@@ -35,7 +36,7 @@ def test_the_snapshot_is_whole_or_in_error_and_nothing_is_left(place, group, con
                                                                restart, record_property):
     # Where the broker was away, some say nothing for a while, and Nova holds them to be down.
     wait_for(lambda: _computes(place) == {'up'}, _ENDS_S, 'all computes to be up')
-    witness, files = Witness(group), _files(place)
+    witness, files = Witness(group), middle.files(place)
     snapshot = _saving(place, group, client)
 
     restart(place)
@@ -53,7 +54,7 @@ def test_the_snapshot_is_whole_or_in_error_and_nothing_is_left(place, group, con
         assert client.wait_until_acted(snapshot, _ENDS_S).last_action.status == 'done'
     client.delete(snapshot)
     client.wait_until_deleted(snapshot, _ENDS_S)
-    wait_for(lambda: _files(place) == files, 60, 'files of the snapshot to be gone')
+    wait_for(lambda: middle.files(place) == files, 60, 'files of the snapshot to be gone')
 
 
 def _saving(place, group, client):
@@ -81,11 +82,3 @@ def _computes(place):
 def _states(connection, group):
     found = [connection.compute.get_server(server.id) for server in group]
     return [(each.status, each.task_state) for each in found]
-
-
-def _files(place):
-    """What participants have in files of snapshots, those that are kept for good included."""
-    folders = [place.settings.folder / 'snapshots']
-    folders += [place.settings.host_folder(host) / 'hotsnap' / name
-                for host in place.settings.hosts for name in ('journal', 'restores')]
-    return {str(path) for folder in folders for path in folder.rglob('*') if path.is_file()}

@@ -2,20 +2,18 @@
 """Nova's own life of a server goes on as with Nova's own driver: before, during, after."""
 
 import contextlib
-import signal
-import time
 
 import pytest
 from openstack import exceptions
 
-from tests.cloud import database, images, ours, servers
+from tests.cloud import images, servers
 from tests.cloud.command import Snapshots
+from tests.cloud_e2e.middle import TASKS, in_the_middle
 from tests.functional.witness import Witness
 from tests.lab.guest import wait_for
 from tests.rounds.command import CommandFailed
 
 pytestmark = pytest.mark.timeout(1200)
-_TASKS = ('image_snapshot_pending', 'image_snapshot')
 _TRIES = 8
 
 
@@ -34,7 +32,9 @@ def test_what_would_disturb_a_snapshot_is_refused_while_it_is_made(place, connec
                                                                    lone):
     compute, server = connection.compute, lone[0].id
     network = connection.network.find_network(images.NETWORK)
-    with _in_the_middle(place, connection, client, lone) as snapshot:
+    image = connection.image.find_image(images.IMAGE)
+    with (place.connect() as admin,
+          in_the_middle(place, connection, client, lone) as snapshot):
         for disturb in (
                 lambda: compute.reboot_server(server, 'HARD'),
                 lambda: compute.pause_server(server),
@@ -42,11 +42,14 @@ def test_what_would_disturb_a_snapshot_is_refused_while_it_is_made(place, connec
                 lambda: compute.stop_server(server),
                 lambda: compute.resize_server(server, compute.find_flavor(images.LARGER).id),
                 lambda: compute.create_server_image(server, 'busy'),
-                lambda: compute.create_server_interface(server, net_id=network.id)):
+                lambda: compute.create_server_interface(server, net_id=network.id),
+                lambda: compute.rebuild_server(server, image.id),
+                lambda: admin.compute.migrate_server(server),
+                lambda: admin.compute.live_migrate_server(server, block_migration=True)):
             with pytest.raises(exceptions.ConflictException, match='task_state image_snapshot'):
                 disturb()
         found = compute.get_server(server)
-        assert (found.status, found.task_state in _TASKS) == ('ACTIVE', True)
+        assert (found.status, found.task_state in TASKS) == ('ACTIVE', True)
 
     ended = client.wait_while(lambda found: found.status == 'creating', snapshot, 240)
     assert ended.status == 'available' or ended.error.message
@@ -77,7 +80,7 @@ def test_a_server_that_was_restored_lives_as_ever(place, connection, lone, recor
 
 def test_a_deletion_wins_over_a_snapshot_which_ends_in_error_and_says_so(place, connection, client,
                                                                          lone):
-    with _in_the_middle(place, connection, client, lone, phase='prepare') as snapshot:
+    with in_the_middle(place, connection, client, lone, phase='prepare') as snapshot:
         connection.compute.delete_server(lone[0].id)
         wait_for(lambda: not servers.exists(connection, lone[0].id), 120, 'the server to go')
 
@@ -160,44 +163,3 @@ def _only(place, host):
         finally:
             for service in others:
                 connection.compute.enable_service(service)
-
-
-@contextlib.contextmanager
-def _in_the_middle(place, connection, client, group, phase=''):
-    """A snapshot's id, with the conductor standing still while the snapshot is being made.
-
-    So what is done meanwhile is done in its middle, however slow the machine. The conductor
-    goes on afterwards.
-
-    :param phase: no later than in this phase
-    """
-    for number in range(_TRIES):
-        made = client.create(group.id, name=f'middle-{number}').id
-        while (_task_state(place, group[0]) not in _TASKS
-               and _state(place, made)[0] == 'creating'):
-            time.sleep(0.02)             # all of it may be over within a second
-        place.processes.kill(ours.CONDUCTOR, signal.SIGSTOP)
-        try:
-            found = _state(place, made)
-            if found[0] == 'creating' and phase in ('', found[1]):
-                yield made
-                return
-        finally:
-            place.processes.kill(ours.CONDUCTOR, signal.SIGCONT)
-        # Too late.
-        client.wait_while(lambda found: found.status == 'creating', made, 240)
-        client.delete(made)
-        client.wait_until_deleted(made, 120)
-        servers.wait_until(connection, group[0], 'ACTIVE')
-    pytest.fail(f'{_TRIES} snapshots were over before their middle was met')
-
-
-def _task_state(place, server):
-    return database.query(place, 'nova', 'SELECT task_state FROM instances '
-                          f"WHERE uuid = '{server.id}' AND deleted = 0")[0][0]
-
-
-def _state(place, snapshot):
-    """Status and phase, by the database: who would tell may be standing still."""
-    return database.query(place, 'hotsnap',
-                          f"SELECT status, phase FROM snapshots WHERE id = '{snapshot}'")[0]

@@ -36,7 +36,7 @@ def config(cluster):
     made([], default_config_files=[], default_config_dirs=[])
     for name, value in {
             'database_connection': f'sqlite:///{cluster.folder}/hotsnap.db', 'lease_s': 5,
-            'max_hold_ms': 5000, 'silence_timeout_s': 10, 'service_interval_s': 1, 'host_interval_s': 5}.items():
+            'max_hold_ms': 5000, 'service_interval_s': 1, 'host_interval_s': 5}.items():
         made.set_override(name, value, group='hotsnap')
     return made.hotsnap
 

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A host loses its power in the middle of a snapshot; its server is evacuated; it comes back."""
+
+import pytest
+
+from tests.cloud import hosts, nova, servers
+from tests.cloud_e2e import middle
+from tests.lab.guest import wait_for
+
+pytestmark = pytest.mark.timeout(1200)
+_ENDS_S = 300
+
+
+@pytest.fixture
+def away(place):
+    """A group of one server."""
+    with servers.ready_group(place, 'away', 1) as made:
+        yield made
+
+
+def test_an_evacuation_wins_over_a_snapshot_of_which_nothing_is_left(
+        place, connection, client, away, record_property):
+    files, lost = middle.files(place), away[0].host
+    with (place.connect() as admin,
+          middle.in_the_middle(place, connection, client, away) as snapshot):
+        hosts.power_off(place, lost)
+        _held_to_be_down(admin, lost, True)
+        admin.compute.evacuate_server(away[0].id, on_shared_storage=False)
+        wait_for(lambda: admin.compute.get_server(away[0].id).compute_host != lost, _ENDS_S,
+                 'Nova to evacuate it')
+        servers.wait_until(connection, away[0], 'ACTIVE')
+
+    ended = client.wait_while(lambda found: found.status == 'creating', snapshot, _ENDS_S)
+    record_property('ended', str(ended.error))
+    assert ended.status == 'error'
+    assert ended.error.message
+
+    hosts.power_on(place, lost)
+    with place.connect() as admin:
+        _held_to_be_down(admin, lost, False)
+        nova.start_compute(place, lost)
+        wait_for(lambda: {service.state for service in admin.compute.services()} == {'up'},
+                 _ENDS_S, 'all of Nova to be up')
+    wait_for(lambda: hosts.Host(place, lost).connection.listAllDomains() == [], _ENDS_S,
+             'Nova to remove what was evacuated')
+    client.delete(snapshot)
+    client.wait_until_deleted(snapshot, _ENDS_S)
+    assert middle.files(place) == files
+
+    # Where it is now it takes part as any other.
+    made = client.create(away.id).id
+    ended = client.wait_while(lambda found: found.status == 'creating', made, _ENDS_S)
+    assert ended.status == 'available', ended.error
+    client.delete(made)
+    client.wait_until_deleted(made, _ENDS_S)
+
+
+def _held_to_be_down(admin, host, down):
+    service, = admin.compute.services(binary='nova-compute', host=host)
+    admin.compute.update_service_forced_down(service, forced=down)
