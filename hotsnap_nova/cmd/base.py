@@ -39,6 +39,15 @@ class _Explained:
             return INTERRUPTED
 
 
+class OfOne:
+    """Beside one of the kinds below: of one snapshot, ``args.snapshot``."""
+
+    def get_parser(self, prog_name):
+        parser = super().get_parser(prog_name)
+        parser.add_argument('snapshot', metavar='SNAPSHOT', help='name or id')
+        return parser
+
+
 class Command(_Explained, command.Command):
     """Does something and says nothing, or a line."""
 
@@ -49,10 +58,6 @@ class Lister(_Explained, lister.Lister):
 
 class ShowOne(_Explained, show.ShowOne):
     """Prints one thing."""
-
-
-def add_name(parser) -> None:
-    parser.add_argument('snapshot', metavar='SNAPSHOT', help='name or id')
 
 
 def add_domains(parser) -> None:

@@ -52,15 +52,10 @@ class List(base.Lister):
                 for row in services.open_database().list(**filters)]
 
 
-class Show(base.ShowOne):
+class Show(base.OfOne, base.ShowOne):
     """Show a snapshot: per member pause, wait, hold, sizes, digests, progress."""
 
     examples = '  hotsnap snapshot show nightly\n  hotsnap snapshot show nightly -f json\n'
-
-    def get_parser(self, prog_name):
-        parser = super().get_parser(prog_name)
-        base.add_name(parser)
-        return parser
 
     def take_action(self, args):
         with self.app.open_services() as services:
@@ -68,15 +63,10 @@ class Show(base.ShowOne):
                                  machine=is_machine(args))
 
 
-class Verify(base.ShowOne):
+class Verify(base.OfOne, base.ShowOne):
     """Read a snapshot whole and prove that it is as it was written."""
 
     examples = '  hotsnap snapshot verify nightly\n'
-
-    def get_parser(self, prog_name):
-        parser = super().get_parser(prog_name)
-        base.add_name(parser)
-        return parser
 
     def take_action(self, args):
         from hotsnap_nova.cmd import progress
@@ -88,7 +78,7 @@ class Verify(base.ShowOne):
                 (args.snapshot, True, found['files'], found['size_bytes']))
 
 
-class Restore(base.Command):
+class Restore(base.OfOne, base.Command):
     """Bring all members back to the cut.
 
     Digests are proved and files placed before anything is stopped. The disks
@@ -99,7 +89,6 @@ class Restore(base.Command):
 
     def get_parser(self, prog_name):
         parser = super().get_parser(prog_name)
-        base.add_name(parser)
         parser.add_argument('--paused', action='store_true',
                             help='leave the members suspended at the cut')
         return parser
@@ -112,7 +101,7 @@ class Restore(base.Command):
                                     is_unwanted=lambda: wish.come)
 
 
-class Export(base.Lister):
+class Export(base.OfOne, base.Lister):
     """Make files for plain ``virsh restore --xml``: overlays and a domain XML a member.
 
     The snapshot itself is not changed by what the restored members write. It
@@ -126,7 +115,6 @@ class Export(base.Lister):
 
     def get_parser(self, prog_name):
         parser = super().get_parser(prog_name)
-        base.add_name(parser)
         parser.add_argument('folder', metavar='FOLDER', help='where the files go')
         return parser
 
@@ -161,15 +149,10 @@ class Delete(base.Command):
         return base.FAILED if failed else 0
 
 
-class Abort(base.Command):
+class Abort(base.OfOne, base.Command):
     """Give up a snapshot that is being made; nothing of it stays."""
 
     examples = '  hotsnap snapshot abort nightly\n'
-
-    def get_parser(self, prog_name):
-        parser = super().get_parser(prog_name)
-        base.add_name(parser)
-        return parser
 
     def take_action(self, args):
         with self.app.open_services() as services:

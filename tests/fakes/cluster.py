@@ -16,7 +16,7 @@ from tests.fakes import tables
 from tests.fakes.engine import Engine, World
 
 
-def until(true, timeout_s=30):
+def until(true, timeout_s=60):
     """Return when ``true()`` is."""
     ends = time.monotonic() + timeout_s
     while not true():

@@ -2,11 +2,9 @@
 """The openstack command in this process, against Nova's API in this process."""
 
 import contextlib
-import dataclasses
 import functools
 import importlib.metadata
 import io
-import json
 import logging
 from unittest import mock
 
@@ -15,20 +13,8 @@ from osc_lib import clientmanager
 
 from hotsnap_nova import client
 from hotsnap_nova.osc import plugin
+from tests.fakes.ran import Ran
 from tests.nova import base
-
-
-@dataclasses.dataclass(frozen=True)
-class Ran:
-    """What a command printed and how it ended."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self):
-        return json.loads(self.out)
 
 
 class OscTestCase(base.ApiTestCase):

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-import dataclasses
 import io
-import json
 import os
 import subprocess
 import sys
@@ -12,17 +10,7 @@ from hotsnap_nova.cmd import shell
 from hotsnap_nova.storage import local
 from tests.fakes import tables
 from tests.fakes.engine import Engine, World
-
-
-@dataclasses.dataclass
-class Ran:
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self):
-        return json.loads(self.out)
+from tests.fakes.ran import Ran
 
 
 class Hotsnap:

@@ -12,7 +12,7 @@ from oslo_config import cfg
 
 from hotsnap_nova.cmd import manage as commands
 from hotsnap_nova.db import api
-from tests.unit.cmd.conftest import Ran
+from tests.fakes.ran import Ran
 
 
 @pytest.fixture

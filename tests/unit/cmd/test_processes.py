@@ -2,18 +2,12 @@
 """The command as processes: signals, death, and what goes on behind it."""
 
 import signal
-import time
 
 import pytest
 
+from tests.fakes.cluster import until
+
 CREATE = ('snapshot', 'create', 'one', '--domain', 'a', '--domain', 'b', '--max-hold-ms', '20000')
-
-
-def _until(true, timeout_s=60):
-    ends = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < ends, 'it does not happen'
-        time.sleep(0.02)
 
 
 def _phase(hotsnap):
@@ -25,7 +19,7 @@ def _phase(hotsnap):
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_aborts_and_leaves_nothing(hotsnap, number):
     process = hotsnap.process(*CREATE, '--wait', SAVE_S='60')
-    _until(lambda: _phase(hotsnap) == 'save')
+    until(lambda: _phase(hotsnap) == 'save')
 
     process.send_signal(number)
     _out, err = process.communicate(timeout=60)
@@ -42,7 +36,7 @@ def test_a_signal_aborts_and_leaves_nothing(hotsnap, number):
 def test_a_process_with_another_state_folder_leaves_a_live_snapshot_alone(hotsnap, tmp_path):
     mine, others = hotsnap.state, f'{tmp_path}/other'
     with hotsnap.process(*CREATE, '--wait', SAVE_S='60') as process:
-        _until(lambda: _phase(hotsnap) == 'save')
+        until(lambda: _phase(hotsnap) == 'save')
         hotsnap.state = others
 
         recovered = hotsnap('recover')
@@ -65,8 +59,8 @@ def test_without_wait_the_command_returns_when_the_cut_stands(hotsnap):
 
     assert (ran.status, ran.json['status'], ran.err) == (0, 'creating', '')
     assert all(guest['closed_by'] == '' for guest in map(hotsnap.world.guest, 'ab'))
-    _until(lambda: hotsnap.show()['status'] == 'available')
-    _until(lambda: hotsnap.left() == [])
+    until(lambda: hotsnap.show()['status'] == 'available')
+    until(lambda: hotsnap.left() == [])
     assert hotsnap.run('snapshot', 'verify', 'one').status == 0
 
 
@@ -78,7 +72,7 @@ def test_without_wait_a_failure_before_the_cut_stands_is_told(hotsnap, step):
     assert ran.err.count('\n') == 1
     assert 'b, vda' in ran.err
     assert hotsnap.world.untouched()
-    _until(lambda: hotsnap.left() == [])
+    until(lambda: hotsnap.left() == [])
 
 
 def test_without_wait_the_death_of_the_worker_is_told(hotsnap):
@@ -91,7 +85,7 @@ def test_without_wait_the_death_of_the_worker_is_told(hotsnap):
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_without_wait_a_signal_before_the_cut_stands_aborts(hotsnap, number):
     process = hotsnap.process(*CREATE, '--record-delay', 'a=3', HOTSNAP_LAB='1')
-    _until(lambda: _phase(hotsnap) == 'prepare')
+    until(lambda: _phase(hotsnap) == 'prepare')
 
     process.send_signal(number)
     _out, err = process.communicate(timeout=60)
@@ -99,7 +93,7 @@ def test_without_wait_a_signal_before_the_cut_stands_aborts(hotsnap, number):
     assert process.returncode == 130
     assert 'nothing of it is left' in err
     assert hotsnap.world.untouched()
-    _until(lambda: hotsnap.left() == [])
+    until(lambda: hotsnap.left() == [])
 
 
 def test_abort_ends_what_goes_on_in_the_background(hotsnap):
@@ -110,7 +104,7 @@ def test_abort_ends_what_goes_on_in_the_background(hotsnap):
     shown = hotsnap.show()
     assert (shown['status'], shown['error']['code']) == ('error', 'aborted')
     assert hotsnap.world.untouched()
-    _until(lambda: hotsnap.left() == [])
+    until(lambda: hotsnap.left() == [])
 
 
 @pytest.mark.parametrize('step', ['prepare', 'record', 'record_member', 'release', 'save',
@@ -165,5 +159,5 @@ def test_a_busy_guest_is_not_taken_from_the_process_that_has_it(hotsnap):
 
     assert ran.status == 1
     assert 'busy' in ran.err
-    _until(lambda: hotsnap.show('one')['status'] == 'available')
+    until(lambda: hotsnap.show('one')['status'] == 'available')
     assert hotsnap.world.untouched()
