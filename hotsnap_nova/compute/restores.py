@@ -147,7 +147,7 @@ class Restores:
             if not busy:
                 raise
         if step == 'prepare':
-            self._store.verify(work.snapshot_id, proved)
+            self._store.verify(work.snapshot_id, proved, {each.spec.id for each in work.members})
         done = None
         if not busy:    # else this is an undo, and the preparation found it busy too
             done = getattr(self._engine, f'restore_{step}')(work)

@@ -14,7 +14,7 @@ Every method may be repeated: the second time finds its work done.
 import abc
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from hotsnap_nova import exception
 
@@ -108,12 +108,15 @@ class Store(abc.ABC):
         """
 
     @abc.abstractmethod
-    def verify(self, snapshot_id: str, on_progress: OnProgress | None = None) -> Verified:
+    def verify(self, snapshot_id: str, on_progress: OnProgress | None = None,
+               only: Collection[str] | None = None) -> Verified:
         """Read everything kept here and compare it with the manifest.
 
         What is missing, surplus or of another size is found before any digest
         is computed.
 
+        :param only: compute the digests of these members' files alone, by id, for other hosts
+            that share the store see to theirs; None: of all
         :raises SnapshotDamaged: names the first member and file that differ
         :raises ManifestDamaged, ManifestTooNew, SnapshotNotFound: as ``load``
         """

@@ -4,6 +4,7 @@
 import contextlib
 import os
 import stat
+from collections.abc import Collection
 
 from hotsnap_nova import exception
 from hotsnap_nova.storage import base, digest
@@ -59,9 +60,11 @@ def compare_sizes(folder: str, member: dict, snapshot_id: str) -> None:
         raise damaged(min(found), 'not in the manifest')
 
 
-def verify(folder: str, manifest: dict, on_progress: base.OnProgress | None) -> base.Verified:
+def verify(folder: str, manifest: dict, on_progress: base.OnProgress | None,
+           only: Collection[str] | None = None) -> base.Verified:
     """Compare a published snapshot's folder with its manifest, digests last.
 
+    :param only: the digests of these members; None: of all
     :raises SnapshotDamaged: names the first member and file that differ
     """
     snapshot_id = manifest['snapshot_id']
@@ -73,6 +76,8 @@ def verify(folder: str, manifest: dict, on_progress: base.OnProgress | None) -> 
     for member in members:
         compare_sizes(os.path.join(folder, member['id']), member, snapshot_id)
 
+    if only is not None:
+        members = [member for member in members if member['id'] in only]
     total = sum(file['size_bytes'] for member in members for file in member['files'])
     done = count = 0
     for member in members:

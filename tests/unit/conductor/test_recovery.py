@@ -42,7 +42,7 @@ def test_a_participant_restarted_after_saving_still_publishes(cluster):
     cluster.snapshots.wait(snapshot)
 
     assert cluster.snapshots.get(snapshot).status == 'available'
-    assert cluster.snapshots.verify(snapshot)['files'] == 18
+    assert cluster.snapshots.verify(snapshot)['files'] == 9
     assert cluster.clean()
 
 

@@ -103,7 +103,7 @@ def test_a_snapshot_is_made_restored_and_deleted(cluster, api):
     assert ended(api, snapshot)['last_action']['error'] is None
     assert {cluster.world.guest(name)['disk'] for name in 'abc'} == {snapshot}
     api.verify(snapshot)
-    assert ended(api, snapshot)['last_action']['result']['files'] == 18
+    assert ended(api, snapshot)['last_action']['result']['files'] == 9
     api.delete(snapshot, False)
 
     clusters.until(lambda: gone(api, snapshot))

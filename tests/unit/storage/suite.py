@@ -221,6 +221,18 @@ class StoreSuite:
             store.verify(SNAPSHOT, lambda *progress: seen.append(progress))
         assert seen == []
 
+    def test_one_hosts_members_alone_are_read_where_it_is_asked_for(self, store):
+        samples.publish(store)
+        content = samples.CONTENT['beta']['memory.save']
+        self.overwrite(store, SNAPSHOT, 'beta', 'memory.save', b'B' + content[1:])
+
+        assert store.verify(SNAPSHOT, only={'alpha'}).files == len(samples.CONTENT['alpha'])
+        with pytest.raises(exception.SnapshotDamaged, match='beta'):
+            store.verify(SNAPSHOT, only={'beta'})
+        self.remove(store, SNAPSHOT, 'beta', 'vda.qcow2')
+        with pytest.raises(exception.SnapshotDamaged, match='beta'):
+            store.verify(SNAPSHOT, only={'alpha'})
+
     def test_a_missing_file_is_found_and_named(self, store):
         samples.publish(store)
         self.remove(store, SNAPSHOT, 'beta', 'vda.qcow2')
