@@ -35,7 +35,6 @@ def translated(method):
 
 
 def _told(error, context):
-    host = error.kwargs.get('host')
-    if not host or authorization.may(context, rules.SHOW_HOST, context.project_id):
+    if authorization.may(context, rules.SHOW_HOST, context.project_id):
         return str(error)
-    return words.without_hosts(str(error), [host])
+    return words.for_users(str(error), [error.kwargs.get('host')])

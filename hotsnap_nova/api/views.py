@@ -56,7 +56,7 @@ def _with_host(shown, each, hosts):
 def _error(error, hosts, hidden):
     if not error:
         return None
-    message = error['message'] if hosts else words.without_hosts(
+    message = error['message'] if hosts else words.for_users(
         error['message'], {error['host'], *hidden})
     return _with_host({'code': error['code'], 'message': message,
                        'server_id': error['member']}, error, hosts)
@@ -75,7 +75,8 @@ def _member(member, hosts):
 
 
 def _finding(each, hosts):
+    cause = each['cause'] if hosts else words.for_users(each['cause'], [each['host']])
     shown = {'server_id': each['member'], 'server_name': each['name'], 'device': each['device'],
-             'cause': each['cause'], 'remedy': each['remedy'], 'refuses': not each['gates'],
+             'cause': cause, 'remedy': each['remedy'], 'refuses': not each['gates'],
              'gates': list(each['gates'])}
     return _with_host(shown, each, hosts)

@@ -4,9 +4,13 @@
 import re
 from collections.abc import Iterable
 
+#: Absolute, of two names or more: "VFIO/SR-IOV" and "1/2" are none.
+_PATH = re.compile(r'(?<![\w./:])(?:/[\w.@+,=-]*[\w@+=-]){2,}/?')
 
-def without_hosts(message: str, hosts: Iterable[str | None]) -> str:
-    """The message with 'a host' where it names one of these."""
+
+def for_users(message: str, hosts: Iterable[str | None]) -> str:
+    """The message with 'a host' where it names one of these, and 'a path' where one of theirs."""
+    message = _PATH.sub('a path', message)
     for name in sorted({each for each in hosts if each}, key=len, reverse=True):
         named = rf'(?<![\w.-]){re.escape(name)}(?![\w-]|\.\w)'
         message = re.sub(rf'\bHost {named}', 'A host', message)

@@ -174,6 +174,32 @@ class ReadTest(base.ApiTestCase):
         assert shown['error']['message'] == (
             'A host does not answer: host1.example is not a host; a host waits for a host.')
 
+    def test_an_error_names_paths_to_admins_alone(self):
+        message = ('Store /var/lib/hotsnap/store: the file system is full '
+                   '(/var/lib/hotsnap/store/.drafts/x.save). VFIO/SR-IOV, 1/2: https://a.example/b')
+        self.conductor.fail_next = {'code': 'store_unavailable', 'message': message,
+                                    'member': None, 'host': None}
+        path = f'{SNAPSHOTS}/{self.make_available()["id"]}'
+
+        shown = self.api.get(path).json()['server_group_snapshot']
+        to_admin = self.admin.get(path).json()['server_group_snapshot']
+
+        assert to_admin['error']['message'] == message
+        assert shown['error']['message'] == (
+            'Store a path: the file system is full (a path). VFIO/SR-IOV, 1/2: '
+            'https://a.example/b')
+
+    def test_a_fault_names_paths_to_admins_alone(self):
+        path = f'{SNAPSHOTS}/{self.make_available()["id"]}/action'
+        self.conductor.faults['restore'] = exception.StoreUnavailable(
+            store='/srv/store', reason='it hangs')
+
+        to_user = self.fault(self.api.post(path, {'restore': None}), 503, 'serviceUnavailable')
+        to_admin = self.fault(self.admin.post(path, {'restore': None}), 503, 'serviceUnavailable')
+
+        assert to_user == 'Store a path: it hangs.'
+        assert to_admin == 'Store /srv/store: it hangs.'
+
     def test_a_fault_names_hosts_to_admins_alone(self):
         path = f'{SNAPSHOTS}/{self.make_available()["id"]}/action'
         self.conductor.faults['restore'] = exception.HostUnreachable(
