@@ -44,13 +44,14 @@ class Hotsnap:
 
     :param folder: for the state, and for the store unless it is on ``store``
     :param store: a :class:`tests.functional.brokenstore.BrokenStore`
+    :param enter: the words of a program that becomes the command
     """
 
-    def __init__(self, uri: str, folder: pathlib.Path, store=None):
+    def __init__(self, uri: str, folder: pathlib.Path, store=None, enter: tuple[str, ...] = ()):
         self.state = folder / 'state'
         self.store = store.path / 'store' if store else self.state / 'store'
         self._uri = uri
-        self._enter = store.enter if store else []
+        self._enter = store.enter if store else enter
         self._mark = f'HOTSNAP_TEST={uuid.uuid4()}'
 
     def start(self, *words: str, program: tuple[str, ...] = ('hotsnap_nova.cmd.shell',),
