@@ -12,12 +12,14 @@ import types
 import typing
 
 from hotsnap_nova.protocol import durable, messages
+from hotsnap_nova.protocol.restore import durable as restore_durable
+from hotsnap_nova.protocol.restore import messages as restore_messages
 
 VERSION = 1
 
 _KINDS = {
     name: kind
-    for module in (messages, durable)
+    for module in (messages, durable, restore_messages, restore_durable)
     for name, kind in vars(module).items()
     if isinstance(kind, type) and dataclasses.is_dataclass(kind)
 }

@@ -1,0 +1,297 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The coordinator of one restore.
+
+Theory of operation. All hosts are ordered the same step, again and again, until each has done it::
+
+    PREPARE ─► STOP ─► START ─► (resume?) ─► RESUME ─► (close) ─► CLOSED
+       └─────────┴───────┴─────► (undo?) ──► UNDO ───► (close) ─┘
+
+What stands in brackets is phase DECIDE: the decision is written to the database, under the
+condition that nobody else changed the row, and only when it is known to be durable does a host
+hear of it. START ends when every member on every host stands at the cut, paused, and STOP before
+it when every old one is proved stopped: so no restored member runs before that. Up to the
+decision a refusal, a deadline, a user's wish or a restart leads to UNDO; after it there is
+nothing left to wonder about. A host that is then away, or does not get done, keeps nobody
+waiting: it is left an errand, made from the stored decision, and the restore closes without it.
+
+Whoever takes a restore over writes the row before he does anything else, be it only to decide
+again what was decided: from then on whoever stood still can decide nothing.
+"""
+
+import dataclasses
+import enum
+
+from hotsnap_nova.protocol.commands import CommandFailed
+from hotsnap_nova.protocol.cut import NS_PER_MS
+from hotsnap_nova.protocol.messages import Cause
+from hotsnap_nova.protocol.restore import commands as do
+from hotsnap_nova.protocol.restore.durable import Resolution, Restore
+from hotsnap_nova.protocol.restore.messages import (
+    BEFORE_DECISION,
+    AbortRestore,
+    MemberFault,
+    Order,
+    OrderDone,
+    OrderRefused,
+    OrderWorking,
+    Step,
+)
+
+
+class Phase(enum.StrEnum):
+    """Where a restore is; the first five are the steps that hosts are ordered."""
+
+    PREPARE = "prepare"
+    STOP = "stop"
+    START = "start"
+    RESUME = "resume"
+    UNDO = "undo"
+    DECIDE = "decide"  # a decision is being written; `CoordinatorState.write` says which
+    CLOSED = "closed"
+    STOOD_DOWN = "stood_down"  # another coordinator is in charge of it
+
+
+ABORTABLE = frozenset(Phase(step) for step in BEFORE_DECISION)
+_DECIDED = {Resolution.RESUME: Phase.RESUME, Resolution.UNDO: Phase.UNDO}
+_THEN = dict(zip(BEFORE_DECISION, (*BEFORE_DECISION[1:], None), strict=True))
+_BACK_OFF = 6  # doublings of the time between repeats, once decided
+
+_replace = dataclasses.replace
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Call:
+    """A host whose answer is awaited, and when it is asked again.
+
+    ``absent_ns``: when it is left an errand, unless it is heard of; ``late_ns``: even if it is.
+    """
+
+    host: str
+    repeat_ns: int
+    repeats: int = 0
+    absent_ns: int | None = None
+    late_ns: int | None = None
+
+    @property
+    def left_ns(self):
+        return min((t for t in (self.absent_ns, self.late_ns) if t is not None), default=None)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CoordinatorState:
+    """``row`` is what the database holds as far as known; the rest was heard since."""
+
+    row: Restore
+    phase: Phase
+    waiting: tuple[Call, ...] = ()
+    deadline_ns: int | None = None
+    write: do.Resolve | None = None
+    write_again_ns: int | None = None
+    cause: Cause | None = None
+    faults: tuple[MemberFault, ...] = ()
+    absent: tuple[str, ...] = ()
+
+
+class RestoreCoordinator:
+    """The machine of one restore; not thread-safe."""
+
+    def __init__(self, state: CoordinatorState):
+        self.state = state
+
+    @classmethod
+    def begin(cls, row: Restore, now: int):
+        """(machine, commands) of a restore whose row was just written: nobody has heard of it."""
+        machine = cls(CoordinatorState(row, Phase.PREPARE))
+        return machine, machine._enter(Phase.PREPARE, now)
+
+    @classmethod
+    def resume(cls, row: Restore, _now: int):
+        """(machine, commands) that go on from the row; what is undecided there is undone."""
+        state = CoordinatorState(
+            row, Phase.CLOSED, cause=row.cause, faults=row.faults, absent=row.absent
+        )
+        machine = cls(state)
+        if row.closed:
+            return machine, []
+        if row.resolution is Resolution.NONE:
+            return machine, machine._give_up(Cause("coordinator_restarted"))
+        return machine, machine._resolve(row.resolution)
+
+    def wakeup(self) -> int | None:
+        """When `tick` has to be called at the latest, if nothing else happens."""
+        s = self.state
+        times = [s.deadline_ns, s.write_again_ns]
+        times += [time for call in s.waiting for time in (call.repeat_ns, call.left_ns)]
+        return min((time for time in times if time is not None), default=None)
+
+    def tick(self, now: int) -> list[do.CoordinatorCommand]:
+        """Give up, leave errands, or repeat what was not answered."""
+        s = self.state
+        if s.write_again_ns is not None and now >= s.write_again_ns:
+            self.state = _replace(s, write_again_ns=None)
+            return [s.write]
+        if s.deadline_ns is not None and now >= s.deadline_ns:
+            silent = ", ".join(call.host for call in s.waiting)
+            return self._give_up(Cause("timeout", f"{s.phase} took too long on {silent}"))
+        todo = []
+        for call in s.waiting:
+            gone = call.left_ns is not None and now >= call.left_ns
+            if now >= call.repeat_ns or gone:
+                # an errand that could not be written is tried again with the next repeat
+                self._put(self._later(call, now) if not gone else self._left_later(call, now))
+                order = self._order(call.host)
+                todo.append(do.LeaveErrand(order) if gone else do.SendOrder(order))
+        return todo
+
+    def receive(self, message, now: int) -> list[do.CoordinatorCommand]:
+        """The commands that an answer, a wish or the outcome of a command leads to."""
+        match message:
+            case CommandFailed(command=do.Resolve() as write):
+                return self._not_resolved(write, now)
+            case CommandFailed():
+                return []
+        if message.restore != self.state.row.restore:
+            return []
+        match message:
+            case AbortRestore(cause=cause) | OrderRefused(cause=cause):
+                return self._give_up(cause) if self.state.phase in ABORTABLE else []
+            case do.Resolved():
+                return self._resolved(message, now)
+            case do.Overtaken():
+                self.state = CoordinatorState(self.state.row, Phase.STOOD_DOWN)
+                return []
+            case do.ErrandLeft(host=host):
+                return self._without(host)
+        if self.state.deadline_ns is not None and now >= self.state.deadline_ns:
+            return self.tick(now)  # a late answer changes nothing
+        call = next((call for call in self.state.waiting if call.host == message.host), None)
+        if call is None or self.state.phase is Phase.DECIDE:
+            return []
+        if isinstance(message, OrderWorking):
+            return self._working(call, message, now)
+        return self._done(call, message, now)
+
+    # -- answers ----------------------------------------------------------------------------------
+    def _done(self, call, answer: OrderDone, now):
+        s = self.state
+        if answer.step != s.phase:
+            return []
+        waiting = tuple(other for other in s.waiting if other is not call)
+        self.state = _replace(s, waiting=waiting, faults=(*s.faults, *answer.faults))
+        if waiting:
+            return []
+        if s.phase not in ABORTABLE:
+            return self._resolve(s.row.resolution, closed=True)
+        then = _THEN[Step(s.phase)]
+        return self._enter(Phase(then), now) if then else self._resolve(Resolution.RESUME)
+
+    def _working(self, call, message, now):
+        self._put(self._later(call, now, heard=True, often=not message.trouble))
+        if not message.progress:
+            return []
+        announced = do.AnnounceStep(
+            self.state.row.restore, self.state.phase, call.host, message.progress
+        )
+        return [announced]
+
+    def _without(self, host):
+        """The host was left an errand."""
+        s = self.state
+        if s.phase not in _DECIDED.values() or host not in [call.host for call in s.waiting]:
+            return []
+        waiting = tuple(call for call in s.waiting if call.host != host)
+        self.state = _replace(s, waiting=waiting, absent=(*s.absent, host))
+        return [] if waiting else self._resolve(s.row.resolution, closed=True)
+
+    # -- decisions --------------------------------------------------------------------------------
+    def _give_up(self, cause):
+        self.state = _replace(self.state, cause=self.state.cause or cause)
+        return self._resolve(Resolution.UNDO)
+
+    def _resolve(self, resolution, closed=False):
+        s = self.state
+        write = do.Resolve(
+            s.row.restore, s.row.generation, resolution, closed, s.cause,
+            tuple(sorted(s.faults, key=lambda fault: fault.member)), tuple(sorted(s.absent)),
+        )  # fmt: skip
+        self.state = _replace(
+            s, phase=Phase.DECIDE, waiting=(), deadline_ns=None, write=write, write_again_ns=None
+        )
+        return [write]
+
+    def _resolved(self, outcome, now):
+        write = self.state.write
+        if write is None:
+            return []
+        row = _replace(
+            self.state.row, generation=outcome.generation, resolution=write.resolution,
+            closed=write.closed, cause=write.cause, faults=write.faults, absent=write.absent,
+        )  # fmt: skip
+        self.state = _replace(self.state, row=row, write=None, write_again_ns=None)
+        if write.closed:
+            self.state = _replace(self.state, phase=Phase.CLOSED)
+            return [do.AnnounceStep(row.restore, Phase.CLOSED)]
+        return self._enter(_DECIDED[write.resolution], now)
+
+    def _not_resolved(self, write, now):
+        """It may or may not have been written: writing it again tells, by its generation."""
+        if write != self.state.write:
+            return []
+        again = now + self.state.row.limits.urgent_repeat_ms * NS_PER_MS
+        self.state = _replace(self.state, write_again_ns=again)
+        return []
+
+    # -- ordering ---------------------------------------------------------------------------------
+    def _enter(self, phase, now):
+        row, limits = self.state.row, self.state.row.limits
+        timeout_ms = {
+            Phase.PREPARE: limits.prepare_timeout_ms,
+            Phase.STOP: limits.stop_timeout_ms,
+            Phase.START: limits.start_timeout_ms,
+        }.get(phase)
+        hosts = [host for host, _ in row.hosts if host not in self.state.absent]
+        self.state = _replace(
+            self.state, phase=phase,
+            waiting=tuple(self._first(host, phase, now) for host in hosts),
+            deadline_ns=None if timeout_ms is None else now + timeout_ms * NS_PER_MS,
+        )  # fmt: skip
+        if not hosts:
+            return self._resolve(row.resolution, closed=True)
+        asked = [do.SendOrder(self._order(host)) for host in hosts]
+        return [*asked, do.AnnounceStep(row.restore, phase)]
+
+    def _order(self, host):
+        row = self.state.row
+        return Order(row.restore, host, Step(self.state.phase), dict(row.hosts)[host])
+
+    def _first(self, host, phase, now):
+        limits = self.state.row.limits
+        absent_ns = late_ns = None
+        if phase in _DECIDED.values() and limits.absent_ms is not None:
+            absent_ns = now + limits.absent_ms * NS_PER_MS
+            late_ns = now + limits.decided_timeout_ms * NS_PER_MS
+        return Call(host, self._repeat_ns(phase, 0, now), 0, absent_ns, late_ns)
+
+    def _later(self, call, now, heard=False, often=False):
+        """The call as it is after it was repeated, or answered with `OrderWorking`."""
+        repeats, absent_ns = 0 if often else call.repeats + 1, call.absent_ns
+        if heard and absent_ns is not None:
+            absent_ns = now + self.state.row.limits.absent_ms * NS_PER_MS
+        repeat_ns = self._repeat_ns(self.state.phase, repeats, now)
+        return _replace(call, repeat_ns=repeat_ns, repeats=repeats, absent_ns=absent_ns)
+
+    def _left_later(self, call, now):
+        """The call as it is once its errand is being written."""
+        again = now + self.state.row.limits.repeat_ms * NS_PER_MS
+        return _replace(call, repeat_ns=again, absent_ns=again, late_ns=again)
+
+    def _put(self, call):
+        waiting = tuple(call if each.host == call.host else each for each in self.state.waiting)
+        self.state = _replace(self.state, waiting=waiting)
+
+    def _repeat_ns(self, phase, repeats, now):
+        limits = self.state.row.limits
+        wait_ms = limits.repeat_ms if phase is Phase.PREPARE else limits.urgent_repeat_ms
+        if phase in _DECIDED.values():
+            wait_ms *= 2 ** min(repeats, _BACK_OFF)
+        return now + wait_ms * NS_PER_MS
