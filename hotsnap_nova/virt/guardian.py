@@ -197,7 +197,7 @@ class _Watched(threading.Thread):
 
     def _let_go(self) -> bool:
         """Whether every part of it worked; each is tried whatever the others do."""
-        from hotsnap_nova.virt import gate
+        from hotsnap_nova.virt.gates import gate
         if self._memory:
             with contextlib.suppress(OSError):    # shut down already
                 self._memory.shutdown(socket.SHUT_RDWR)

@@ -15,8 +15,11 @@ import time
 from oslo_log import log
 
 from hotsnap_nova import exception
-from hotsnap_nova.virt import disks, guardian, guest, preflight, records, restore, sweep
+from hotsnap_nova.virt import guardian, guest, records, sweep
 from hotsnap_nova.virt import member as member_module
+from hotsnap_nova.virt.checks import preflight
+from hotsnap_nova.virt.disks import freezing
+from hotsnap_nova.virt.restore import restorer
 
 LOG = log.getLogger(__name__)
 
@@ -37,7 +40,7 @@ class _Open:
     saved: tuple[records.SavedMember, ...] = ()
 
 
-class Engine(restore.Restorer):
+class Engine(restorer.Restorer):
     """Hot snapshots of the guests of one libvirt.
 
     :param uri: libvirt's connection URI
@@ -57,7 +60,7 @@ class Engine(restore.Restorer):
     @staticmethod
     def tag_of(snapshot_id: str) -> str:
         """How a snapshot is called inside QEMU, where names are short."""
-        return disks.tag_of(snapshot_id)
+        return freezing.tag_of(snapshot_id)
 
     def find(self, names: tuple[str, ...]) -> tuple[records.MemberSpec, ...]:
         """The guests of these names or UUIDs.

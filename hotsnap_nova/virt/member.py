@@ -16,20 +16,13 @@ import time
 from oslo_log import log
 
 from hotsnap_nova import exception
-from hotsnap_nova.virt import disks as disks_module
-from hotsnap_nova.virt import (
-    domain,
-    facts,
-    gate,
-    guest,
-    hugepages,
-    memory,
-    records,
-    saveimage,
-    sweep,
-)
-from hotsnap_nova.virt import relay as relay_module
-from hotsnap_nova.virt import targets as targets_module
+from hotsnap_nova.virt import domain, guest, records, sweep
+from hotsnap_nova.virt.checks import facts
+from hotsnap_nova.virt.disks import freezing
+from hotsnap_nova.virt.disks import relay as relay_module
+from hotsnap_nova.virt.disks import targets as targets_module
+from hotsnap_nova.virt.gates import gate
+from hotsnap_nova.virt.memory import hugepages, saveimage, saving
 
 LOG = log.getLogger(__name__)
 
@@ -57,18 +50,18 @@ class Member:
     def __init__(self, work: records.Work, running: guest.Guest):
         self.work = work
         self.guest = running
-        self.tag = disks_module.tag_of(work.snapshot_id)
+        self.tag = freezing.tag_of(work.snapshot_id)
         self.folder = work.member_folder(running.spec)
         self.gate_closed_ns = 0
         self._qemu = running.monitor
-        self._sink: memory.MemorySink | None = None
+        self._sink: saving.MemorySink | None = None
         self._daemon: targets_module.StorageDaemon | None = None
         self._relay: relay_module.Relay | None = None
         self._watch = None
         self._watch_handle = None
         self._gate = None
-        self._disks: disks_module.FrozenDisks | None = None
-        self._memory: memory.BackgroundSnapshot | None = None
+        self._disks: freezing.FrozenDisks | None = None
+        self._memory: saving.BackgroundSnapshot | None = None
         self._devices: frozenset[str] = frozenset()
         self._bandwidth = None
         self._suspended_since: int | None = None
@@ -108,13 +101,13 @@ class Member:
                 disk.target: (f'{self.folder}/{disk.target}.qcow2', disk.size_bytes)
                 for disk in frozen})
             on_daemon(self._daemon.pid)
-        self._disks = disks_module.FrozenDisks(self._qemu, self.guest.name, self.tag, frozen)
+        self._disks = freezing.FrozenDisks(self._qemu, self.guest.name, self.tag, frozen)
         self._disks.prepare(self._linked)
 
         suffix = '.zst' if self.work.compress else ''
-        self._sink = memory.MemorySink(f'{self.folder}/memory.save{suffix}', archive_xml,
+        self._sink = saving.MemorySink(f'{self.folder}/memory.save{suffix}', archive_xml,
                                        compress=self.work.compress)
-        self._memory = memory.BackgroundSnapshot(
+        self._memory = saving.BackgroundSnapshot(
             self._qemu, self.guest.name, self.tag, sweep.memory_fd(self.tag))
         self._memory.prepare(self._sink)
 
@@ -128,7 +121,7 @@ class Member:
         return facts.of_member(self.guest, parsed, frozen)
 
     @contextlib.contextmanager
-    def _linked(self, disk: disks_module.Disk):
+    def _linked(self, disk: freezing.Disk):
         """QEMU's end of a link to the disk's image, for the time it takes to hand it over."""
         try:
             daemon, greeting = self._daemon.connect()
@@ -185,7 +178,7 @@ class Member:
             self._mark('memory')
             # Resuming writes to the guest's memory, page by page as QEMU gets
             # rid of them: for as long as it takes, fast.
-            self._sink.keep(memory.Pace.FAST)
+            self._sink.keep(saving.Pace.FAST)
             known = self._require_stopped()
         except BaseException as exc:
             # Where the store failed, QEMU knows only that its socket was closed.
@@ -202,7 +195,7 @@ class Member:
         else:
             self._resume(known=known)
         self._mark('resume')
-        self._sink.keep(memory.Pace.GENTLE)
+        self._sink.keep(saving.Pace.GENTLE)
 
     def _mark(self, step: str) -> None:
         self._marks.append((step, time.monotonic_ns()))
@@ -266,7 +259,7 @@ class Member:
 
     def open(self) -> None:
         """Open the gate; what cannot wait for anything else."""
-        self._sink.keep(memory.Pace.STEADY)
+        self._sink.keep(saving.Pace.STEADY)
         if self._suspended_since is not None:
             self.wait_ms = (time.monotonic_ns() - self._suspended_since) / 1e6
             # Somebody else may have let it run, with nothing held back.
@@ -297,7 +290,7 @@ class Member:
 
     def hurry(self) -> None:
         """Every member is recorded: take the memory as fast as the guests' own life allows."""
-        self._sink.keep(memory.Pace.SHARED)
+        self._sink.keep(saving.Pace.SHARED)
 
     def save(self, on_progress) -> records.SavedMember:
         """Bring memory and disks to the folder; the guest runs.

@@ -9,8 +9,9 @@ import contextlib
 import time
 
 from hotsnap_nova import exception
-from hotsnap_nova.virt import disks as disks_module
-from hotsnap_nova.virt import gate, guest, monitor, records
+from hotsnap_nova.virt import guest, monitor, records
+from hotsnap_nova.virt.disks import freezing
+from hotsnap_nova.virt.gates import gate
 
 _MIGRATION_TIMEOUT_S = 20.0
 
@@ -22,7 +23,7 @@ def memory_fd(tag: str) -> str:
 
 def disks(qemu: monitor.Monitor, member: str, tag: str) -> None:
     """Take one snapshot's jobs, filters and targets out of a guest."""
-    disks_module.remove(qemu, tag, member)
+    freezing.remove(qemu, tag, member)
 
 
 def memory(qemu: monitor.Monitor, member: str, tag: str, bandwidth: int | None) -> None:
@@ -95,7 +96,7 @@ def survey(running: guest.Guest) -> records.Leftover | None:
         return None
     qemu = running.monitor
     what = []
-    tags = disks_module.leftovers(qemu)
+    tags = freezing.leftovers(qemu)
     if tags:
         what.append('disk filters, targets or jobs')
     if gates := gate.leftovers(qemu):

@@ -12,19 +12,20 @@ import sys
 import time
 
 from hotsnap_nova.cmd import shell
-from hotsnap_nova.virt import disks, host, member
+from hotsnap_nova.virt import host, member
+from hotsnap_nova.virt.disks import freezing
 
 STEPS = {
     # all members are prepared, none is stopped
     'prepared': (host.Engine, 'record', 'before'),
     # the first member stands, memory and gate and filters have begun
-    'paused': (disks.FrozenDisks, 'freeze', 'after'),
+    'paused': (freezing.FrozenDisks, 'freeze', 'after'),
     # the first member is past its cut, the second before
     'between': (member.Member, 'cut', 'after'),
     # all are past their cuts, gates are closed, the decision to release is made
     'held': (host.Engine, 'release', 'before'),
     # gates are open, memory is on its way, disks begin to be
-    'saving': (disks.FrozenDisks, 'start_copy', 'after'),
+    'saving': (freezing.FrozenDisks, 'start_copy', 'after'),
 }
 
 
@@ -60,6 +61,6 @@ if __name__ == '__main__':
     if sys.argv[2].startswith('/'):
         # What is waited for here is what a target answers; a busy machine takes longer
         # than guests should, and the filter would give up before it is heard.
-        disks.CBW_TIMEOUT_S = 20
+        freezing.CBW_TIMEOUT_S = 20
     die_at(sys.argv[1], sys.argv[2])
     sys.exit(shell.main(sys.argv[3:]))

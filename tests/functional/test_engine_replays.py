@@ -17,7 +17,8 @@ import libvirt
 import pytest
 
 from hotsnap_nova import exception
-from hotsnap_nova.virt import disks, guardian, host, records, relay, targets
+from hotsnap_nova.virt import guardian, host, records
+from hotsnap_nova.virt.disks import freezing, relay, targets
 from tests.functional.command import until
 from tests.functional.witness import qmp
 from tests.lab import LabError
@@ -161,12 +162,12 @@ def test_a_barrier_that_nobody_touched_holds_until_the_release(guest, engine, wo
 
 @pytest.mark.parametrize('gate', ['hold', 'barrier'])
 def test_a_resume_by_another_inside_the_cut_spoils_it(gate, guest, engine, work, monkeypatch):
-    freeze = disks.FrozenDisks.freeze
+    freeze = freezing.FrozenDisks.freeze
 
     def resumed_before(frozen):
         guest.domain.resume()
         freeze(frozen)
-    monkeypatch.setattr(disks.FrozenDisks, 'freeze', resumed_before)
+    monkeypatch.setattr(freezing.FrozenDisks, 'freeze', resumed_before)
     under_way = work(guest, gate)
     engine.prepare(under_way)
 
@@ -184,13 +185,13 @@ def test_the_capability_is_off_before_the_disks_are_copied(guest, engine, work, 
     engine.record(under_way)
     engine.release(under_way)
     seen = []
-    progress = disks.FrozenDisks.progress
+    progress = freezing.FrozenDisks.progress
 
     def not_copied(frozen):
         seen.append(is_of_background_kind(guest))
         done, total, copied = progress(frozen)
         return done + len(seen), total, copied and (not seen[-1] or len(seen) > 200)
-    monkeypatch.setattr(disks.FrozenDisks, 'progress', not_copied)
+    monkeypatch.setattr(freezing.FrozenDisks, 'progress', not_copied)
 
     engine.save(under_way, lambda _progress: None)
 

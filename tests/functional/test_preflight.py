@@ -9,7 +9,8 @@ import subprocess
 import libvirt
 import pytest
 
-from hotsnap_nova.virt import guest, preflight
+from hotsnap_nova.virt import guest
+from hotsnap_nova.virt.checks import preflight
 from tests.functional.witness import Witness, qmp, trace
 from tests.lab import GuestSpec, Lab
 

@@ -3,7 +3,8 @@
 
 import pytest
 
-from hotsnap_nova.virt import disks, monitor
+from hotsnap_nova.virt import monitor
+from hotsnap_nova.virt.disks import freezing
 
 #: A tenth of a second's worth of a slow store; QEMU's own limits let it be eighty times that.
 MOST_UNDER_WAY = 1 << 20
@@ -24,8 +25,8 @@ class Recorder(monitor.Monitor):
 @pytest.fixture
 def qemu():
     recorder = Recorder()
-    frozen = disks.FrozenDisks(recorder, 'a', '123abc', tuple(
-        disks.Disk(target, f'/machine/{target}', f'node-{target}', f'/{target}', 1 << 30)
+    frozen = freezing.FrozenDisks(recorder, 'a', '123abc', tuple(
+        freezing.Disk(target, f'/machine/{target}', f'node-{target}', f'/{target}', 1 << 30)
         for target in ('vda', 'vdb', 'vdc')))
     frozen.start_copy()
     return recorder

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from hotsnap_nova.virt import hugepages
+from hotsnap_nova.virt.memory import hugepages
 
 _RANGES = 8
 _BYTES = _RANGES << 21

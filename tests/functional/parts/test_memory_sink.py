@@ -10,7 +10,7 @@ import blake3
 import pytest
 import zstandard
 
-from hotsnap_nova.virt import memory, saveimage
+from hotsnap_nova.virt.memory import saveimage, saving
 
 XML = '<domain><name>guest</name></domain>'
 
@@ -60,9 +60,9 @@ def stream(sink, data):
 def test_the_file_is_a_save_image_and_its_digest_is_of_its_content(tmp_path, hurried):
     path = str(tmp_path / 'memory.save')
     data = os.urandom(3 << 20)
-    sink = memory.MemorySink(path, XML, compress=False)
+    sink = saving.MemorySink(path, XML, compress=False)
     if hurried:
-        sink.keep(memory.Pace.FAST)
+        sink.keep(saving.Pace.FAST)
 
     assert stream(sink, data) is None
     size, digest = sink.finish()
@@ -81,8 +81,8 @@ def test_the_file_is_a_save_image_and_its_digest_is_of_its_content(tmp_path, hur
 def test_a_compressed_file_unpacks_to_the_same_save_image(tmp_path):
     path = str(tmp_path / 'memory.save.zst')
     data = b'much the same ' * 200_000
-    sink = memory.MemorySink(path, XML, compress=True)
-    sink.keep(memory.Pace.FAST)
+    sink = saving.MemorySink(path, XML, compress=True)
+    sink.keep(saving.Pace.FAST)
 
     assert stream(sink, data) is None
     size, digest = sink.finish()
@@ -97,7 +97,7 @@ def test_a_compressed_file_unpacks_to_the_same_save_image(tmp_path):
 
 def test_until_the_end_libvirt_would_refuse_the_file(tmp_path):
     path = str(tmp_path / 'memory.save')
-    sink = memory.MemorySink(path, XML, compress=False)
+    sink = saving.MemorySink(path, XML, compress=False)
 
     whole_before = saveimage.read_header(path).whole
     sink.close()
@@ -107,9 +107,9 @@ def test_until_the_end_libvirt_would_refuse_the_file(tmp_path):
 
 
 def test_a_full_store_ends_the_stream_with_its_reason(tmp_path):
-    sink = memory.MemorySink(str(tmp_path / 'memory.save'), XML, compress=False)
+    sink = saving.MemorySink(str(tmp_path / 'memory.save'), XML, compress=False)
     sink._file = Full()
-    sink.keep(memory.Pace.FAST)
+    sink.keep(saving.Pace.FAST)
 
     error = stream(sink, bytes(200 << 20))
 
@@ -118,10 +118,10 @@ def test_a_full_store_ends_the_stream_with_its_reason(tmp_path):
 
 
 def test_a_store_that_hangs_ends_the_stream_and_the_guest_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, 'STALL_LIMIT_S', 0.3)
-    sink = memory.MemorySink(str(tmp_path / 'memory.save'), XML, compress=False)
+    monkeypatch.setattr(saving, 'STALL_LIMIT_S', 0.3)
+    sink = saving.MemorySink(str(tmp_path / 'memory.save'), XML, compress=False)
     sink._file = hung = Blocked()
-    sink.keep(memory.Pace.FAST)
+    sink.keep(saving.Pace.FAST)
 
     error = stream(sink, bytes(200 << 20))
 
@@ -132,7 +132,7 @@ def test_a_store_that_hangs_ends_the_stream_and_the_guest_goes_on(tmp_path, monk
 
 
 def test_giving_up_ends_the_stream_at_once(tmp_path):
-    sink = memory.MemorySink(str(tmp_path / 'memory.save'), XML, compress=False)
+    sink = saving.MemorySink(str(tmp_path / 'memory.save'), XML, compress=False)
     errors = []
     writer = threading.Thread(target=lambda: errors.append(stream(sink, bytes(1 << 30))))
     writer.start()
@@ -147,7 +147,7 @@ def test_giving_up_ends_the_stream_at_once(tmp_path):
 
 
 def test_even_a_gentle_reader_never_stops(tmp_path):
-    sink = memory.MemorySink(str(tmp_path / 'memory.save'), XML, compress=False)
+    sink = saving.MemorySink(str(tmp_path / 'memory.save'), XML, compress=False)
 
     # More than the socket holds: without a reader this would never end.
     assert stream(sink, bytes(64 << 20)) is None
@@ -158,7 +158,7 @@ def test_even_a_gentle_reader_never_stops(tmp_path):
 
 def test_whoever_waits_to_write_goes_on_after_one_read(tmp_path):
     # Replay: with a socket of 1 MiB and 64 KiB a time, a guest's write waited for many reads.
-    sink = memory.MemorySink(str(tmp_path / 'memory.save'), XML, compress=False)
+    sink = saving.MemorySink(str(tmp_path / 'memory.save'), XML, compress=False)
     os.set_blocking(sink.write_fd, False)
     with contextlib.suppress(BlockingIOError):
         while True:
@@ -167,7 +167,7 @@ def test_whoever_waits_to_write_goes_on_after_one_read(tmp_path):
     room.register(sink.write_fd, select.POLLOUT)
     before = room.poll(0)
 
-    os.read(sink.socket.fileno(), memory._READ_BYTES)
+    os.read(sink.socket.fileno(), saving._READ_BYTES)
 
     assert not before
     assert room.poll(0)

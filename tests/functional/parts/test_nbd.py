@@ -6,8 +6,8 @@ import struct
 
 import pytest
 
-from hotsnap_nova.virt import nbd, targets
-from hotsnap_nova.virt import relay as relay_module
+from hotsnap_nova.virt.disks import nbd, targets
+from hotsnap_nova.virt.disks import relay as relay_module
 
 MAGIC = 0x3e889045565a9
 SEND_FLUSH = 4

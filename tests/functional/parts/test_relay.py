@@ -7,8 +7,8 @@ import socket
 
 import pytest
 
-from hotsnap_nova.virt import relay as relay_module
-from hotsnap_nova.virt import targets
+from hotsnap_nova.virt.disks import relay as relay_module
+from hotsnap_nova.virt.disks import targets
 
 GREETING = b'hello from the daemon'
 

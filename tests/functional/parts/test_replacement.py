@@ -13,7 +13,8 @@ import time
 import pytest
 
 from hotsnap_nova import exception
-from hotsnap_nova.virt import domain, files, replacement, restore
+from hotsnap_nova.virt import domain, files
+from hotsnap_nova.virt.restore import replacement, restorer
 
 
 @pytest.fixture
@@ -120,7 +121,7 @@ def test_a_copy_is_private_while_it_is_made(image, source):
 
 # -- kept disks expire --------------------------------------------------------------------------
 
-class Restorer(restore.Restorer):
+class Restorer(restorer.Restorer):
     """With domains that are their XML, a disk's path each and what else it has."""
 
     keep_hours = 24.0

@@ -4,7 +4,8 @@
 import libvirt
 import pytest
 
-from hotsnap_nova.virt import obstacles, records
+from hotsnap_nova.virt import records
+from hotsnap_nova.virt.checks import obstacles
 
 NIC = "<interface type='bridge'><mac address='{}'/><source bridge='br0'/></interface>"
 DISK = """<disk type='file' device='disk'><driver type='qcow2'/><source file='{}'/>

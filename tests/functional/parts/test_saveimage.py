@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from hotsnap_nova import exception
-from hotsnap_nova.virt import saveimage
+from hotsnap_nova.virt.memory import saveimage
 
 XML = """<domain type='qemu'><devices>
   <disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='/images/a'/>

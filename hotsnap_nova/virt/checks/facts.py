@@ -2,16 +2,17 @@
 """What a guest is made of, as a snapshot must know it."""
 
 from hotsnap_nova import exception
-from hotsnap_nova.virt import disks, domain, guest, media, records
+from hotsnap_nova.virt import domain, guest, records
+from hotsnap_nova.virt.disks import freezing, media
 
 
-def writable_disks(running: guest.Guest, parsed: domain.DomainXml) -> tuple[disks.Disk, ...]:
+def writable_disks(running: guest.Guest, parsed: domain.DomainXml) -> tuple[freezing.Disk, ...]:
     """The disks to freeze, with QEMU's names for them.
 
     :raises exception.Refused: QEMU shows none for one of the XML
     """
     wanted = {disk.alias: disk for disk in parsed.disks if disk.writable}
-    rows = disks.running_disks(
+    rows = freezing.running_disks(
         running.monitor.block_devices(),
         {alias: disk.target for alias, disk in wanted.items()})
     found = []
@@ -22,18 +23,18 @@ def writable_disks(running: guest.Guest, parsed: domain.DomainXml) -> tuple[disk
                 member=running.name, device=disk.target,
                 cause='QEMU shows no such disk', remedy='restart the guest')
         node = row['inserted']['node-name']
-        if len(node) > disks.MAX_NODE_NAME:
+        if len(node) > freezing.MAX_NODE_NAME:
             raise exception.Refused(
                 member=running.name, device=disk.target,
                 cause=f'its block node {node} has too long a name', remedy='report it')
-        found.append(disks.Disk(
+        found.append(freezing.Disk(
             target=disk.target, qdev=row['qdev'], node=node, path=disk.path,
             size_bytes=row['inserted']['image']['virtual-size']))
     return tuple(found)
 
 
 def of_member(running: guest.Guest, parsed: domain.DomainXml,
-              frozen: tuple[disks.Disk, ...]) -> records.MemberFacts:
+              frozen: tuple[freezing.Disk, ...]) -> records.MemberFacts:
     """What a restore must find again, and what people want to see."""
     forms = {disk.target: disk.form for disk in parsed.disks}
     return records.MemberFacts(

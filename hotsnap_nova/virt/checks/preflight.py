@@ -12,7 +12,8 @@ from collections.abc import Iterator
 
 import libvirt
 
-from hotsnap_nova.virt import disks, domain, guest, monitor, records, sweep
+from hotsnap_nova.virt import domain, guest, monitor, records, sweep
+from hotsnap_nova.virt.disks import freezing
 
 #: Room kept free beyond what memory and disks may take.
 _HEADROOM_BYTES = 64 << 20
@@ -220,7 +221,7 @@ def _jobs(running: guest.Guest, _parsed, _connection):
 def _needed_bytes(running: guest.Guest) -> int:
     """What memory and disks may take at most: all of memory, all that is allocated."""
     parsed = domain.DomainXml(running.full_xml())
-    rows = disks.running_disks(
+    rows = freezing.running_disks(
         running.monitor.block_devices(),
         {disk.alias: disk.target for disk in parsed.disks if disk.writable})
     total = parsed.memory_bytes

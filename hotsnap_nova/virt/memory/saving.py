@@ -38,7 +38,8 @@ import blake3
 import zstandard
 
 from hotsnap_nova import exception
-from hotsnap_nova.virt import monitor, saveimage
+from hotsnap_nova.virt import monitor
+from hotsnap_nova.virt.memory import saveimage
 
 #: Of what the socket holds at most: some 6 MB.
 _QUEUE_CHUNKS = 64

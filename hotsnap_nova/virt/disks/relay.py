@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 
-from hotsnap_nova.virt import nbd
+from hotsnap_nova.virt.disks import nbd
 
 _BUFFER = 256 * 1024
 #: A target that answers nothing for so long, while asked, counts as hung.

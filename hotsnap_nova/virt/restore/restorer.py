@@ -20,16 +20,10 @@ import zstandard
 from oslo_log import log
 
 from hotsnap_nova import exception
-from hotsnap_nova.virt import (
-    definitions,
-    domain,
-    files,
-    guest,
-    obstacles,
-    records,
-    replacement,
-    saveimage,
-)
+from hotsnap_nova.virt import definitions, domain, files, guest, records
+from hotsnap_nova.virt.checks import obstacles
+from hotsnap_nova.virt.memory import saveimage
+from hotsnap_nova.virt.restore import replacement
 
 LOG = log.getLogger(__name__)
 

@@ -8,7 +8,9 @@ not share is named here one by one; libvirt's own comparison comes last.
 import os
 import tempfile
 
-from hotsnap_nova.virt import domain, guest, media, records, saveimage
+from hotsnap_nova.virt import domain, guest, records
+from hotsnap_nova.virt.disks import media
+from hotsnap_nova.virt.memory import saveimage
 
 
 def of_member(found: guest.Guest | None, member: records.RestoreMember, wanted: str, connection):
