@@ -33,6 +33,22 @@ MAY_IMPORT = {
     'cmd': {'conductor', 'compute', 'client', 'runner', 'rpc', 'db'},
 }
 
+#: What calls libvirt and QEMU or reads their XML, and the engine's seams: below all rooms of virt.
+FOOT = {'records', 'domain', 'monitor', 'guest', 'files', 'definitions'}
+
+#: What each room of virt, and each module above the rooms, may import besides itself and FOOT.
+ROOMS = {
+    'gates': set(),
+    'disks': set(),
+    'memory': set(),
+    'sweep': {'gates', 'disks'},
+    'checks': {'disks', 'memory', 'sweep'},
+    'restore': {'checks', 'memory'},
+    'guardian': {'gates', 'sweep'},
+    'member': {'gates', 'disks', 'memory', 'checks', 'sweep'},
+    'host': {'disks', 'checks', 'restore', 'sweep', 'guardian', 'member'},
+}
+
 #: What pure code may import: a result depends on arguments alone.
 PURE = {'__future__', 'abc', 'bisect', 'collections', 'copy', 'dataclasses', 'enum', 'functools',
         'heapq', 'itertools', 'math', 'operator', 'string', 'types', 'typing'}
@@ -68,11 +84,20 @@ def within(name, allowed):
     return any(name == one or name.startswith(one + '.') for one in allowed)
 
 
+def across(module, name):
+    """Whether a module of virt imports what is not below its room."""
+    room = module.split('.')[2]
+    allowed = ROOMS.get(room, set()) | FOOT | {room}
+    return not within(name.removeprefix('hotsnap_nova.virt.'), allowed)
+
+
 def violations(module, source):
     """Why this module's imports break the picture; empty where they do not."""
     part = (module.removeprefix('hotsnap_nova').lstrip('.').split('.')[0]) or '__init__'
     if part not in MAY_IMPORT and part not in GROUND:
         return [f'{module}: {part} has no place in the layers; give it one']
+    if part == 'virt' and module.split('.')[2] not in {*ROOMS, *FOOT, '__init__'}:
+        return [f'{module}: it has no place among the rooms of virt; give it one']
     found = []
     for name in imports(ast.parse(source), module):
         top = name.split('.')[0]
@@ -81,6 +106,8 @@ def violations(module, source):
             allowed = MAY_IMPORT.get(part, set()) | GROUND | {part}
             if not within(target or '__init__', allowed):
                 found.append(f'{module} imports {name}: up or across')
+            elif part == 'virt' and within(target, {'virt'}) and across(module, name):
+                found.append(f'{module} imports {name}: up or across the rooms of virt')
             elif part == 'protocol' and not within(target, {'protocol'}):
                 found.append(f'{module} imports {name}: the protocol stands alone')
         elif part == 'protocol' and top not in PURE:
@@ -111,6 +138,18 @@ def test_imports_point_down(module, path):
     ('hotsnap_nova.protocol.cut', 'from hotsnap_nova import exception'),
     ('hotsnap_nova.virt.guest', 'from hotsnap_nova.storage import manifest'),
     ('hotsnap_nova.virt.guest', 'from ..storage import manifest'),
+    ('hotsnap_nova.virt.guest', 'from hotsnap_nova.virt.disks import freezing'),
+    ('hotsnap_nova.virt.guest', 'from hotsnap_nova.virt import sweep'),
+    ('hotsnap_nova.virt.disks.freezing', 'from hotsnap_nova.virt import sweep'),
+    ('hotsnap_nova.virt.disks.freezing', 'from ..memory import saving'),
+    ('hotsnap_nova.virt.disks.freezing', 'from .. import member'),
+    ('hotsnap_nova.virt.disks.__init__', 'from .. import host'),
+    ('hotsnap_nova.virt.memory.saving', 'from hotsnap_nova import virt'),
+    ('hotsnap_nova.virt.checks.preflight', 'from hotsnap_nova.virt.restore import restorer'),
+    ('hotsnap_nova.virt.restore.restorer', 'def f():\n    from hotsnap_nova.virt import host'),
+    ('hotsnap_nova.virt.__init__', 'from hotsnap_nova.virt import host'),
+    ('hotsnap_nova.virt.misc', ''),
+    ('hotsnap_nova.nova.driver', 'from hotsnap_nova.virt.restore import restorer'),
     ('hotsnap_nova.storage.__init__', 'from .. import virt'),
     ('hotsnap_nova.storage.local', 'import hotsnap_nova.db.api'),
     ('hotsnap_nova.compute.manager', 'from hotsnap_nova.conductor import rpcapi'),
@@ -138,6 +177,8 @@ def test_an_arrow_up_or_across_is_found(module, source):
     ('hotsnap_nova.conductor.manager', 'from hotsnap_nova.db import api'),
     ('hotsnap_nova.conductor.cells', 'from nova import objects'),
     ('hotsnap_nova.virt.guest', 'import libvirt\nfrom hotsnap_nova import exception'),
+    ('hotsnap_nova.virt.disks.freezing', 'from . import media\nfrom .. import monitor'),
+    ('hotsnap_nova.virt.restore.restorer', 'from hotsnap_nova.virt.checks import obstacles'),
     ('hotsnap_nova.storage.local', 'from hotsnap_nova.exception import Invalid'),
 ])
 def test_an_arrow_down_is_allowed(module, source):
