@@ -249,6 +249,21 @@ class CleanupIncomplete(Unavailable):
                       'done its part yet.')
 
 
+class MemberLeft(Unavailable):
+    """A decided restore could do nothing for one member; all others went on."""
+
+    code = 'member_left'
+    message_format = 'Member %(member)s was left as it is: %(reason)s.'
+
+
+class MemberRebooted(Unavailable):
+    """A restore was undone, and what ran before runs again: on its old disks, from a boot."""
+
+    code = 'member_rebooted'
+    message_format = ('Member %(member)s had been stopped for the restore and was started again '
+                      'from its disks as they were then: it has booted anew.')
+
+
 class RestoreNotUndone(Unavailable):
     """A restore failed and a member had meanwhile been started by somebody else."""
 

@@ -48,7 +48,7 @@ def open_server(transport, topic: str, host: str, endpoints: list):
     """A server, not started, whose endpoints run in threads."""
     server = oslo_messaging.get_rpc_server(
         transport, oslo_messaging.Target(topic=topic, server=host), endpoints,
-        access_policy=oslo_messaging.DefaultRPCAccessPolicy)
+        access_policy=oslo_messaging.ExplicitRPCAccessPolicy)
     # futurist's threads look once a second whether they are to end: a command would end so late.
     server._executor_cls = futures.ThreadPoolExecutor
     return server
@@ -75,7 +75,11 @@ def _end(server):
 
 
 def answers(method):
-    """Make an endpoint's method answer ``{'result': …}`` or ``{'error': …}``."""
+    """Serve an endpoint's method, and no other; it answers ``{'result': …}`` or ``{'error': …}``.
+
+    What else is public there cannot be called.
+    """
+    @oslo_messaging.expose
     @functools.wraps(method)
     def answer(self, context, /, **kwargs):    # a message may have a `context`, too
         try:

@@ -35,12 +35,12 @@ def cause_of(error: Exception, host: str = '') -> messages.Cause:
 class Runner:
     """Drives one machine from any number of threads.
 
-    :param phases: phase by snapshot id of the machine; what is logged
+    :param phases: phase by what is in it; what is logged
     :param clock_ns: the machine's time; CLOCK_MONOTONIC in production
     """
 
     def __init__(self, machine, executors: Mapping[type, Executor],
-                 phases: Callable[[], Mapping[str, tuple[int, str]]], host: str = '',
+                 phases: Callable[[], Mapping[str, str]], host: str = '',
                  clock_ns: Callable[[], int] = time.monotonic_ns):
         self._machine = machine
         self._executors = executors
@@ -48,7 +48,7 @@ class Runner:
         self._host = host
         self._clock_ns = clock_ns
         self._changed = threading.Condition()
-        self._seen = {name: (phase, clock_ns()) for name, (_, phase) in phases().items()}
+        self._seen = {name: (phase, clock_ns()) for name, phase in phases().items()}
         self._closed = False
         self._waker = None
 
@@ -117,14 +117,13 @@ class Runner:
 
     def _log_transitions(self, now):
         phases = self._phases()
-        for name, (epoch, phase) in phases.items():
+        for name, phase in phases.items():
             before, since = self._seen.get(name, ('new', now))
             if phase != before:
-                LOG.info('Snapshot %(id)s epoch %(epoch)d: %(before)s -> %(phase)s '
-                         'in %(elapsed_ms).1f ms',
-                         {'id': name, 'epoch': epoch, 'before': before, 'phase': phase,
+                LOG.info('%(name)s: %(before)s -> %(phase)s in %(elapsed_ms).1f ms',
+                         {'name': name, 'before': before, 'phase': phase,
                           'elapsed_ms': (now - since) / 1e6})
                 self._seen[name] = (phase, now)
         for name in self._seen.keys() - phases.keys():
-            LOG.info('Snapshot %(id)s: %(before)s -> forgotten',
-                     {'id': name, 'before': self._seen.pop(name)[0]})
+            LOG.info('%(name)s: %(before)s -> forgotten',
+                     {'name': name, 'before': self._seen.pop(name)[0]})

@@ -66,7 +66,7 @@ class Local:
         from oslo_config import cfg
 
         from hotsnap_nova import rpc
-        from hotsnap_nova.compute import locks, rpcapi, server, service
+        from hotsnap_nova.compute import endpoint, locks, rpcapi, server, service
         from hotsnap_nova.conductor import snapshots
 
         database = self.open_database()
@@ -80,7 +80,7 @@ class Local:
         self._ends.callback(manager.stop)
         transport = rpc.open_transport(cfg.CONF, rpc.IN_PROCESS, exchange=owner)
         self._ends.callback(transport.cleanup)
-        serving = server.Server(transport, self.host, manager)
+        serving = server.Server(transport, self.host, endpoint.Endpoint(manager))
         serving.start()
         self._ends.callback(serving.close, 2 * _END_S)    # `__exit__` gives up before that
 

@@ -16,9 +16,16 @@ import json
 import os
 from collections.abc import Iterable
 
+from oslo_log import log as logging
+
 from hotsnap_nova import exception
 from hotsnap_nova.compute import locks
 from hotsnap_nova.protocol import durable, wire
+
+LOG = logging.getLogger(__name__)
+
+#: Ends the name of a file that cannot be read.
+DAMAGED = '.damaged'
 
 
 class Journal:
@@ -106,6 +113,27 @@ class Journal:
 
 def _lock(snapshot):
     return f'snapshot-{snapshot}'
+
+
+def read(path: str):
+    """The JSON of a file; None: there is none, or none that can be read, which is put aside."""
+    try:
+        with open(path) as file:
+            return json.load(file)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as exc:
+        put_aside(path, exc)
+        return None
+
+
+def put_aside(path: str, why: Exception) -> None:
+    """What cannot be read is in nobody's way any more, and kept for people to look at."""
+    # Renamed into place whole, so the disk or an operator did this.
+    LOG.error('%(path)s is damaged and put aside, as %(path)s%(suffix)s: %(why)s',
+              {'path': path, 'suffix': DAMAGED, 'why': why})
+    os.rename(path, f'{path}{DAMAGED}')
+    _sync(os.path.dirname(path))
 
 
 def write(path: str, content) -> None:

@@ -1,75 +1,168 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The restores a host has begun, as it was ordered to do them.
+"""What a host must remember of its restores, whatever becomes of its processes.
 
 ::
 
-    <state>/restores/<restore id>.json    a `RestoreWork`; there from before anything is touched
+    <state>/restores/<restore id>.json    a `RestorePart`, and what was kept of its members;
+                                          there from before anything is touched
+    <state>/restores/ended.json           the ledger: restores that have ended here
+    <state>/locks/restore-<id>.lock       who of several processes is at work on which part
 
-The manifest, from which an order is made, may be gone when the restore is to be
-ended: hosts may share a store, and any of them deletes a snapshot there.
+The manifest, from which members are made, may be gone when the restore is to be ended: hosts may
+share a store, and any of them deletes a snapshot there. So what was read of it is kept here.
 """
 
-import dataclasses
-import json
 import os
+import threading
 import urllib.parse
 
+from oslo_log import log as logging
+
 from hotsnap_nova import exception
-from hotsnap_nova.compute import journal
-from hotsnap_nova.virt import records
+from hotsnap_nova.compute import journal, locks
+from hotsnap_nova.protocol import messages, wire
+from hotsnap_nova.protocol.restore import durable, participant
+from hotsnap_nova.protocol.restore import messages as restore_messages
+
+LOG = logging.getLogger(__name__)
+
+_ENDED = 'ended.json'
+_KEPT = 'kept_members'
+#: Of a version that was ordered step by step: who takes it over can only end it.
+_UPGRADED = messages.Cause('upgraded', 'the host was upgraded in the middle of the restore')
 
 
 class Orders:
     """The orders of one host.
 
     :param state_path: folder that survives a restart of the host
+    :param host_locks: of that folder
     """
 
-    def __init__(self, state_path: str):
+    def __init__(self, state_path: str, host_locks: locks.Locks):
         self._folder = os.path.join(state_path, 'restores')
+        self._locks = host_locks
+        self._kept: dict[str, list[dict]] = {}
+        self._parts: dict[str, durable.RestorePart] = {}    # as they are on disk
+        self._mutex = threading.RLock()
         os.makedirs(self._folder, mode=0o700, exist_ok=True)
 
-    def read(self, restore_id: str) -> records.RestoreWork | None:
-        """The order; None: this host has not begun the restore, or has ended it.
+    def known(self) -> tuple[str, ...]:
+        """Ids of all restores that have not ended here, whoever is at work on them."""
+        return tuple(sorted(urllib.parse.unquote(name.removesuffix('.json'))
+                            for name in os.listdir(self._folder)
+                            if name.endswith('.json') and name != _ENDED))
 
-        :raises StoreUnavailable: the file is damaged
-        """
-        path = self._path(restore_id)
-        try:
-            with open(path) as file:
-                return _work(json.load(file))
-        except FileNotFoundError:
-            return None
-        except (ValueError, KeyError, TypeError) as exc:
-            # Renamed into place whole, so the disk or an operator did this.
-            raise exception.StoreUnavailable(store=path, reason=f'damaged: {exc}') from exc
+    def adopt(self) -> tuple[durable.RestorePart, ...]:
+        """The parts that nobody is at work on; from now on they are ours."""
+        parts = []
+        for restore in self.known():
+            if not self._locks.take(_lock(restore)):
+                continue
+            part = self._read(restore)
+            if part is None:
+                self._locks.release(_lock(restore))
+            else:
+                self._parts[restore] = part
+                parts.append(part)
+        return tuple(parts)
 
     def under_way(self) -> dict[str, tuple[str, ...]]:
-        """Ids of the members by restore, of all that were begun here and have not ended.
+        """Ids of the members by restore, of all that have not ended here."""
+        parts = [part for part in map(self._read, self.known()) if part]
+        return {part.restore: tuple(member.id for member in part.share.members)
+                for part in parts}
 
-        :raises StoreUnavailable: a file is damaged
+    def ended(self) -> tuple[durable.RestoreEnded, ...]:
+        """The ledger, oldest first."""
+        rows = journal.read(self._path_of(_ENDED))
+        return tuple(wire.decode(row) for row in rows or ())
+
+    def claim(self, restore: str) -> None:
+        """Nothing, where this process may work on the restore; no other can until `end`.
+
+        :raises SnapshotBusy: another process works on it
         """
-        works = (self.read(urllib.parse.unquote(name.removesuffix('.json')))
-                 for name in sorted(os.listdir(self._folder)) if name.endswith('.json'))
-        return {work.restore_id: tuple(member.spec.id for member in work.members)
-                for work in works if work}
+        if not (self._locks.holds(_lock(restore)) or self._locks.take(_lock(restore))):
+            raise exception.SnapshotBusy(snapshot=restore,
+                                         status='being restored by another process')
 
-    def write(self, work: records.RestoreWork) -> None:
-        """Make an order durable."""
-        journal.write(self._path(work.restore_id), dataclasses.asdict(work))
+    def kept(self, restore: str) -> list[dict] | None:
+        """What `keep` was given; None: nothing was touched yet."""
+        return self._kept.get(restore)
 
-    def forget(self, restore_id: str) -> None:
-        """The restore has ended here; repeating it is harmless."""
-        journal.remove(self._path(restore_id))
+    def keep(self, restore: str, members: list[dict]) -> None:
+        """Remember what the manifest says of the members, as durably as the part is."""
+        with self._mutex:
+            self._kept[restore] = members
+            if part := self._parts.get(restore):
+                self.write(part)
 
-    def _path(self, restore_id):
-        # It comes over the bus, and must not name a file elsewhere.
-        return os.path.join(self._folder, f'{urllib.parse.quote(restore_id, safe="")}.json')
+    def write(self, part: durable.RestorePart) -> None:
+        """Make a part durable.
+
+        :raises SnapshotBusy: another process works on it
+        """
+        self.claim(part.restore)
+        with self._mutex:
+            journal.write(self._path(part.restore),
+                          wire.encode(part) | {_KEPT: self._kept.get(part.restore)})
+            self._parts[part.restore] = part
+
+    def end(self, ended: durable.RestoreEnded) -> None:
+        """Make an end durable: first the ledger knows it, then the part goes.
+
+        :raises SnapshotBusy: another process works on it
+        """
+        self.claim(ended.restore)
+        with self._locks.held('restores-ended'):
+            others = [row for row in self.ended() if row.restore != ended.restore]
+            rows = [*others, ended][-participant.KEPT:]
+            journal.write(self._path_of(_ENDED), [wire.encode(row) for row in rows])
+        with self._mutex:
+            journal.remove(self._path(ended.restore))
+            self._parts.pop(ended.restore, None)
+            self._kept.pop(ended.restore, None)
+        self._locks.release(_lock(ended.restore))
+
+    def _read(self, restore):
+        path = self._path(restore)
+        plain = journal.read(path)
+        if plain is None:
+            return None
+        try:
+            if 'kind' not in plain:
+                part, members = _of_steps(plain)
+            else:
+                part, members = wire.decode(plain), plain.get(_KEPT)
+        except (ValueError, KeyError, TypeError, AttributeError) as exc:
+            journal.put_aside(path, exc)
+            return None
+        if members is not None:
+            self._kept[restore] = members
+        return part
+
+    def _path(self, restore):
+        # It comes over the bus, and must not name a file elsewhere, or the ledger.
+        name = f'{urllib.parse.quote(restore, safe="")}.json'
+        return self._path_of(name if name != _ENDED else f'%65{name[1:]}')
+
+    def _path_of(self, name):
+        return os.path.join(self._folder, name)
 
 
-def _work(plain):
-    return records.RestoreWork(
-        snapshot_id=plain['snapshot_id'], restore_id=plain['restore_id'], paused=plain['paused'],
-        members=tuple(records.RestoreMember(
-            spec=records.MemberSpec(each['spec']['id'], each['spec']['name']),
-            folder=each['folder'], facts=each['facts']) for each in plain['members']))
+def _lock(restore):
+    return f'restore-{urllib.parse.quote(restore, safe="")}'
+
+
+def _of_steps(plain):
+    """What hosts before RPC 1.3 kept: anything up to a start may have been done."""
+    members = tuple(messages.Member(each['spec']['id'], each['spec']['name'])
+                    for each in plain['members'])
+    share = restore_messages.Share(plain['snapshot_id'], members, plain['paused'])
+    part = durable.RestorePart(
+        plain['restore_id'], share, restore_messages.Step.START, durable.Status.INTERRUPTED,
+        refusal=_UPGRADED)
+    return part, [{'id': each['spec']['id'], 'name': each['spec']['name'],
+                   'folder': each['folder'], 'facts': each['facts']}
+                  for each in plain['members']]

@@ -6,6 +6,8 @@ work on a guest, and tells its users what we do with it. A claim is named by
 the id of a snapshot or of a restore.
 """
 
+from collections.abc import Mapping
+
 from hotsnap_nova.virt import records
 
 
@@ -27,9 +29,11 @@ class Owner:
         :raises HotsnapError: why a guest cannot be had; none is claimed
         """
 
-    def end(self, claim: str, error: str = '') -> None:
+    def end(self, claim: str, error: str = '',
+            faults: Mapping[str, str] | None = None) -> None:
         """Give back what was claimed, as it is now; of an unknown claim, nothing happens.
 
         :param error: why it failed; empty: it did not
+        :param faults: why it failed for these members alone, by id
         :raises Unavailable: not all is given back; call again
         """

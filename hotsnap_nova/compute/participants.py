@@ -93,15 +93,18 @@ class Participants:
         return tuple(sorted({part.snapshot for part in parts}
                             | {residue.snapshot for residue in residues}))
 
-    def close(self) -> None:
-        """End, leaving parts to whoever starts next; what is under way gets `_CLOSE_S` to end."""
+    def close(self, others_ended: bool = True) -> None:
+        """End, leaving parts to whoever starts next; what is under way gets `_CLOSE_S` to end.
+
+        :param others_ended: no other work here needs the locks any more
+        """
         ends = time.monotonic() + _CLOSE_S
         ticks = self._runner is not None and not self._runner.close(_CLOSE_S)
         hung = self._saves.close(max(0.0, ends - time.monotonic()))
-        if hung or ticks:
+        if hung or ticks or not others_ended:
             # They may still write; their locks go when the process does.
             LOG.warning('What does not end now ends with the process: %s',
-                        ', '.join(hung) or 'what a deadline began')
+                        ', '.join(hung) or 'what a deadline began, or a restore')
             return
         self.locks.release_all()
         self.domain_locks.release_all()
@@ -144,7 +147,7 @@ class Participants:
         return tuple(part.snapshot for part in self._machine.state.parts)
 
     def _phases(self):
-        return {part.snapshot: (part.epoch, str(part.phase))
+        return {f'Snapshot {part.snapshot} epoch {part.epoch}': str(part.phase)
                 for part in self._machine.state.parts}
 
     def _residues(self, leftovers, ours):

@@ -1,209 +1,255 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A host's side of a restore: steps that the coordinator orders, each repeatable.
+"""A host's parts in restores: the participant machine, and what does its commands.
 
-======== ==========================================================================
-check    what stands in the way; nothing is touched
-prepare  members locked, every digest proved, files placed; the old members run on
-stop     every old member proved stopped
-start    disks swapped, members started, paused
-resume   members run
-finish   temporary files gone, members unlocked
-undo     old disks back, members unlocked; only before the first resume
-======== ==========================================================================
-
-A restore that was undone, or whose guest its owner needs, goes no further,
-whoever orders it: a coordinator that was slow, or was overtaken, may still do so.
+An order is answered at once: its step is carried out in a thread of its own, which may take an
+hour, and the coordinator asks again. Up to the end of the restore the guests are locked against
+others of us and claimed from their owner; order and claims outlive a restart together.
 """
 
+import collections
 import dataclasses
-import os
+import json
 import threading
-from collections.abc import Callable, Collection
+import time
 
 from oslo_log import log as logging
 
-from hotsnap_nova import exception
-from hotsnap_nova.compute import locks, orders, owner, translate
+from hotsnap_nova import exception, runner
+from hotsnap_nova.compute import locks, orders, owner, steps
+from hotsnap_nova.protocol import commands as any_commands
+from hotsnap_nova.protocol import messages
+from hotsnap_nova.protocol.restore import commands, durable
+from hotsnap_nova.protocol.restore import messages as restores
+from hotsnap_nova.protocol.restore import participant as machines
 from hotsnap_nova.storage import base
-from hotsnap_nova.storage import manifest as manifests
-from hotsnap_nova.virt import records
 
 LOG = logging.getLogger(__name__)
 
-STEPS = ('check', 'prepare', 'stop', 'start', 'resume', 'finish', 'undo')
-_BEFORE_DECISION = ('prepare', 'stop', 'start')
-_ENDS = ('finish', 'undo')
-_AT_END = ('resume', *_ENDS)
+#: How long steps have to end at the end of the service: QEMU or a store may hang for ever.
+_CLOSE_S = 30.0
 #: How long a guest's owner waits for the step that is at work on it.
 _WITHDRAW_S = 30.0
+_PROGRESS_EVERY_S = 0.2
 
 
 class Restores:
-    """Does the steps on one host.
+    """Serves the coordinator's orders on one host.
 
-    :param host: its name in manifests; unless it is told otherwise it restores its own members
+    :param engine: `virt.host.Engine`, or one like it
     :param state_path: folder that survives a restart of the host
-    :param host_locks: those that snapshots take their members with
+    :param host_locks: of that folder
+    :param domain_locks: those that snapshots take their members with
     :param guests_owner: is asked for the guests, and told
     """
 
     def __init__(self, host: str, engine, store: base.Store, state_path: str,
-                 host_locks: locks.Locks, guests_owner: owner.Owner | None = None):
+                 host_locks: locks.Locks, domain_locks: locks.Locks,
+                 guests_owner: owner.Owner | None = None):
         self._host = host
-        self._engine = engine
-        self._store = store
-        self._orders = orders.Orders(state_path)
-        self._locks = host_locks
-        self._owner = guests_owner or owner.Owner()
-        self._locked: dict[str, set[str]] = {}
-        self._unwanted: set[str] = set()
-        self._untouched: set[str] = set()
-        self._works: dict[str, records.RestoreWork] = {}
-        # A group that stands still must not wait while another's files are read.
-        self._one_at_a_time: dict[str, threading.Lock] = {}
+        self._orders = orders.Orders(state_path, host_locks)
+        self._steps = steps.Steps(engine, store, self._orders, domain_locks,
+                                  guests_owner or owner.Owner())
+        self._call = threading.local()
+        self._machine = machines.RestoreParticipant(machines.RestoreHostState(host))
+        self._runner: runner.Runner | None = None
+        self._news = threading.Condition()
+        self._at_work: dict[str, _AtWork] = {}
+        self._hastened: set[str] = set()
+        self._writing = threading.Lock()
+        self._written: dict[str, frozenset[str]] = {}    # withdrawn members, as on disk
+        self._ended = collections.deque(maxlen=machines.KEPT)
+        self._closing = False
 
-    def do(self, step: str, snapshot: str, restore_id: str, paused: bool,
-           tell: Callable[[int, int], None], caller: dict | None = None,
-           members: Collection[str] | None = None) -> list[str]:
-        """Do one step.
+    # -- coming and going ----------------------------------------------------------------------
 
-        :param caller: in whose name, see `owner.Owner`; and his ``names`` of members
-        :param members: ids of those that are here now; None: those that this host kept
-        :returns: what an undo had to leave as it is, in words for the user
-        :raises HotsnapError: the step was not done; `undo` is next
+    def start(self) -> tuple[str, ...]:
+        """Go on with what dead processes had to do; ids of those restores.
+
+        What was decided goes on at once, all else waits for its coordinator; the guests of both
+        are locked from now on.
         """
-        if step not in STEPS:
-            raise exception.InvalidValue(name='step', reason=f'{step} is none of {STEPS}')
-        if step == 'undo':
-            self._unwanted.add(restore_id)    # a verification under way ends at once
+        parts = self._orders.adopt()
+        for part in parts:
+            self._written[part.restore] = frozenset(part.withdrawn)
+            self._steps.lock(part.restore, part.share.members)
+        self._machine, todo = machines.RestoreParticipant.recover(
+            self._host, parts, self._orders.ended())
+        self._runner = runner.Runner(self._machine, {
+            commands.ReplyToOrder: self._reply,
+            commands.JournalOrder: self._write,
+            commands.CarryOut: self._carry_out,
+            commands.Hasten: self._hasten,
+        }, self._phases, self._host)
+        for command in todo:    # one that fails must not keep the others from being done
+            self._runner.carry_out([command])
+        return tuple(part.restore for part in parts)
 
-        def proved(_member, _file, done, total):
-            self._must_be_wanted(restore_id)
-            tell(done, total)
-        with self._turn(restore_id):
-            if step in _BEFORE_DECISION:
-                self._must_be_wanted(restore_id)
-            # What was read at first stays, even through a restart: an undo must not
-            # depend on the store.
-            work = self._works.get(restore_id) or self._orders.read(restore_id)
-            if work is None:
-                try:
-                    work = self._work(snapshot, restore_id, paused, members)
-                except exception.SnapshotNotFound:
-                    if step == 'check' and members:
-                        raise _moved(members, caller or {}) from None
-                    if step not in _ENDS:
-                        raise
-                    LOG.warning('Restore %s has ended here, or was never begun', restore_id)
-                    return []
-            called = _called(work, caller or {})
-            with translate.in_users_words(self._engine, called):
-                left = self._do(step, work, proved, caller or {}, members)
-            names = translate.users_names(self._engine, called) if left else {}
-            return [translate.renamed(words, names) for words in left]
+    def close(self) -> bool:
+        """Whether nothing is being done any more, after waiting for `_CLOSE_S` for it.
 
-    def withdraw(self, member_id: str) -> None:
-        """Its owner needs this guest for something else: return when no restore is at work on it.
+        Restores stay as they are: whoever starts next goes on.
+        """
+        with self._news:
+            self._closing = True
+            for at_work in self._at_work.values():
+                at_work.hasten.set()
+            return self._news.wait_for(lambda: not self._at_work, _CLOSE_S)
+
+    def serve(self, order: restores.Order) -> restores.OrderAnswer | None:
+        """The answer to an order; None where there is none to give."""
+        self._call.answer = None
+        self._runner.receive(order)
+        return self._call.answer
+
+    def check(self, restore: str, share: restores.Share) -> None:
+        """Nothing, where this host can restore its share; touches nothing.
+
+        :raises HotsnapError: what stands in the way
+        """
+        self._steps.check(restore, share)
+
+    def withdraw(self, member_id: str, cause: messages.Cause) -> None:
+        """Return when no restore is at work on this guest, and none will be any more.
 
         One that is not decided yet will fail.
 
-        :raises GuestBusy: it takes too long
+        :raises GuestBusy: what is at work on it does not end in time
+        :raises OSError: it is withdrawn until a restart, for the journal cannot be written
         """
-        for restore_id, members in tuple(self._locked.items()):
-            if member_id in members:
-                self._unwanted.add(restore_id)
-                turn = self._turn(restore_id)
-                if not turn.acquire(timeout=_WITHDRAW_S):
-                    raise exception.GuestBusy(member=member_id,
-                                              reason='a restore is at work on it')
-                turn.release()
+        ends = time.monotonic() + _WITHDRAW_S
+        for part in self._machine.state.parts:
+            if member_id in [member.id for member in part.share.members]:
+                self._runner.receive(commands.MemberWithdrawn(part.restore, member_id, cause))
+                self._wait_for_step(part.restore, member_id, ends)
+                self._keep_withdrawn(part.restore, member_id)
 
-    def _turn(self, restore_id):
-        return self._one_at_a_time.setdefault(restore_id, threading.Lock())
+    def busy(self) -> tuple[durable.RestorePart, ...]:
+        """The parts that this process has."""
+        return self._machine.state.parts
 
-    def _must_be_wanted(self, restore_id):
-        if restore_id in self._unwanted:
-            raise exception.Aborted(who='the coordinator, or for the owner of a guest')
+    def _wait_for_step(self, restore, member_id, ends):
+        def is_kept_off():
+            at_work = self._at_work.get(restore)
+            return at_work is None or member_id in at_work.withdrawn
+        with self._news:
+            if not self._news.wait_for(is_kept_off, max(0.0, ends - time.monotonic())):
+                raise exception.GuestBusy(member=member_id, reason='a restore is at work on it')
 
-    def _do(self, step, work, proved, caller, members):
-        if step == 'check':
-            if missing := set(members or ()) - {each.spec.id for each in work.members}:
-                raise _moved(missing, caller)
-            verdict = self._engine.restore_check(work)
-            _refuse(verdict)
-            return []
-        if step in _BEFORE_DECISION and work.restore_id not in self._works:
-            self._orders.write(work)
-        self._works[work.restore_id] = work
-        if step in _AT_END:
-            work = self._engine.still_there(work)
-        busy = False
+    def _keep_withdrawn(self, restore, member_id):
+        """Where its own journal entry failed, or is still to come."""
+        with self._writing:
+            part = self._machine.state.part(restore)
+            if part and member_id not in self._written.get(restore, ()):
+                self._keep(part)
+
+    def _phases(self):
+        return {f'Restore {part.restore}': f'{part.step} {part.status}'
+                for part in self._machine.state.parts}
+
+    # -- commands, one method each -------------------------------------------------------------
+
+    def _reply(self, command):
+        self._call.answer = command.answer
+
+    def _write(self, command):
+        restore = command.restore
+        with self._writing:
+            if command.part is None:
+                if command.ended:
+                    self._orders.end(command.ended)
+                self._ended.append(restore)
+                self._written.pop(restore, None)
+                self._hastened.discard(restore)
+                self._steps.unlock(restore)
+            elif part := self._as_it_is_now(command.part):
+                self._keep(part)
+        return [commands.OrderJournaled(command)]
+
+    def _keep(self, part):
+        if part.restore not in self._ended:
+            self._orders.write(part)
+            self._written[part.restore] = frozenset(part.withdrawn)
+
+    def _as_it_is_now(self, part):
+        """What to write; None where the machine went on meanwhile, and writes what it went to."""
+        now = self._machine.state.part(part.restore)
+        if now is None or now.step is not part.step:
+            return None
+        return dataclasses.replace(part, withdrawn=now.withdrawn,
+                                   refusal=part.refusal or now.refusal)
+
+    def _hasten(self, command):
+        with self._news:
+            self._hastened.add(command.restore)
+            if at_work := self._at_work.get(command.restore):
+                at_work.hasten.set()
+
+    def _carry_out(self, command):
+        threading.Thread(
+            target=self._keep_at_it, args=(command,), daemon=True,
+            name=f'hotsnap-restore-{command.step}-{command.restore[:8]}').start()
+
+    # -- the thread of a step ------------------------------------------------------------------
+
+    def _keep_at_it(self, command):
+        if not (at_work := self._begin(command)):
+            return
         try:
-            self._claim(work, caller)
-        except exception.HotsnapError:
-            busy = step == 'undo' and work.restore_id in self._untouched
-            if step == 'prepare':
-                self._untouched.add(work.restore_id)
-            if not busy:
-                raise
-        if step == 'prepare':
-            self._store.verify(work.snapshot_id, proved, {each.spec.id for each in work.members})
-        done = None
-        if not busy:    # else this is an undo, and the preparation found it busy too
-            done = getattr(self._engine, f'restore_{step}')(work)
-        if step in _ENDS:
-            self._owner.end(work.restore_id, 'the restore was undone' if step == 'undo' else '')
-            for member_id in self._locked.pop(work.restore_id, ()):
-                self._locks.release(f'domain-{member_id}')
-            self._untouched.discard(work.restore_id)
-            self._works.pop(work.restore_id, None)
-            self._orders.forget(work.restore_id)
-        return list(done or ())
+            done = self._steps.do(command, at_work.withdrawn, at_work.hasten,
+                                  self._teller(command), self._faults(command.restore))
+            outcome = commands.CarriedOut(
+                command.restore, command.step,
+                tuple(restores.MemberFault(fault.member, runner.cause_of(fault.error, self._host))
+                      for fault in done.faults),
+                json.dumps(done.notes) if done.notes else '')
+        except Exception as exc:
+            if not isinstance(exc, exception.HotsnapError):
+                LOG.exception('Restore %s: %s failed', command.restore, command.step)
+            outcome = any_commands.CommandFailed(
+                command, runner.cause_of(exc, self._host))
+        with self._news:
+            self._at_work.pop(command.restore, None)
+            self._news.notify_all()
+            if self._closing:
+                return    # what was interrupted has not failed: it is done again
+        self._runner.receive(outcome)
 
-    def _work(self, snapshot, restore_id, paused, ids):
-        manifest = self._store.load(snapshot)
-        members = []
-        # A store that hosts share has the others' members, too.
-        here = [member for member in manifests.kept_members(manifest)
-                if (member['host'] == self._host if ids is None else member['id'] in ids)]
-        for member in here:
-            file = self._store.path(snapshot, member['id'], member['files'][0]['name'])
-            members.append(records.RestoreMember(
-                spec=records.MemberSpec(member['id'], member['name']),
-                folder=os.path.dirname(file), facts={**member, 'member': member['id']}))
-        return records.RestoreWork(snapshot_id=snapshot, restore_id=restore_id,
-                                   members=tuple(members), paused=paused)
+    def _begin(self, command):
+        with self._news:
+            if self._closing:
+                return None
+            # Who withdraws tells the machine first, and looks at what is at work then.
+            part = self._machine.state.part(command.restore)
+            at_work = self._at_work[command.restore] = _AtWork(
+                frozenset(command.withdrawn) | frozenset(part.withdrawn if part else ()))
+            if command.restore in self._hastened:
+                at_work.hasten.set()
+            return at_work
 
-    def _claim(self, work, caller):
-        """Take all members.
+    def _faults(self, restore):
+        part = self._machine.state.part(restore)
+        return part.faults if part else ()
 
-        :raises HotsnapError: somebody else has one, whom it names
-        """
-        mine = self._locked.setdefault(work.restore_id, set())
-        for spec in (member.spec for member in work.members):
-            if spec.id not in mine:
-                if not self._locks.take(f'domain-{spec.id}'):
-                    raise exception.GuestBusy(member=spec.name,
-                                              reason='a snapshot or restore has it')
-                mine.add(spec.id)
-        self._owner.begin_restore(
-            work.restore_id, tuple(member.spec for member in work.members), caller)
+    def _teller(self, command):
+        """Hands progress to the machine, now and then."""
+        told = 0.0
+
+        def tell(done_bytes, total_bytes):
+            nonlocal told
+            if time.monotonic() - told >= _PROGRESS_EVERY_S:
+                told = time.monotonic()
+                self._runner.receive(commands.StepProgress(command.restore, (
+                    messages.MemberProgress('', done_bytes, total_bytes),)))
+        return tell
 
 
-def _called(work, caller):
-    names = caller.get('names') or {}
-    return [dataclasses.replace(each.spec, name=names.get(each.spec.id, each.spec.name))
-            for each in work.members]
+class _AtWork:
+    """A step that is being carried out.
 
+    :ivar withdrawn: members that it does not touch
+    :ivar hasten: it is of no use any more
+    """
 
-def _moved(ids, caller):
-    names = caller.get('names') or {}
-    return exception.MembersMoved(members=', '.join(sorted(names.get(each, each)
-                                                           for each in ids)))
-
-
-def _refuse(verdict):
-    for finding in verdict.findings:
-        if finding.refuses:
-            raise exception.Refused(member=finding.member, device=finding.device,
-                                    cause=finding.cause, remedy=finding.remedy)
+    def __init__(self, withdrawn):
+        self.withdrawn = withdrawn
+        self.hasten = threading.Event()

@@ -7,6 +7,8 @@ Version history:
 * 1.1  ping; restore takes ``context``
 * 1.2  ping tells ``rpc_version``; receive is served on URGENT_TOPIC, too; restore takes
        ``members``
+* 1.3  check_restore; receive takes orders of restores; delete is asked until it is done, as
+       verify is
 
 A call is sent with the least version that has it, so that an older host answers
 it; what only newer hosts know is sent where ``ping`` found them, or as pinned.
@@ -18,8 +20,13 @@ import time
 import uuid
 from collections.abc import Callable
 
+from oslo_log import log as logging
+
 from hotsnap_nova import exception, rpc
 from hotsnap_nova.protocol import messages, wire
+from hotsnap_nova.protocol.restore import messages as restores
+
+LOG = logging.getLogger(__name__)
 
 TOPIC = 'hotsnap-compute'
 #: For what must not queue behind preparations: gates are closed until it is done.
@@ -28,11 +35,15 @@ FIRST_VERSION = '1.0'
 _CONTEXT_VERSION = '1.1'
 _URGENT_VERSION = '1.2'
 _MEMBERS_VERSION = '1.2'
+_RESTORE_VERSION = '1.3'
+_DELETE_VERSION = '1.3'
 _URGENT = (messages.Record, messages.Release, messages.Discard)
 
 _PING_S = 5.0
 _SHORT_S = 30.0
 _LOST_ANSWERS = 5
+#: To a host that answers a deletion only when it has ended.
+_OLD_DELETE_S = 600.0
 #: A host where many ask answers at once.
 _ASK_EVERY_S = 0.25
 
@@ -100,14 +111,45 @@ class ComputeApi:
                 # It may be of an older version again: the repeat goes where all of them listen.
                 self._versions.pop(host, None)
             raise
-        return None if answer is None else wire.decode(answer)
+        return _decoded(host, answer)
+
+    def check_restore(self, host: str, restore: str, share: restores.Share,
+                      timeout_s: float) -> None:
+        """Nothing, where the host can restore its share; it touches nothing.
+
+        :raises HostUnreachable: it has not said so in time
+        :raises HostTooOld: it knows no restore of this kind
+        :raises HotsnapError: what stands in the way
+        """
+        self._must_speak(host, _RESTORE_VERSION, 'check_restore')
+        self._ask(host, 'check_restore', None, timeout_s, version=_RESTORE_VERSION,
+                  restore=restore, share=wire.encode(share))
+
+    def order(self, order: restores.Order, timeout_s: float) -> restores.OrderAnswer | None:
+        """The answer to an order, which is carried out in the background: ask again.
+
+        :raises HostUnreachable: lost, on the way there or back
+        :raises HostTooOld: it knows no restore of this kind; nothing was done
+        """
+        self._must_speak(order.host, _RESTORE_VERSION, 'order')
+        return _decoded(order.host, self._urgent_client.call(
+            order.host, 'receive', timeout_s, version=_RESTORE_VERSION,
+            request=wire.encode(order)))
 
     def manifest(self, host: str, snapshot: str) -> dict:
         return self._client.call(host, 'manifest', _SHORT_S, snapshot=snapshot)
 
-    def delete(self, host: str, snapshot: str) -> bool:
-        """Whether there was anything to delete."""
-        return self._client.call(host, 'delete', _SHORT_S, snapshot=snapshot)
+    def delete(self, host: str, snapshot: str, timeout_s: float | None = None) -> bool:
+        """Whether there was anything to delete.
+
+        :param timeout_s: None: as long as it takes
+        :raises HostUnreachable: it was not done in time; the host may still be at it
+        """
+        if not self._is_pinned_below(_DELETE_VERSION):
+            with contextlib.suppress(exception.HostTooOld):
+                return self._ask(host, 'delete', None, timeout_s, version=_DELETE_VERSION,
+                                 snapshot=snapshot)
+        return self._client.call(host, 'delete', timeout_s or _OLD_DELETE_S, snapshot=snapshot)
 
     def verify(self, host: str, snapshot: str, tell: Tell | None = None) -> dict:
         """``{'files', 'size_bytes'}``, proved. As long as reading everything takes."""
@@ -140,6 +182,18 @@ class ComputeApi:
             except exception.HostTooOld:    # since it was asked last
                 self._versions[host] = FIRST_VERSION
         return self._ask(host, 'restore', tell, timeout_s, **asked)
+
+    def _must_speak(self, host, version, method):
+        """For what an older host must never be asked.
+
+        :raises HostTooOld: calls are pinned to an older version
+        """
+        if self._is_pinned_below(version):
+            raise exception.HostTooOld(host=host, method=f'{method}, for calls are pinned to '
+                                                         f'version {self._pin}')
+
+    def _is_pinned_below(self, version):
+        return self._pin is not None and _number(self._pin) < _number(version)
 
     def _knows(self, host, version):
         if host not in self._versions:
@@ -174,6 +228,20 @@ class ComputeApi:
             if tell:
                 tell(*state['progress'])
             time.sleep(max(0.0, asked_at + _ASK_EVERY_S - time.monotonic()))
+
+
+def _decoded(host, answer):
+    """The answer of a host, which may be of a version that says things we do not know.
+
+    :raises HostUnreachable: it cannot be understood
+    """
+    try:
+        return None if answer is None else wire.decode(answer)
+    except ValueError as exc:
+        LOG.error('The answer of host %(host)s cannot be understood: %(error)s',
+                  {'host': host, 'error': exc})
+        raise exception.HostUnreachable(
+            host=host, reason=f'its answer cannot be understood: {exc}') from exc
 
 
 def _number(version):

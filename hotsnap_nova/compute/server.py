@@ -7,16 +7,17 @@ every message, for an older coordinator knows one of them alone.
 """
 
 from hotsnap_nova import rpc
-from hotsnap_nova.compute import manager, rpcapi
+from hotsnap_nova.compute import endpoint as endpoints
+from hotsnap_nova.compute import rpcapi
 
 
 class Server:
-    """Serves one manager from `start` to `close`.
+    """Serves one endpoint from `start` to `close`.
 
     :param threads: of each topic; None: as many as oslo.messaging is configured for
     """
 
-    def __init__(self, transport, host: str, endpoint: manager.ComputeManager,
+    def __init__(self, transport, host: str, endpoint: endpoints.Endpoint,
                  threads: int | None = None):
         self._servers = tuple(rpc.open_server(transport, topic, host, [endpoint])
                               for topic in (rpcapi.TOPIC, rpcapi.URGENT_TOPIC))

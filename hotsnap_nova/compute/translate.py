@@ -47,6 +47,18 @@ def in_users_words(engine, members):
         raise told from exc
 
 
+def outcome_in_users_words(engine, members, outcome: records.RestoreOutcome):
+    """The outcome, with errors of its members as `in_users_words` tells them."""
+    faults = []
+    for fault in outcome.faults:
+        try:
+            with in_users_words(engine, members):
+                raise fault.error
+        except exception.HotsnapError as exc:
+            faults.append(dataclasses.replace(fault, error=exc))
+    return dataclasses.replace(outcome, faults=tuple(faults))
+
+
 def users_names(engine, members) -> dict[str, str]:
     """Names of members by libvirt's, where it has others."""
     names = {}

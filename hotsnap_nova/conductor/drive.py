@@ -286,4 +286,5 @@ class Drive:
             self._watcher(event)
 
     def _phases(self):
-        return {self.snapshot: (self._row.epoch, str(self._machine.state.phase))}
+        return {f'Snapshot {self.snapshot} epoch {self._row.epoch}': str(
+            self._machine.state.phase)}

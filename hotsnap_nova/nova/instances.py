@@ -76,10 +76,12 @@ class Instances(owner.Owner):
     def begin_restore(self, claim, members, caller):
         self._begin(claim, members, caller, _RESTORE)
 
-    def end(self, claim, error=''):
+    def end(self, claim, error='', faults=None):
         current = self._claims.get(claim)
         while current and current.instances:
-            self._give_back(claim, current, current.instances[0], error)
+            instance = current.instances[0]
+            self._give_back(claim, current, instance,
+                            error or (faults or {}).get(instance.uuid, ''))
             current.instances.pop(0)
         self._claims.pop(claim, None)
 

@@ -88,19 +88,20 @@ class Participation:
 
     def _start(self, conf, host, uri, instances, definitions):
         try:
-            from hotsnap_nova.compute import orders
+            from hotsnap_nova.compute import stepwise_orders as orders
             instances.recover(orders.Orders(os.path.abspath(conf.state_path)).under_way())
         except Exception:
             LOG.exception('Instances may be left with a task of a restore that was interrupted')
         try:
             # Here, not above: what is not installed must not keep nova-compute from its work.
+            from hotsnap_nova.compute import endpoint, service
             from hotsnap_nova.compute import server as servers
-            from hotsnap_nova.compute import service
             from hotsnap_nova.nova import files
             manager = service.open_manager(conf, host=host, uri=uri, guests_owner=instances,
                                            definitions=definitions, files=files.Files())
             manager.start()
-            server = servers.Server(nova_rpc.TRANSPORT, host, manager, conf.compute_threads)
+            server = servers.Server(nova_rpc.TRANSPORT, host, endpoint.Endpoint(manager),
+                                    conf.compute_threads)
             with self._mutex:
                 if self._ended:
                     manager.stop()

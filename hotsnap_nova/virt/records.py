@@ -9,6 +9,8 @@ another host.
 
 import dataclasses
 
+from hotsnap_nova import exception
+
 GATES = ('hold', 'barrier')
 #: The control of our own tests: nothing keeps post-cut packets back. Never
 #: chosen by ``auto``, and a snapshot taken so says so.
@@ -191,9 +193,36 @@ class RestoreWork:
 
     :ivar restore_id: names what is put beside the disks
     :ivar paused: leave the members standing at the cut
+    :ivar withdrawn: ids of members that are their owner's again: their guests are not touched,
+        and their disks never under a running one
+    :ivar notes: the last that a step's outcome had; JSON, carried unread by all others
     """
 
     snapshot_id: str
     restore_id: str
     members: tuple[RestoreMember, ...]
     paused: bool = False
+    withdrawn: tuple[str, ...] = ()
+    notes: dict = dataclasses.field(default_factory=dict, hash=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class RestoreFault:
+    """What a restore could not do for one member, while it went on with all others.
+
+    :ivar member: id
+    """
+
+    member: str
+    error: exception.HotsnapError
+
+
+@dataclasses.dataclass(frozen=True)
+class RestoreOutcome:
+    """How a step of a restore ended.
+
+    :ivar notes: to be kept durably and handed to each later step; None: as they were
+    """
+
+    faults: tuple[RestoreFault, ...] = ()
+    notes: dict | None = dataclasses.field(default=None, hash=False)

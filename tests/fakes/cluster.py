@@ -8,7 +8,7 @@ import uuid
 from oslo_config import cfg
 
 from hotsnap_nova import rpc
-from hotsnap_nova.compute import manager, rpcapi, server
+from hotsnap_nova.compute import endpoint, manager, rpcapi, server
 from hotsnap_nova.conductor import fanout, requests, snapshots
 from hotsnap_nova.db import api
 from hotsnap_nova.storage import local
@@ -46,7 +46,8 @@ class Host:
         self.manager = manager.ComputeManager(
             self.name, self.engine, self.store, f'{self.folder}/state-{self.name}')
         found = self.manager.start()
-        self._server = server.Server(self._transport, self.name, self.manager, self.threads)
+        self._server = server.Server(
+            self._transport, self.name, endpoint.Endpoint(self.manager), self.threads)
         self._server.start()
         return found
 
@@ -92,8 +93,8 @@ class Host:
     def left(self):
         """Whatever of ours is in the state folder, but the ledger."""
         state = f'{self.folder}/state-{self.name}'
-        return [name for part in ('journal', 'locks', 'restores')
-                for name in os.listdir(f'{state}/{part}')]
+        return [name for part in ('journal', 'locks', 'restores', 'restores-by-step')
+                for name in os.listdir(f'{state}/{part}') if name != 'ended.json']
 
 
 class Cluster:

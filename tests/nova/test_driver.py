@@ -311,7 +311,7 @@ class TestRestores(ComputeTestCase):
     def test_deleting_a_member_within_a_restore_fails_it_and_not_the_deletion(self):
         other = self.boot('db')
         self.row = self.snapshot(self.server, other, name='both')
-        restores = self.manager()._restores
+        restores = self.manager().stepwise
 
         def delete(_work):
             threading.Thread(target=self.api.delete_server, args=(self.server,)).start()

@@ -9,7 +9,7 @@ import pytest
 
 from hotsnap_nova import exception
 from hotsnap_nova.compute import locks
-from hotsnap_nova.compute import restores as restores_here
+from hotsnap_nova.compute import stepwise as restores_here
 from hotsnap_nova.conductor import restore as restores
 from tests.fakes import cluster as clusters
 
@@ -366,15 +366,16 @@ def test_a_restarted_host_ends_a_restore_whose_manifest_is_gone(cluster, first, 
 def test_the_order_of_a_restore_is_as_it_was_after_a_restart(cluster, first):
     first('prepare')
     host = cluster.hosts['h1']
-    order = host.manager._restores._works['restore-1']
+    order = host.manager.stepwise._works['restore-1']
 
     host.kill()
     host.start()
 
-    kept = host.manager._restores._orders
+    kept = host.manager.stepwise._orders
     assert kept.read('restore-1') == order
     assert kept.read('../restores/restore-1') is None
-    assert os.stat(f'{host.folder}/state-h1/restores/restore-1.json').st_mode & 0o777 == 0o600
+    path = f'{host.folder}/state-h1/restores-by-step/restore-1.json'
+    assert os.stat(path).st_mode & 0o777 == 0o600
     first('undo')
 
 

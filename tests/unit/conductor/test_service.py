@@ -8,7 +8,7 @@ import pytest
 from oslo_config import cfg
 
 from hotsnap_nova import conf, exception, rpc
-from hotsnap_nova.compute import manager as compute_manager
+from hotsnap_nova.compute import endpoint as compute_endpoint
 from hotsnap_nova.compute import rpcapi as compute_rpcapi
 from hotsnap_nova.conductor import drive, errands, hosts, manager, recovery, rpcapi, service
 from hotsnap_nova.storage import local
@@ -458,7 +458,7 @@ def test_what_a_host_has_no_longer_got_it_owes_nothing_for(cluster, api, error,
 
     def do(*_args):
         raise error
-    monkeypatch.setattr(cluster.hosts['h1'].manager._restores, 'do', do)
+    monkeypatch.setattr(cluster.hosts['h1'].manager.stepwise, 'do', do)
     cluster.database.add_errand(snapshot, 'h1', *errands.of_restore(
         row, 'h1', {'restore_id': 'r', 'paused': False, 'step': 'start'}))
 
@@ -501,7 +501,7 @@ def test_coordinators_and_hosts_are_in_the_table_of_services(cluster, start):
     assert set(found) == {(hosts.CONDUCTOR, 'c1'), (hosts.COMPUTE, 'h1'), (hosts.COMPUTE, 'h2')}
     assert all(time.time() - each.seen_at < 60 for each in found.values())
     assert all(0 <= each.seen_at - each.started_at < 60 for each in found.values())
-    assert found[hosts.COMPUTE, 'h1'].rpc_version == compute_manager.VERSION
+    assert found[hosts.COMPUTE, 'h1'].rpc_version == compute_endpoint.VERSION
 
 
 def test_a_silent_host_is_not_heard_of(cluster, impatient, start):
@@ -554,7 +554,7 @@ def test_a_host_that_hangs_does_not_keep_others_from_being_asked(cluster, cells,
 class OldManager:
     """The first version's endpoint: no ping, and no context with a restore."""
 
-    target = compute_manager.oslo_messaging.Target(version='1.0')
+    target = rpc.oslo_messaging.Target(version='1.0')
 
     def __init__(self, real):
         self._real = real
@@ -562,6 +562,7 @@ class OldManager:
         for name in ('find', 'check', 'receive', 'manifest', 'delete', 'verify', 'export'):
             setattr(self, name, getattr(real, name))
 
+    @rpc.oslo_messaging.expose
     def restore(self, context, task, step, snapshot, restore_id, paused):
         return self._real.restore(context, task=task, step=step, snapshot=snapshot,
                                   restore_id=restore_id, paused=paused)
@@ -572,8 +573,8 @@ def old_host(cluster):
     """Host h2 is of the version before."""
     host = cluster.hosts['h2']
     host.silence()
-    server = rpc.open_server(
-        cluster.transport, compute_rpcapi.TOPIC, 'h2', [OldManager(host.manager)])
+    served = OldManager(compute_endpoint.Endpoint(host.manager))
+    server = rpc.open_server(cluster.transport, compute_rpcapi.TOPIC, 'h2', [served])
     server.start()
     yield
     assert rpc.close([server], 60)

@@ -125,12 +125,12 @@ def test_ticks_when_the_machine_wants_it_and_only_then(done):
 
 
 def test_each_transition_is_logged_once(caplog):
-    phases = {'s1': (3, 'prepare')}
+    phases = {'Snapshot s1 epoch 3': 'prepare'}
     under_test = runner.Runner(Machine(), {}, lambda: dict(phases))
     caplog.set_level('INFO')
 
     under_test.receive('a')
-    phases['s1'] = (3, 'record')
+    phases['Snapshot s1 epoch 3'] = 'record'
     under_test.receive('b')
     under_test.receive('c')
 

@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a host does at each step of a restore, and whose guests it may do it to.
+
+======== =====================================================================================
+prepare  members locked and claimed from their owner, every digest proved, files placed
+stop     every old member proved stopped
+start    disks swapped, members started, paused
+resume   members run
+finish   what was replaced is kept aside, members given back to their owner
+undo     old disks back, members given back
+======== =====================================================================================
+
+Each may be repeated, in this process or in the next one. The locks are let go of when the end is
+on record.
+"""
+
+import dataclasses
+import json
+import os
+import threading
+from collections.abc import Callable, Collection, Iterable
+
+from oslo_log import log as logging
+
+from hotsnap_nova import exception
+from hotsnap_nova.compute import locks, orders, owner, translate
+from hotsnap_nova.protocol import messages
+from hotsnap_nova.protocol.restore import commands
+from hotsnap_nova.protocol.restore import messages as restores
+from hotsnap_nova.storage import base
+from hotsnap_nova.storage import manifest as manifests
+from hotsnap_nova.virt import records
+
+LOG = logging.getLogger(__name__)
+
+_BEFORE_DECISION = frozenset(restores.BEFORE_DECISION)
+_UNDONE = 'the restore was undone'
+
+Tell = Callable[[int, int], None]
+
+
+class Steps:
+    """Does the steps on one host; see `restores.Restores`."""
+
+    def __init__(self, engine, store: base.Store, kept: orders.Orders,
+                 domain_locks: locks.Locks, guests_owner: owner.Owner):
+        self._engine = engine
+        self._store = store
+        self._orders = kept
+        self._locks = domain_locks
+        self._owner = guests_owner
+        self._locked: dict[str, set[str]] = {}
+
+    def check(self, restore: str, share: restores.Share) -> None:
+        """Nothing, where the share can be restored; touches nothing.
+
+        :raises HotsnapError: what stands in the way
+        """
+        with translate.in_users_words(self._engine, _called(share)):
+            verdict = self._engine.restore_check(
+                _work(restore, share, self._read_members(share)))
+            for finding in verdict.findings:
+                if finding.refuses:
+                    raise exception.Refused(member=finding.member, device=finding.device,
+                                            cause=finding.cause, remedy=finding.remedy)
+
+    def do(self, command: commands.CarryOut, withdrawn: Collection[str],
+           hasten: threading.Event, tell: Tell,
+           faults: Iterable[restores.MemberFault]) -> records.RestoreOutcome:
+        """Do one step for all members but those withdrawn.
+
+        :param hasten: it is of no use any more
+        :param tell: called with (done_bytes, total_bytes) now and then
+        :param faults: of members that have already been left off
+        :raises HotsnapError: it was not done, or in part
+        """
+        self._orders.claim(command.restore)
+        called = _called(command.share)
+
+        def wanted(done_bytes, total_bytes):
+            if hasten.is_set():
+                raise exception.Aborted(who='the coordinator, or for the owner of a guest')
+            tell(done_bytes, total_bytes)
+        with translate.in_users_words(self._engine, called):
+            do = getattr(self, f'_{command.step}')
+            done = do(command, tuple(sorted(withdrawn)), wanted, hasten, tuple(faults))
+        return translate.outcome_in_users_words(self._engine, called, done)
+
+    # -- the steps -----------------------------------------------------------------------------
+
+    def _prepare(self, command, withdrawn, wanted, hasten, _faults):
+        self._claim(command, withdrawn)
+        # Reading can be abandoned: a store that hangs must not keep the guests.
+        members = _abandonable(hasten, lambda: self._proved_members(command.share, wanted))
+        self._orders.keep(command.restore, members)
+        return self._engine.restore_prepare(self._work(command, withdrawn), wanted)
+
+    def _stop(self, command, withdrawn, *_):
+        self._claim(command, withdrawn)
+        return self._engine.restore_stop(self._work(command, withdrawn))
+
+    def _start(self, command, withdrawn, wanted, *_):
+        self._claim(command, withdrawn)
+        return self._engine.restore_start(self._work(command, withdrawn), wanted)
+
+    def _resume(self, command, withdrawn, *_):
+        self._must_lock(command, withdrawn)
+        return self._engine.restore_resume(self._work(command, withdrawn))
+
+    def _finish(self, command, withdrawn, _wanted, _hasten, faults):
+        done = self._engine.restore_finish(self._lockable(command, withdrawn))
+        self._owner.end(command.restore, faults={each.member: each.cause.text or each.cause.code
+                                                 for each in faults})
+        return done
+
+    def _undo(self, command, withdrawn, *_):
+        done = records.RestoreOutcome()
+        if self._orders.kept(command.restore) is not None:    # else nothing was touched
+            done = self._engine.restore_undo(self._lockable(command, withdrawn))
+        self._owner.end(command.restore, _UNDONE)
+        return done
+
+    # -- members -------------------------------------------------------------------------------
+
+    def _work(self, command, withdrawn):
+        kept = self._orders.kept(command.restore)
+        if kept is None:
+            kept = self._read_members(command.share)
+            self._orders.keep(command.restore, kept)
+        return _work(command.restore, command.share, kept, withdrawn, command.notes)
+
+    def _read_members(self, share):
+        """What the manifest says of them, as `orders` keeps it.
+
+        :raises MembersMoved: this store has not got all of them
+        """
+        wanted = {member.id: member for member in share.members}
+        try:
+            manifest = self._store.load(share.snapshot)
+        except exception.SnapshotNotFound:
+            raise _moved(share, wanted) from None
+        found = []
+        for member in manifests.kept_members(manifest):
+            if member['id'] in wanted:
+                file = self._store.path(share.snapshot, member['id'], member['files'][0]['name'])
+                found.append({'id': member['id'], 'name': member['name'],
+                              'folder': os.path.dirname(file),
+                              'facts': {**member, 'member': member['id']}})
+        if missing := wanted.keys() - {each['id'] for each in found}:
+            raise _moved(share, missing)
+        return found
+
+    def _proved_members(self, share, wanted):
+        found = self._read_members(share)
+        self._store.verify(share.snapshot,
+                           lambda _member, _file, done, total: wanted(done, total),
+                           {each['id'] for each in found})
+        return found
+
+    # -- whose they are ------------------------------------------------------------------------
+
+    def lock(self, restore: str, members: Iterable[messages.Member]) -> tuple[str, ...]:
+        """Ids of the members that another has; all the others are ours, now or already."""
+        mine = self._locked.setdefault(restore, set())
+        mine |= {member.id for member in members if member.id not in mine
+                 and self._locks.take(f'domain-{member.id}')}
+        return tuple(member.id for member in members if member.id not in mine)
+
+    def unlock(self, restore: str) -> None:
+        """Let go of all its members."""
+        for member_id in self._locked.pop(restore, ()):
+            self._locks.release(f'domain-{member_id}')
+
+    def _claim(self, command, withdrawn):
+        """Have all members, by lock and of their owner.
+
+        :raises HotsnapError: somebody else has one, whom it names
+        """
+        self._must_lock(command, withdrawn)
+        self._owner.begin_restore(
+            command.restore, tuple(each for each in translate.specs(command.share.members)
+                                   if each.id not in withdrawn),
+            _options(command.share).get('context') or {})
+
+    def _must_lock(self, command, withdrawn):
+        others = self.lock(command.restore, command.share.members)
+        for member in _called(command.share):
+            if member.id in others and member.id not in withdrawn:
+                raise exception.GuestBusy(member=member.name,
+                                          reason='a snapshot or restore has it')
+
+    def _lockable(self, command, withdrawn):
+        """The work of an end, without members that are another's and were never touched."""
+        work = self._work(command, withdrawn)
+        others = self.lock(command.restore, command.share.members)
+        left_out = set()
+        for member in work.members:
+            if member.spec.id in others and member.spec.id not in withdrawn:
+                if self._engine.restore_touched(dataclasses.replace(work, members=(member,))):
+                    raise exception.GuestBusy(member=member.spec.name,
+                                              reason='a snapshot or restore has it')
+                left_out.add(member.spec.id)
+        return dataclasses.replace(work, members=tuple(
+            member for member in work.members if member.spec.id not in left_out))
+
+
+def _abandonable(hasten, read):
+    """What ``read`` returns, unless it is of no use before it has.
+
+    :raises Aborted: it is still at it, and its result is dropped
+    """
+    ended = []
+
+    def run():
+        try:
+            ended.append((read(), None))
+        except Exception as exc:
+            ended.append((None, exc))
+        done.set()
+    done = threading.Event()
+    threading.Thread(target=run, daemon=True, name='hotsnap-restore-read').start()
+    while not done.wait(0.1):
+        if hasten.is_set():
+            raise exception.Aborted(who='the coordinator, or for the owner of a guest')
+    found, error = ended[0]
+    if error:
+        raise error
+    return found
+
+
+def _work(restore, share, members, withdrawn=(), notes=''):
+    return records.RestoreWork(
+        snapshot_id=share.snapshot, restore_id=restore, paused=share.paused,
+        members=tuple(records.RestoreMember(
+            spec=records.MemberSpec(each['id'], each['name']), folder=each['folder'],
+            facts=each['facts']) for each in members),
+        withdrawn=tuple(withdrawn), notes=json.loads(notes or '{}'))
+
+
+def _options(share):
+    return json.loads(share.options)
+
+
+def _called(share):
+    """The members by the names that the user gave them."""
+    names = _options(share).get('names') or {}
+    return [dataclasses.replace(member, name=names.get(member.id) or member.name)
+            for member in share.members]
+
+
+def _moved(share, ids):
+    return exception.MembersMoved(members=', '.join(sorted(
+        member.name or member.id for member in _called(share) if member.id in ids)))
