@@ -86,7 +86,8 @@ class Member:
         self.guest.require_running()
         self._watch, self._watch_handle = self.guest.watch()
         os.makedirs(self.folder, mode=0o700, exist_ok=True)
-        parsed = domain.DomainXml(self.guest.full_xml())
+        live_xml = self.guest.full_xml()
+        parsed = domain.DomainXml(live_xml)
         archive_xml = saveimage.archived(self.guest.xml(), self.work.snapshot_id)
         with open(os.open(f'{self.folder}/domain.xml',
                           os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 'w') as file:
@@ -106,7 +107,8 @@ class Member:
 
         suffix = '.zst' if self.work.compress else ''
         self._sink = saving.MemorySink(f'{self.folder}/memory.save{suffix}', archive_xml,
-                                       compress=self.work.compress)
+                                     saveimage.cookie_of(live_xml),
+                                     compress=self.work.compress)
         self._memory = saving.BackgroundSnapshot(
             self._qemu, self.guest.name, self.tag, sweep.memory_fd(self.tag))
         self._memory.prepare(self._sink)

@@ -52,6 +52,7 @@ class GuestSpec:
     machine: str = 'pc'
     host: int = 0                 # which of the lab's hosts
     nic_driver: str = "name='qemu'"          # attributes of <driver>; no vhost
+    cpu_xml: str = ''             # <cpu>; QEMU's default where there is none
     devices_xml: str = ''         # more devices, for what a preflight must judge
     workload: Workload = Workload()
 
@@ -99,6 +100,7 @@ def domain_xml(name: str, spec: GuestSpec, boot: image.Image, command_line: str,
     <cmdline>{saxutils.escape(command_line)}</cmdline>
   </os>
   <features><acpi/></features>
+  {spec.cpu_xml}
   <on_reboot>destroy</on_reboot>
   <on_crash>destroy</on_crash>
   <devices>

@@ -2,10 +2,11 @@
 """libvirt's save image: a header, the domain XML and QEMU's migration stream.
 
 Layout (libvirt, ``src/qemu/qemu_saveimage.h``): 92 bytes of header: a magic of
-16 bytes, then little-endian 32-bit words: version, length of the XML with its
-padding, whether the guest ran, format (0: raw), offset of a cookie, unused.
-While the stream is being written the magic says so, and libvirt refuses the
-file.
+16 bytes, then little-endian 32-bit words: version, length of what follows up to
+the stream, whether the guest ran, format (0: raw), where in it the cookie is (0:
+there is none), unused. The XML, the cookie and padding follow, each text with a
+NUL. While the stream is being written the magic says so, and libvirt refuses
+the file.
 """
 
 import dataclasses
@@ -27,18 +28,41 @@ NOWHERE = '/nonexistent/hotsnap'
 
 @dataclasses.dataclass(frozen=True)
 class Header:
+    """What is before QEMU's stream; ``cookie`` is empty where there is none."""
+
     whole: bool
     xml: str
+    cookie: str
     stream_offset: int
 
 
-def header(xml: str, *, whole: bool, was_running: bool = True) -> bytes:
-    """Everything before QEMU's stream; both forms have the same length."""
-    text = xml.encode() + b'\0'
-    length = len(text) + _PADDING
+def header(xml: str, cookie: str = '', *, whole: bool, was_running: bool = True) -> bytes:
+    """Everything before QEMU's stream; both forms have the same length.
+
+    :param cookie: see :func:`cookie_of`
+    """
+    texts = [text.encode() + b'\0' for text in (xml, cookie) if text]
+    length = sum(len(text) for text in texts) + _PADDING
     fixed = _HEADER.pack(MAGIC_WHOLE if whole else MAGIC_PARTIAL, _VERSION, length,
-                         1 if was_running else 0, 0, 0)
-    return fixed + text + bytes(_PADDING)
+                         1 if was_running else 0, 0, len(texts[0]) if cookie else 0)
+    return b''.join([fixed, *texts, bytes(_PADDING)])
+
+
+def cookie_of(live_xml: str) -> str:
+    """What libvirt notes beside the XML of a guest it saves: the CPU as QEMU made it.
+
+    A definition says what was asked for. Without this a guest would wake with what the
+    same words mean to the QEMU and the host of that day.
+
+    :param live_xml: of the running guest, as it is, not as it may migrate
+    """
+    root = ET.fromstring(live_xml)  # noqa: S314 - libvirt's own words
+    cookie = ET.Element('cookie')
+    cookie.extend(root.findall('./cpu'))
+    # libvirt's word for: no NIC of this guest is served by the slirp inside QEMU.
+    if root.find("./devices/interface[@type='user']") is None:
+        ET.SubElement(cookie, 'slirpHelper')
+    return ET.tostring(cookie, encoding='unicode')
 
 
 def read_header(path: str) -> Header:
@@ -50,12 +74,16 @@ def read_header(path: str) -> Header:
         fixed = image.read(_HEADER.size)
         if len(fixed) != _HEADER.size:
             raise exception.InvalidValue(name=path, reason='too short for a save image')
-        magic, version, length, _ran, form, _cookie = _HEADER.unpack(fixed)
+        magic, version, length, _ran, form, cookie_at = _HEADER.unpack(fixed)
         if magic not in (MAGIC_PARTIAL, MAGIC_WHOLE) or version != _VERSION or form != 0:
             raise exception.InvalidValue(name=path, reason='not a raw save image of libvirt')
         text = image.read(length)
-    return Header(magic == MAGIC_WHOLE, text.split(b'\0', 1)[0].decode(),
-                  _HEADER.size + length)
+    return Header(magic == MAGIC_WHOLE, _text(text),
+                  _text(text[cookie_at:]) if cookie_at else '', _HEADER.size + length)
+
+
+def _text(raw: bytes) -> str:
+    return raw.split(b'\0', 1)[0].decode()
 
 
 def with_sources(xml: str, sources: dict[str, tuple[str, str]]) -> str:

@@ -69,12 +69,13 @@ class MemorySink:
 
     :param path: of the save image; made here, 0600
     :param xml: the domain XML for the archive
+    :param cookie: libvirt's, beside it
     """
 
-    def __init__(self, path: str, xml: str, *, compress: bool):
+    def __init__(self, path: str, xml: str, cookie: str = '', *, compress: bool):
         self.path = path
-        self._head = saveimage.header(xml, whole=True)
-        self._partial = saveimage.header(xml, whole=False)
+        self._head = saveimage.header(xml, cookie, whole=True)
+        self._partial = saveimage.header(xml, cookie, whole=False)
         self._digest = blake3.blake3()
         self._compressor = zstandard.ZstdCompressor(level=1).compressobj() if compress else None
         self._chunks: queue.Queue = queue.Queue(_QUEUE_CHUNKS)

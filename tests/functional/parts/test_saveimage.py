@@ -21,19 +21,41 @@ def sources(text):
             for disk in ET.fromstring(text).iter('disk')}
 
 
-def test_both_forms_of_a_header_have_the_same_length():
-    assert len(saveimage.header(XML, whole=True)) == len(saveimage.header(XML, whole=False))
+LIVE = """<domain type='qemu' id='1'><cpu mode='custom' match='exact' check='full'>
+  <model fallback='forbid'>qemu64</model><feature policy='disable' name='x2apic'/></cpu>
+  <devices><interface type='{}'/></devices></domain>"""
 
 
+@pytest.mark.parametrize('cookie', ['', '<cookie/>'])
+def test_both_forms_of_a_header_have_the_same_length(cookie):
+    assert (len(saveimage.header(XML, cookie, whole=True))
+            == len(saveimage.header(XML, cookie, whole=False)))
+
+
+@pytest.mark.parametrize('cookie', ['', '<cookie/>'])
 @pytest.mark.parametrize('whole', [True, False])
-def test_a_header_tells_what_was_put_into_it(tmp_path, whole):
+def test_a_header_tells_what_was_put_into_it(tmp_path, whole, cookie):
     path = tmp_path / 'image'
-    path.write_bytes(saveimage.header(XML, whole=whole) + b'QEVM')
+    path.write_bytes(saveimage.header(XML, cookie, whole=whole) + b'QEVM')
 
     head = saveimage.read_header(str(path))
 
-    assert (head.whole, head.xml) == (whole, XML)
+    assert (head.whole, head.xml, head.cookie) == (whole, XML, cookie)
     assert path.read_bytes()[head.stream_offset:] == b'QEVM'
+
+
+def test_a_cookie_has_the_cpu_that_runs():
+    found = ET.fromstring(saveimage.cookie_of(LIVE.format('bridge')))
+
+    assert found.tag == 'cookie'
+    assert found.find('./cpu/feature').attrib == {'policy': 'disable', 'name': 'x2apic'}
+
+
+@pytest.mark.parametrize(('kind', 'said'), [('bridge', True), ('user', False)])
+def test_a_cookie_says_whether_qemu_serves_a_nic_by_itself(kind, said):
+    found = ET.fromstring(saveimage.cookie_of(LIVE.format(kind)))
+
+    assert (found.find('slirpHelper') is not None) == said
 
 
 @pytest.mark.parametrize('content', [b'', b'short', bytes(200), b'LibvirtQemudSave' + b'\1' * 100])
