@@ -5,7 +5,6 @@ import argparse
 import datetime
 import logging as python_logging
 import sys
-import time
 
 from cliff import app, command, commandmanager, lister
 from oslo_config import cfg
@@ -59,7 +58,7 @@ class ListServices(lister.Lister):
 
     def take_action(self, _parsed):
         self.app.database.must_be_current()
-        now = time.time()
+        now = self.app.database.now()
         config = cfg.CONF.hotsnap
         limits = {'nova-hotsnap-conductor': _MISSED * config.service_interval_s,
                   'nova-hotsnap-compute': _MISSED * config.host_interval_s}

@@ -7,7 +7,6 @@ told to end what it has begun. A host that does not answer is left an errand.
 """
 
 import json
-import time
 
 from oslo_log import log as logging
 
@@ -52,8 +51,7 @@ class Deletion:
                     found.id, found.generation, durable.Decision.DISCARD, False, row.cause, ()))
         self._database.compare_and_swap(found.id, found.generation, **values | {
             'status': rows.DELETING, 'phase': _PHASE_BY_FORCE if self._force else _PHASE,
-            'lease_owner': self.owner,
-            'lease_expires_at': time.time() + self._lease_s} | actions.ended(
+            'lease': (self.owner, self._lease_s)} | actions.ended(
                 found.last_action if found.action_status == actions.RUNNING else None,
                 exception.Aborted(who='a deletion')))
         self._found = self._database.get(found.id)
@@ -88,5 +86,4 @@ class Deletion:
         self._database.compare_and_swap(
             self._found.id, self._found.generation, status=rows.ERROR_DELETING,
             error_code=told['code'], error_message=told['message'],
-            error_member=told['member'], error_host=host, lease_owner=None,
-            lease_expires_at=None)
+            error_member=told['member'], error_host=host, lease=(None, 0))

@@ -26,16 +26,14 @@ class Hosts:
 
     :param names: gives the hosts there are
     :param interval_s: who was asked less than this ago is not asked again
-    :param clock: seconds since 1970
     """
 
     def __init__(self, database, compute, names: Callable[[], tuple[str, ...]],
-                 interval_s: float, clock: Callable[[], float]):
+                 interval_s: float):
         self._database = database
         self._compute = compute
         self._names = names
         self._interval_s = interval_s
-        self._clock = clock
         self._pings = _OneEach('ping', _AT_ONCE)
         self._errands = _OneEach('errand')
 
@@ -48,7 +46,7 @@ class Hosts:
         owing = {each.host for each in self._database.errands()}
         errands.drop(self._database, sorted(owing - names))
         owing &= names
-        since = self._clock() - self._interval_s * 0.9
+        since = self._database.now() - self._interval_s * 0.9
         lately = {each.host for each in self._database.services(COMPUTE)
                   if each.asked_at and each.asked_at > since}
         due = sorted(owing | (names - lately))

@@ -2,7 +2,6 @@
 """What goes on with a coordinator's snapshots: looked after, and taken over from dead ones."""
 
 import threading
-import time
 import uuid
 from collections.abc import Callable
 
@@ -93,8 +92,7 @@ class Recovery:
         """
         owner = self._new_owner()
         self._database.compare_and_swap(
-            found.id, found.generation, **columns, lease_owner=owner,
-            lease_expires_at=time.time() + self._lease_s)
+            found.id, found.generation, **columns, lease=(owner, self._lease_s))
         return owner
 
     # -- after a restart -----------------------------------------------------------------------

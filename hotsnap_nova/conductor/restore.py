@@ -93,8 +93,7 @@ class Restore:
         :raises StaleGeneration: somebody else was quicker
         """
         # With the lease in the same write: nobody finds the row restoring and unowned.
-        self._write(**columns, lease_owner=self.owner, abort_request=None,
-                    lease_expires_at=time.time() + self._lease_s)
+        self._write(**columns, lease=(self.owner, self._lease_s), abort_request=None)
         self._leased = True
 
     def carry_out(self, watcher=None, is_unwanted=lambda: False) -> None:

@@ -51,7 +51,7 @@ class Service:
             self.database, self.compute, owner, conf.lease_s, silence_s=conf.silence_timeout_s,
             works=self._works)
         self._hosts = hosts.Hosts(self.database, self.compute, self._cells.hosts,
-                                  conf.host_interval_s, time.time)
+                                  conf.host_interval_s)
         self._started_at = time.time()
         endpoint = manager.ConductorManager(
             conf, self.database, self.snapshots, self._works, self._cells)

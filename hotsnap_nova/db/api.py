@@ -15,7 +15,7 @@ from oslo_db import exception as db_exception
 from oslo_db.sqlalchemy import utils as db_pages
 
 from hotsnap_nova import exception
-from hotsnap_nova.db import claims, engine, hosts, migration, models, records
+from hotsnap_nova.db import claims, clock, engine, hosts, migration, models, records
 
 #: Statuses in which a row no longer takes its name from others.
 _NAMELESS = frozenset({'error', 'error_deleting'})
@@ -76,12 +76,11 @@ class Database(hosts.Hosts):
         :raises OverQuota: nothing was added
         :raises NameTaken: another of the project has the name, and is not in error
         """
-        now = self._moment()
-        row = _NEW | values | {'created_at': now, 'updated_at': now}
+        row = _NEW | values | {'created_at': clock.moment(), 'updated_at': clock.moment()}
         if unique_name:
             row['live_name'] = _live_name(row['project_id'], row['name'])
         if owner:
-            row |= {'lease_owner': owner, 'lease_expires_at': self._clock() + lease_s}
+            row |= claims.lease(owner, lease_s)
         try:
             with self._engine.writing() as session:
                 session.execute(sa.insert(models.Snapshot).values(**row))
@@ -156,17 +155,22 @@ class Database(hosts.Hosts):
             return tuple(_record(row) for row in session.scalars(query))
 
     @claims.transaction
-    def compare_and_swap(self, snapshot_id: str, generation: int, **values) -> int:
+    def compare_and_swap(self, snapshot_id: str, generation: int, *,
+                         lease: tuple[str | None, float] | None = None, **values) -> int:
         """Set columns if the row is still at ``generation``; the new generation.
 
         One statement, durable when it returns. Where the database failed the
         caller cannot know whether it happened, and looks.
 
+        :param lease: (owner, seconds): whose lease it is from now on, (None, 0) nobody's;
+            None: whose it was
         :raises StaleGeneration: somebody else changed it; nothing was set
         :raises SnapshotNotFound:
         """
         if values.get('status') in _NAMELESS:
             values['live_name'] = None
+        if lease is not None:
+            values |= claims.lease(*lease)
         if self._set(snapshot_id, values, models.Snapshot.generation == generation,
                      generation=generation + 1):
             return generation + 1
@@ -186,7 +190,7 @@ class Database(hosts.Hosts):
                 # The write comes first: it makes another process wait, not fail.
                 if not session.execute(
                         sa.update(models.Snapshot).where(models.Snapshot.id == snapshot_id)
-                        .values(updated_at=self._moment())
+                        .values(updated_at=clock.moment())
                         .execution_options(synchronize_session=False)).rowcount:
                     raise exception.SnapshotNotFound(snapshot=snapshot_id)
                 row = session.get(models.Snapshot, snapshot_id)

@@ -2,20 +2,17 @@
 """Who may do what next: epochs, leases, and wishes left for whoever drives a snapshot.
 
 Leases only keep coordinators from working twice; no correctness rests on them
-or on clocks.
+or on clocks. They are measured by the database's own.
 """
 
-import datetime
 import functools
-import time
-from collections.abc import Callable
 
 import sqlalchemy as sa
 from oslo_db import api as db_retry
 from oslo_db import exception as db_exception
 
 from hotsnap_nova import exception
-from hotsnap_nova.db import engine, models
+from hotsnap_nova.db import clock, engine, models
 
 
 def transaction(method):
@@ -33,18 +30,28 @@ def transaction(method):
     return call
 
 
+def lease(owner: str | None, lease_s: float = 0.0) -> dict:
+    """Columns of a snapshot that ``owner`` has for so long from now; of nobody's with None."""
+    return {'lease_owner': owner,
+            'lease_expires_at': None if owner is None else clock.now() + lease_s}
+
+
 class Claims:
     """For any number of threads and processes.
 
     Any method raises DatabaseUnavailable where the database does not answer.
 
     :param url: see ``engine.Engine``
-    :param clock: seconds since 1970; the same on all coordinators, within a lease's spare
     """
 
-    def __init__(self, url: str, clock: Callable[[], float] = time.time):
+    def __init__(self, url: str):
         self._engine = engine.Engine(url)
-        self._clock = clock
+
+    @transaction
+    def now(self) -> float:
+        """Seconds since 1970 by the database's clock, of which all its times are."""
+        with self._engine.reading() as session:
+            return session.scalar(sa.select(clock.now()))
 
     # -- wishes --------------------------------------------------------------------------------
 
@@ -93,23 +100,21 @@ class Claims:
 
         :param force: the holder is known to be dead
         """
-        now = self._clock()
         free = sa.true() if force else sa.or_(
             models.Snapshot.lease_owner.is_(None), models.Snapshot.lease_owner == owner,
-            models.Snapshot.lease_expires_at <= now)
-        return self._set(snapshot_id, {'lease_owner': owner, 'lease_expires_at': now + lease_s},
-                         free)
+            models.Snapshot.lease_expires_at <= clock.now())
+        return self._set(snapshot_id, lease(owner, lease_s), free)
 
     @transaction
     def renew_lease(self, snapshot_id: str, owner: str, lease_s: float) -> bool:
         """Whether ``owner`` still had the lease; it then has it for ``lease_s`` from now."""
-        return self._set(snapshot_id, {'lease_expires_at': self._clock() + lease_s},
+        return self._set(snapshot_id, lease(owner, lease_s),
                          models.Snapshot.lease_owner == owner)
 
     @transaction
     def release_lease(self, snapshot_id: str, owner: str) -> bool:
         """Whether ``owner`` had the lease; nobody has it now."""
-        return self._set(snapshot_id, {'lease_owner': None, 'lease_expires_at': None},
+        return self._set(snapshot_id, lease(None),
                          models.Snapshot.lease_owner == owner)
 
     # -- inside --------------------------------------------------------------------------------
@@ -118,9 +123,6 @@ class Claims:
         with self._engine.writing() as session:
             done = session.execute(
                 sa.update(models.Snapshot).where(models.Snapshot.id == snapshot_id, *conditions)
-                .values(**values, **more, updated_at=self._moment())
+                .values(**values, **more, updated_at=clock.moment())
                 .execution_options(synchronize_session=False))
             return done.rowcount == 1
-
-    def _moment(self):
-        return datetime.datetime.fromtimestamp(self._clock(), datetime.UTC).replace(tzinfo=None)

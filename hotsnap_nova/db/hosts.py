@@ -9,7 +9,7 @@ import json
 import sqlalchemy as sa
 from oslo_db import exception as db_exception
 
-from hotsnap_nova.db import claims, models, records
+from hotsnap_nova.db import claims, clock, models, records
 
 _NEW_SERVICE = {'version': '', 'rpc_version': ''}
 
@@ -23,10 +23,9 @@ class Hosts(claims.Claims):
     def heard_of(self, binary: str, host: str, *, version: str, rpc_version: str,
                  started_at: float | None) -> None:
         """Note that this process lives now."""
-        now = self._clock()
         self._put_service(binary, host, {
             'version': version, 'rpc_version': rpc_version, 'started_at': started_at,
-            'seen_at': now, 'asked_at': now})
+            'seen_at': clock.now(), 'asked_at': clock.now()})
 
     @claims.transaction
     def asked(self, binary: str, host: str) -> None:
@@ -35,7 +34,7 @@ class Hosts(claims.Claims):
             session.execute(
                 sa.update(models.Service).where(
                     models.Service.binary == binary, models.Service.host == host)
-                .values(asked_at=self._clock()).execution_options(synchronize_session=False))
+                .values(asked_at=clock.now()).execution_options(synchronize_session=False))
 
     @claims.transaction
     def services(self, binary: str | None = None) -> tuple[records.Service, ...]:
@@ -60,7 +59,7 @@ class Hosts(claims.Claims):
         try:
             with self._engine.writing() as session:
                 session.execute(sa.insert(models.Errand).values(
-                    **key, detail=json.dumps(detail), created_at=self._clock()))
+                    **key, detail=json.dumps(detail), created_at=clock.now()))
         except db_exception.DBDuplicateEntry:
             pass
 

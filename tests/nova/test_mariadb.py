@@ -5,6 +5,7 @@ import concurrent.futures
 import contextlib
 import itertools
 import threading
+import time
 
 import alembic.autogenerate
 import alembic.runtime.migration
@@ -124,6 +125,21 @@ def test_of_two_decisions_one_is_stale(database):
         outcomes = list(pool.map(decide, range(4)))
 
     assert sorted(outcomes, key=str) == [1, None, None, None]
+
+
+@pytest.mark.parametrize('zone', ['+00:00', '-11:30'])
+def test_time_is_the_servers_whatever_its_zone(database, zone):
+    with database._engine.engine.begin() as connection:
+        connection.exec_driver_sql(f"SET GLOBAL time_zone = '{zone}'")
+    database._engine.engine.dispose()
+    database.upgrade()
+
+    database.create(row('s'), MEMBERS, owner='c1', lease_s=30)
+
+    found = database.get('s')
+    assert abs(database.now() - time.time()) < 5
+    assert 25 < found.lease_expires_at - time.time() < 35
+    assert abs(found.created_at.timestamp() - time.time()) < 5
 
 
 def test_heartbeats_and_errands(database):

@@ -532,7 +532,7 @@ def test_a_host_that_hangs_does_not_keep_others_from_being_asked(cluster, cells,
             goes_on.wait(60)
         return real(host, *args)
     monkeypatch.setattr(cluster.compute, hangs_at, hang)
-    looking = hosts.Hosts(cluster.database, cluster.compute, cells.hosts, 0, time.time)
+    looking = hosts.Hosts(cluster.database, cluster.compute, cells.hosts, 0)
 
     seen = []
     for _ in range(2):

@@ -1,22 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
+import sqlalchemy as sa
 
 from hotsnap_nova.db import api
 
 
 class Clock:
-    """Seconds since 1970 that pass when told to."""
+    """Of SQLite itself; seconds since 1970 that pass when told to."""
 
     def __init__(self):
         self.now = 1_700_000_000.0
 
-    def __call__(self):
-        return self.now
+    def julianday(self, when):
+        assert when == 'now'
+        return self.now / 86400 + 2440587.5
+
+    def set(self, connection, _record):
+        connection.create_function('julianday', 1, self.julianday)
 
 
 @pytest.fixture
 def clock():
-    return Clock()
+    made = Clock()
+    sa.event.listen(sa.Pool, 'connect', made.set)
+    yield made
+    sa.event.remove(sa.Pool, 'connect', made.set)
 
 
 @pytest.fixture
@@ -26,15 +34,15 @@ def url(tmp_path):
 
 @pytest.fixture
 def database(url, clock):
-    database = api.Database(url, clock)
+    database = api.Database(url)
     database.upgrade()
     yield database
     database.close()
 
 
 @pytest.fixture
-def other(database, url, clock):
+def other(database, url):
     """The same database, as another coordinator sees it."""
-    other = api.Database(url, clock)
+    other = api.Database(url)
     yield other
     other.close()

@@ -8,6 +8,7 @@ import os
 import signal
 import sqlite3
 import threading
+import time
 
 import pytest
 import sqlalchemy as sa
@@ -64,12 +65,24 @@ def test_an_expired_lease_is_taken_over_and_cannot_be_renewed(database, other, c
     clock.now += 29
     assert other.take_lease('s1', 'c2', 30) is False
 
-    clock.now += 1
+    clock.now += 1.001
     assert other.take_lease('s1', 'c2', 30) is True
 
     assert database.renew_lease('s1', 'c1', 30) is False
     assert database.release_lease('s1', 'c1') is False
     assert database.get('s1').lease_owner == 'c2'
+
+
+def test_leases_are_measured_by_the_databases_clock_and_no_coordinators(
+        database, other, clock, monkeypatch):
+    monkeypatch.setattr(time, 'time', lambda: clock.now + 600)
+
+    database.create(rows.snapshot(), (), owner='c1', lease_s=30)
+    assert other.take_lease('s1', 'c2', 30) is False
+    clock.now += 31
+
+    assert other.take_lease('s1', 'c2', 30) is True
+    assert database.now() == pytest.approx(clock.now, abs=0.001)
 
 
 def test_a_renewed_lease_lasts(database, other, clock):
@@ -98,9 +111,9 @@ def test_a_lease_of_the_dead_is_taken_by_force(database, other):
     assert database.renew_lease('s1', 'c1', 30) is False
 
 
-def test_one_of_many_takes_an_expired_lease(database, url, clock):
+def test_one_of_many_takes_an_expired_lease(database, url):
     database.create(rows.snapshot(), ())
-    many = [api.Database(url, clock) for _ in range(6)]
+    many = [api.Database(url) for _ in range(6)]
     start = threading.Barrier(len(many))
 
     def take(number):
