@@ -4,7 +4,7 @@
 ::
 
     <state>/journal/<snapshot id>.json    a `Part`; there from before its first stop
-    <state>/epochs.json                   the ledger: newest decided epoch of each member
+    <state>/epochs.json                   the ledger: how snapshots ended for each member
     <state>/locks/                        who of several processes is at work on which part
 
 Files are written aside, fsynced and renamed. A part's file is written only
@@ -20,7 +20,7 @@ from oslo_log import log as logging
 
 from hotsnap_nova import exception
 from hotsnap_nova.compute import locks
-from hotsnap_nova.protocol import durable, wire
+from hotsnap_nova.protocol import durable, hoststate, wire
 
 LOG = logging.getLogger(__name__)
 
@@ -87,12 +87,8 @@ class Journal:
         rows = tuple(rows)
         if rows:
             with self._locks.held('epochs'):
-                ledger = {(row.group, row.member.id): row for row in self.decided()}
-                for row in rows:
-                    known = ledger.get((row.group, row.member.id))
-                    if known is None or known.epoch < row.epoch:
-                        ledger[row.group, row.member.id] = row
-                write(self._ledger, [wire.encode(row) for _, row in sorted(ledger.items())])
+                kept = hoststate.ledger(self.decided(), rows)
+                write(self._ledger, [wire.encode(row) for row in kept])
         remove(self._path(snapshot))
         self._locks.release(_lock(snapshot))
 

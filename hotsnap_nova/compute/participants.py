@@ -232,6 +232,8 @@ class Participants:
             # store that hangs it does so for ever.
             self._saves.wait(command.snapshot, _SAVE_END_S)
             self._store.discard(command.snapshot, self._host)
+            if command.deleted:
+                self._store.delete(command.snapshot)
         self._owner.end(command.snapshot, self._why_discarded(command.snapshot))
         self._unlock(command.snapshot)
         return [commands.MembersDiscarded(command.snapshot, command.epoch)]

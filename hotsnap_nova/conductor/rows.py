@@ -62,7 +62,7 @@ def decided(row: durable.Snapshot, write: commands.Persist) -> dict:
         'phase': 'closed' if write.closed else str(write.decision),
         'machine': json.dumps(wire.encode(durable.Snapshot(
             row.snapshot, row.epoch, row.hosts, row.limits, write.generation + 1,
-            write.decision, write.closed, write.cause, write.answers))),
+            write.decision, write.closed, write.cause, write.answers, write.absent))),
     }
     if write.cause:
         values |= {'error_code': write.cause.code, 'error_message': write.cause.text,

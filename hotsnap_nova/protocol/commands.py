@@ -6,8 +6,8 @@ and stops at the first that fails, which it reports by `CommandFailed`. The outc
 handed back to the machine at once, and what the machine then commands comes before the rest.
 
 ==============================  ==================================================================
-coordinator                     `Send` `Persist` `Announce`
-their outcomes                  `Persisted` `Superseded` (and the answers of hosts)
+coordinator                     `Send` `Persist` `LeaveErrand` `Announce`
+their outcomes                  `Persisted` `Superseded` `ErrandLeft` (and the answers of hosts)
 participant                     `Reply` `Journal` `PrepareMembers` `RecordMembers`
                                 `ReleaseMembers` `SaveMembers` `FinishMembers` `DiscardMembers`
 their outcomes                  `MembersPrepared` `MembersRecorded` `MembersReleased`
@@ -51,8 +51,9 @@ class Persist:
     """Write a decision where the row's generation still is ``generation``; durable on return.
 
     Outcome: `Persisted`, `Superseded` where another coordinator was first, or `CommandFailed`
-    where it is not known whether it was written. ``closed`` means every host has answered:
-    nothing is left to do. ``answers`` must come back in the `Snapshot` read after a restart.
+    where it is not known whether it was written. ``closed`` means every host has answered, or
+    was left an errand: nothing is left to do. ``answers`` and ``absent`` must come back in the
+    `Snapshot` read after a restart.
     """
 
     snapshot: str
@@ -61,6 +62,14 @@ class Persist:
     closed: bool = False
     cause: Cause | None = None
     answers: tuple[Answer, ...] = ()
+    absent: tuple[str, ...] = ()
+
+
+@_frozen
+class LeaveErrand:
+    """Have the host told this decision when it comes back; durable. Outcome: `ErrandLeft`."""
+
+    message: Request
 
 
 @_frozen
@@ -86,8 +95,8 @@ class Journal:
     """Make durable what this host knows of a snapshot. Outcome: `Journaled`.
 
     ``part`` replaces what was known, None removes it; ``decided`` rows replace rows of the same
-    group and member, and are written no later than the removal. Never asked for between the stop
-    of a guest and its `Recorded` (rule 1).
+    snapshot and member (`hoststate.ledger`), and are written no later than the removal. Never
+    asked for between the stop of a guest and its `Recorded` (rule 1).
     """
 
     snapshot: str
@@ -141,15 +150,17 @@ class DiscardMembers:
     Asked for in any state, also of snapshots this host knows nothing about. Repeatable.
     ``decided`` tells a decision from a host giving up: only a decision raises the epoch that a
     member's packets carry (`cut.DataPath`), else armed members elsewhere would be cut by them.
+    ``deleted``: what is published of it goes, too.
     """
 
     snapshot: str
     epoch: int
     members: tuple[Member, ...]
     decided: bool = True
+    deleted: bool = False
 
 
-CoordinatorCommand = Send | Persist | Announce
+CoordinatorCommand = Send | Persist | LeaveErrand | Announce
 ParticipantCommand = (
     Reply | Journal | PrepareMembers | RecordMembers | ReleaseMembers | SaveMembers
     | FinishMembers | DiscardMembers
@@ -168,6 +179,12 @@ class Superseded:
     """Another coordinator changed the row first: this one must do nothing more."""
 
     snapshot: str
+
+
+@_frozen
+class ErrandLeft:
+    snapshot: str
+    host: str
 
 
 @_frozen

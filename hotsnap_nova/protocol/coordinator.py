@@ -13,7 +13,10 @@ hear of it. So a coordinator that was restarted, or one of two that both believe
 charge, can never contradict what a host has been told. Up to `Decision.FINISH` anything that
 goes wrong (a refusal, a deadline, a user's wish, a restart before `Decision.RELEASE`) leads to
 `Decision.DISCARD`; after either there is nothing left to wonder about, and the coordinator
-repeats itself until the last host has answered, for as long as that takes.
+repeats itself until the last host has answered. Where somebody runs errands a host that is silent,
+or does not get done, keeps nobody waiting: it is left one, and the snapshot closes without it. A
+host that answers `Finish` with knowing nothing of the snapshot has lost its journal; it, too, is
+named as absent, with the cause.
 
 Nothing here makes the cut consistent. That is the gates' work, and each host's to judge: the
 coordinator only waits until all have said "recorded" before it lets anyone open a gate.
@@ -23,6 +26,7 @@ import dataclasses
 import enum
 
 from hotsnap_nova.protocol import commands as do
+from hotsnap_nova.protocol.calls import Call
 from hotsnap_nova.protocol.cut import NS_PER_MS
 from hotsnap_nova.protocol.durable import Decision, Snapshot
 from hotsnap_nova.protocol.messages import (
@@ -56,7 +60,7 @@ class Phase(enum.StrEnum):
     DECIDE = "decide"  # a decision is being written; `CoordinatorState.write` says which
     FINISH = "finish"  # available for ever: hosts publish
     DISCARD = "discard"  # hosts clean up
-    CLOSED = "closed"  # every host has answered the decision
+    CLOSED = "closed"  # every host has answered the decision, or was left an errand
     STOOD_DOWN = "stood_down"  # another coordinator is in charge of it
 
 
@@ -75,18 +79,11 @@ _DECIDED = {
     Decision.FINISH: Phase.FINISH,
     Decision.DISCARD: Phase.DISCARD,
 }
-_BACK_OFF = 6  # doublings of the time between repeats, once decided
+_ENDING = frozenset({Phase.FINISH, Phase.DISCARD})
+LOST = frozenset({"unknown_snapshot", "nothing_saved", "already_discarded"})
+"""Causes with which only a host refuses `Finish` that has nothing left to finish."""
 
 _replace = dataclasses.replace
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Call:
-    """A host whose answer is awaited, and when it is asked again."""
-
-    host: str
-    repeat_ns: int
-    repeats: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -101,6 +98,7 @@ class CoordinatorState:
     write_again_ns: int | None = None
     cause: Cause | None = None
     answers: tuple[Answer, ...] = ()
+    absent: tuple[str, ...] = ()
 
 
 class Coordinator:
@@ -118,7 +116,10 @@ class Coordinator:
     @classmethod
     def resume(cls, row: Snapshot, now: int) -> tuple["Coordinator", list[do.CoordinatorCommand]]:
         """Go on from the database (rule 7); what is undecided there is discarded."""
-        machine = cls(CoordinatorState(row, Phase.CLOSED, cause=row.cause, answers=row.answers))
+        state = CoordinatorState(
+            row, Phase.CLOSED, cause=row.cause, answers=row.answers, absent=row.absent
+        )
+        machine = cls(state)
         if row.closed:
             return machine, []
         if row.decision is Decision.NONE:
@@ -128,7 +129,7 @@ class Coordinator:
     def wakeup(self) -> int | None:
         """When `tick` has to be called at the latest, if nothing else happens."""
         s = self.state
-        times = [call.repeat_ns for call in s.waiting] + [s.deadline_ns, s.write_again_ns]
+        times = [call.wakeup_ns for call in s.waiting] + [s.deadline_ns, s.write_again_ns]
         return min((time for time in times if time is not None), default=None)
 
     def tick(self, now: int) -> list[do.CoordinatorCommand]:
@@ -141,8 +142,8 @@ class Coordinator:
             return self._give_up(Cause("timeout", f"no answer in time: {self._silent()}"))
         due = [call for call in s.waiting if now >= call.repeat_ns]
         for call in due:
-            self._ask_again_later(call, now)
-        return [self._send(call.host) for call in due]
+            self._put(self._again(call, now))
+        return [self._send(call.host) for call in due] + self._leave_one(now)
 
     def receive(self, message, now: int) -> list[do.CoordinatorCommand]:
         """The commands that an answer, a wish or the outcome of a command leads to."""
@@ -155,6 +156,8 @@ class Coordinator:
                 if self._concerns(message):
                     self.state = CoordinatorState(self.state.row, Phase.STOOD_DOWN)
                 return []
+            case do.ErrandLeft(host=host):
+                return self._without(host) if self._concerns(message) else []
             case do.CommandFailed(command=do.Persist()):
                 return self._not_persisted(message, now)
             case do.CommandFailed():
@@ -168,7 +171,7 @@ class Coordinator:
         if self.state.deadline_ns is not None and now >= self.state.deadline_ns:
             return self.tick(now)  # a late answer changes nothing (rule 4)
         if isinstance(message, Refused):
-            return self._refused(message.cause)
+            return self._refused(message.cause, message.host)
         if call is None:
             return []
         if isinstance(message, Working):
@@ -189,20 +192,32 @@ class Coordinator:
         return self._enter(then, now) if isinstance(then, Phase) else self._decide(then)
 
     def _working(self, call, message, now):
-        self._ask_again_later(call, now)
+        self._put(self._again(call, now).heard(now, self.state.row.limits))
         if not message.progress:
             return []
         row = self.state.row
         return [do.Announce(row.snapshot, self.state.phase, call.host, message.progress)]
 
-    def _refused(self, cause):
+    def _refused(self, cause, host=None):
         """Stop if that is still possible; a release being written is undone once it is written."""
         s = self.state
+        if s.phase is Phase.FINISH and cause.code in LOST:
+            return self._without(host, cause)
         if s.phase in ABORTABLE:
             return self._give_up(cause)
         if s.write is not None and s.write.decision is Decision.RELEASE and s.cause is None:
             self.state = _replace(s, cause=cause)
         return []
+
+    def _without(self, host, cause=None):
+        """Close without a host that was left an errand, or has nothing left to finish."""
+        s = self.state
+        if s.phase not in _ENDING or host not in [call.host for call in s.waiting]:
+            return []
+        waiting = tuple(call for call in s.waiting if call.host != host)
+        absent = tuple(sorted((*s.absent, host)))
+        self.state = _replace(s, waiting=waiting, absent=absent, cause=s.cause or cause)
+        return [] if waiting else self._decide(s.row.decision, closed=True)
 
     # -- decisions --------------------------------------------------------------------------------
     def _give_up(self, cause):
@@ -213,8 +228,8 @@ class Coordinator:
     def _decide(self, decision, closed=False):
         s = self.state
         write = do.Persist(
-            s.row.snapshot, s.row.generation, decision, closed, s.cause, s.answers
-        )  # fmt: skip
+            s.row.snapshot, s.row.generation, decision, closed, s.cause, s.answers, s.absent
+        )
         self.state = _replace(
             s, phase=Phase.DECIDE, waiting=(), deadline_ns=None, write=write, write_again_ns=None
         )
@@ -226,7 +241,7 @@ class Coordinator:
             return []
         row = _replace(
             self.state.row, generation=outcome.generation, decision=write.decision,
-            closed=write.closed, cause=write.cause, answers=write.answers,
+            closed=write.closed, cause=write.cause, answers=write.answers, absent=write.absent,
         )  # fmt: skip
         self.state = _replace(self.state, row=row, write=None, write_again_ns=None)
         if write.closed:
@@ -248,20 +263,21 @@ class Coordinator:
 
     # -- asking -----------------------------------------------------------------------------------
     def _enter(self, phase, now):
-        row = self.state.row
+        row, limits = self.state.row, self.state.row.limits
         timeout_ms = {
-            Phase.PREPARE: row.limits.prepare_timeout_ms,
-            Phase.RECORD: row.limits.record_timeout_ms,
-            Phase.RELEASE: row.limits.record_timeout_ms,
-            Phase.SAVE: row.limits.save_timeout_ms,
+            Phase.PREPARE: limits.prepare_timeout_ms,
+            Phase.RECORD: limits.record_timeout_ms,
+            Phase.RELEASE: limits.record_timeout_ms,
+            Phase.SAVE: limits.save_timeout_ms,
         }.get(phase)
+        hosts = [host for host, _ in row.hosts if host not in self.state.absent]
+        wait_ms, patience = self._wait_ms(phase), limits if phase in _ENDING else None
         self.state = _replace(
             self.state, phase=phase,
-            waiting=tuple(Call(host, self._repeat_ns(phase, 0, now)) for host, _ in row.hosts),
+            waiting=tuple(Call.first(host, now, wait_ms, patience) for host in hosts),
             deadline_ns=None if timeout_ms is None else now + timeout_ms * NS_PER_MS,
         )  # fmt: skip
-        asked = [self._send(host) for host, _ in row.hosts]
-        return [*asked, do.Announce(row.snapshot, phase)]
+        return [*map(self._send, hosts), do.Announce(row.snapshot, phase)]
 
     def _send(self, host):
         s = self.state
@@ -276,19 +292,22 @@ class Coordinator:
             return do.Send(Finish(*address, s.row.answers))
         return do.Send(kind(*address))
 
-    def _ask_again_later(self, call, now):
-        repeats = call.repeats + 1
-        later = Call(call.host, self._repeat_ns(self.state.phase, repeats, now), repeats)
-        waiting = tuple(later if each is call else each for each in self.state.waiting)
-        self.state = _replace(self.state, waiting=waiting)
+    def _leave_one(self, now):
+        """One errand at a time: a failure of it must not be in the way of another."""
+        for call in self.state.waiting:
+            if call.is_over(now):
+                self._put(call.left(now, self._wait_ms(self.state.phase)))
+                return [do.LeaveErrand(self._send(call.host).message)]
+        return []
 
-    def _repeat_ns(self, phase, repeats, now):
+    def _again(self, call, now):
+        phase = self.state.phase
+        return call.again(now, self._wait_ms(phase), phase in _ENDING)
+
+    def _wait_ms(self, phase):
         limits = self.state.row.limits
         urgent = phase in (Phase.RECORD, Phase.RELEASE)
-        wait_ms = limits.urgent_repeat_ms if urgent else limits.repeat_ms
-        if phase in (Phase.FINISH, Phase.DISCARD):
-            wait_ms *= 2 ** min(repeats, _BACK_OFF)
-        return now + wait_ms * NS_PER_MS
+        return limits.urgent_repeat_ms if urgent else limits.repeat_ms
 
     # -- small words ------------------------------------------------------------------------------
     def _concerns(self, message):
@@ -304,6 +323,10 @@ class Coordinator:
         return tuple(
             sorted(answers, key=lambda a: (kinds.index(type(a)), hosts.index(a.host)))
         )  # fmt: skip
+
+    def _put(self, call):
+        waiting = tuple(call if each.host == call.host else each for each in self.state.waiting)
+        self.state = _replace(self.state, waiting=waiting)
 
     def _silent(self):
         return ", ".join(call.host for call in self.state.waiting)

@@ -27,13 +27,18 @@ class Decision(enum.StrEnum):
 
 @_frozen
 class Limits:
-    """How long the coordinator waits. Guests' own limits are in `Work`, and kept by the hosts."""
+    """How long the coordinator waits. Guests' own limits are in `Work`, and kept by the hosts.
+
+    ``absent_ms``: None where nobody would run an errand.
+    """
 
     prepare_timeout_ms: int = 60_000
     record_timeout_ms: int = 1_000  # from the first Record; again for Release
     save_timeout_ms: int = 3_600_000
     repeat_ms: int = 1_000  # a request is repeated after this long without an answer
     urgent_repeat_ms: int = 50  # the same while gates are closed
+    absent_ms: int | None = None  # once decided, so long a silent host is waited for
+    decided_timeout_ms: int = 3_600_000  # the same for one that answers, but does not get done
 
 
 @_frozen
@@ -49,6 +54,7 @@ class Snapshot:
     closed: bool = False
     cause: Cause | None = None
     answers: tuple[Answer, ...] = ()
+    absent: tuple[str, ...] = ()  # hosts that were left an errand, or knew nothing of it any more
 
 
 class Phase(enum.StrEnum):
@@ -87,11 +93,13 @@ class Part:
     refusal: Refused | None = None  # why it was spoiled
     discard: bool = False  # Discard came while the engine worked: obeyed when it has ended
     progress: tuple[MemberProgress, ...] = ()
+    deleted: bool = False  # and what is published goes, too
+    heard_ns: int = 0  # when the coordinator was last heard of; of this process's time
 
 
 @_frozen
 class Decided:
-    """The newest epoch of a group that was decided for a member (rule 6); outlives snapshots."""
+    """How a snapshot ended for one member, and the epoch it rose to by that (rule 6)."""
 
     group: str
     member: Member

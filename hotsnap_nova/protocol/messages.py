@@ -47,6 +47,7 @@ class Work:
     max_pause_ms: int
     max_hold_ms: int
     options: str = "{}"
+    silence_ms: int = 600_000  # so long guests are kept for a coordinator that is silent
 
 
 @_frozen
@@ -140,10 +141,14 @@ class Finish(Message):
 
 @_frozen
 class Discard(Message):
-    """The decision "discard". Complete in itself: the host may never have heard of it."""
+    """The decision "discard". Complete in itself: the host may never have heard of it.
+
+    ``deleted``: the snapshot is to vanish, whatever was decided; what is published goes, too.
+    """
 
     group: str = ""
     members: tuple[Member, ...] = ()
+    deleted: bool = False
 
 
 Request = Prepare | Record | Release | Save | Finish | Discard

@@ -3,8 +3,8 @@
 
 The machine decides nothing about a snapshot; it says what happened, once, and says it again as
 often as it is asked. What it may do on its own is give up: until it has said `Saved`, a failure,
-a restart or a lease that ended spoils its part, it cleans up without waiting for anybody, and
-from then on answers `Refused` until the coordinator has decided.
+a restart, a lease that ended or a coordinator that fell silent spoils its part, it cleans up
+without waiting for anybody, and from then on answers `Refused` until the coordinator has decided.
 """
 
 import dataclasses
@@ -38,6 +38,9 @@ from hotsnap_nova.protocol.messages import (
 BUSY = frozenset(phase for phase in Phase if phase.endswith("ing"))
 """Phases in which the engine works for a part."""
 
+LEASED = frozenset({Phase.PREPARED, Phase.RELEASED})
+"""Phases in which a part waits for its coordinator with guests in hand: `Work.silence_ms` long."""
+
 RESTARTED = Cause("participant_restarted", "the service on this host was restarted meanwhile")
 
 _replace = dataclasses.replace
@@ -70,7 +73,7 @@ class Participant:
 
         ``residues`` is what QEMU shows, ``parts`` and ``decided`` what the journal says; QEMU is
         believed first (rule 7). Only a part that is saved survives a restart: nobody can prove
-        of the others that their gate stayed closed (rule 9).
+        of the others that their gate stayed closed (rule 9). Each command is of another part.
         """
         machine = cls(HostState(host, (), tuple(decided)))
         known = {part.snapshot: part for part in parts}
@@ -81,20 +84,24 @@ class Participant:
             )
         todo = []
         for part in known.values():
-            decided_already = machine.state.any_decided(part.epoch, part.work)
-            if part.phase is Phase.SAVED and not decided_already:
+            discarded = machine.state.decision_of(part.snapshot) is Decision.DISCARD
+            if part.phase is Phase.SAVED and not discarded:
                 machine._put(part)
             else:
-                todo += machine._spoil(_replace(part, discard=decided_already), RESTARTED)
+                todo += machine._spoil(_replace(part, discard=discarded), RESTARTED)
         return machine, todo
 
     def wakeup(self) -> int | None:
         """When `tick` has to be called at the latest, if nothing else happens."""
-        return min((end for part in self.state.parts if (end := _lease_end(part))), default=None)
+        ends = (end for part in self.state.parts for end in _ends(part))
+        return min((end for end in ends if end is not None), default=None)
 
     def tick(self, now: int) -> list[do.ParticipantCommand]:
-        """Give up what has been held too long."""
-        return [command for part in self.state.parts for command in self._expire(part, now)]
+        """Give up what has been held too long: one part, for its failure is no other's.
+
+        Where there is another `wakeup` says so.
+        """
+        return next((todo for part in self.state.parts if (todo := self._expire(part, now))), [])
 
     def receive(self, message, now: int) -> list[do.ParticipantCommand]:
         """The commands that a request, or the outcome of an earlier command, leads to."""
@@ -117,39 +124,50 @@ class Participant:
             return [self._refuse(message, Cause("other_epoch"))]
         if isinstance(message, Discard):
             return self._serve_discard(part, message)
-        return self._expire(part, now) or self._serve(part, message)
+        if given_up := self._expire(part, now):
+            return given_up
+        if part.phase in LEASED:
+            part = self._put(_replace(part, heard_ns=now))
+        return self._serve(part, message)
 
     # -- requests ---------------------------------------------------------------------------------
     def _serve_unknown(self, request: Request):
-        match request:
-            case Prepare(work=work):
-                if self.state.any_decided(request.epoch, work):
-                    return [self._refuse(request, Cause("epoch_decided"))]
-                part = Part(request.snapshot, request.epoch, Phase.PREPARING, work)
-                if busy := self.state.busy_member(work):
-                    # kept, so that repeats are refused too when the member is free again
-                    cause = Cause("member_busy", "in another snapshot", member=busy.id)
-                    refused = self._refuse(request, cause)
-                    self._put(_replace(part, phase=Phase.SPOILED, refusal=refused.answer))
-                    return [refused]
-                self._put(part)
-                # the intent of all that follows, the stop included: nothing is written beside it
-                return [do.Journal(part.snapshot, part), self._command(do.PrepareMembers, part)]
-            case Discard():
-                if self.state.is_finished(request.snapshot):
-                    return [self._refuse(request, Cause("already_finished"))]
-                work = Work(request.group, request.members, Gate.NONE, 0, 0)
-                if self.state.all_decided(request.epoch, work):
-                    return [do.Reply(_address(Discarded, request))]
-                return self._discard(
-                    Part(request.snapshot, request.epoch, Phase.DISCARDING, work)
-                )
-            case Finish() if self.state.is_finished(request.snapshot):
-                return [do.Reply(_address(Finished, request))]
-        return [self._refuse(request, Cause("unknown_snapshot", "nothing is known of it here"))]
+        known = self.state.decision_of(request.snapshot)
+        if isinstance(request, Discard):
+            if known is Decision.FINISH and not request.deleted:
+                return [self._refuse(request, Cause("already_finished"))]
+            if known is Decision.DISCARD:
+                return [do.Reply(_address(Discarded, request))]
+            work = Work(request.group, request.members, Gate.NONE, 0, 0)
+            return self._discard(Part(
+                request.snapshot, request.epoch, Phase.DISCARDING, work, deleted=request.deleted
+            ))  # fmt: skip
+        if known is Decision.FINISH:
+            return [do.Reply(_address(Finished, request))]
+        if known is Decision.DISCARD:
+            return [self._refuse(request, Cause("already_discarded"))]
+        if not isinstance(request, Prepare):
+            cause = Cause("unknown_snapshot", "nothing is known of it here")
+            return [self._refuse(request, cause)]
+        work = request.work
+        if self.state.is_past(request.epoch, work):
+            return [self._refuse(request, Cause("epoch_decided"))]
+        part = Part(request.snapshot, request.epoch, Phase.PREPARING, work)
+        if busy := self.state.busy_member(work):
+            # kept, so that repeats are refused too when the member is free again
+            cause = Cause("member_busy", "in another snapshot", member=busy.id)
+            refused = self._refuse(request, cause)
+            self._put(_replace(part, phase=Phase.SPOILED, refusal=refused.answer))
+            return [refused]
+        self._put(part)
+        # the intent of all that follows, the stop included: nothing is written beside it
+        return [do.Journal(part.snapshot, part), self._command(do.PrepareMembers, part)]
 
     def _serve(self, part: Part, request: Request):
         if part.refusal and not part.discard and part.phase not in BUSY:
+            if isinstance(request, Finish):  # which nobody decides unless it has said `Saved`
+                text = "the host lost its journal after it had saved"
+                return [self._refuse(request, Cause("nothing_saved", text))]
             return [do.Reply(part.refusal)]
         needs, leads_to, command, answer = _STEPS[type(request)]
         given = next((each for each in part.answers if isinstance(each, answer)), None)
@@ -173,8 +191,9 @@ class Participant:
         return [self._command(command, part)]
 
     def _serve_discard(self, part, request):
-        if part.phase is Phase.FINISHING:
+        if part.phase is Phase.FINISHING and not (request.deleted or part.deleted):
             return [self._refuse(request, Cause("already_finished"))]
+        part = self._put(_replace(part, deleted=part.deleted or request.deleted))
         if part.phase in BUSY - {Phase.SAVING}:
             part = self._put(_replace(part, discard=True))
             return [self._working(part)]
@@ -193,7 +212,7 @@ class Participant:
             ):
                 return self._spoil(part, cause)
             case do.MembersFinished(), Phase.FINISHING:
-                return [self._forget(part, Decision.FINISH)]
+                return self._discard(part) if part.discard else self._forget(part)
             case do.MembersPrepared(detail=detail), Phase.PREPARING:
                 answer = self._answer(Prepared, part, detail)
                 after = Phase.PREPARED
@@ -214,7 +233,10 @@ class Participant:
                 return []  # of work that was given up meanwhile
         if part.discard:
             return self._discard(part)
-        done = _replace(part, phase=after, answers=(*part.answers, answer), progress=())
+        done = _replace(
+            part, phase=after, answers=(*part.answers, answer), progress=(),
+            heard_ns=now if after in LEASED else 0,
+        )  # fmt: skip
         if after is Phase.SAVED:  # which is in force when `Journaled` comes
             self._put(_replace(part, phase=Phase.KEEPING))
             return [do.Journal(part.snapshot, done)]
@@ -226,9 +248,12 @@ class Participant:
         if command.part is None:
             if part is None or part.phase not in (Phase.FINISHING, Phase.DISCARDING):
                 return []
-            kind = Finished if part.phase is Phase.FINISHING else Discarded
             self.state = self.state.with_decision(part.snapshot, command.decided)
-            return [do.Reply(self._answer(kind, part))]
+            if part.phase is Phase.DISCARDING:
+                return [do.Reply(self._answer(Discarded, part))]
+            return self._discard(part) if part.discard else [
+                do.Reply(self._answer(Finished, part))
+            ]
         if part is None or part.phase is not Phase.KEEPING:
             return []
         if part.discard:
@@ -246,6 +271,8 @@ class Participant:
             case do.Journal(part=None), Phase.DISCARDING:
                 return [self._working(self._put(_replace(part, phase=Phase.STUCK)))]
             case (do.Journal(part=None) | do.FinishMembers()), Phase.FINISHING:
+                if part.discard:
+                    return self._discard(part)
                 return [self._working(self._put(_replace(part, phase=Phase.SAVED)))]
             case do.Journal(part=Part()), Phase.PREPARING:
                 return self._spoil(part, cause)
@@ -261,10 +288,13 @@ class Participant:
 
     # -- giving up --------------------------------------------------------------------------------
     def _expire(self, part, now):
-        end = _lease_end(part)
-        if end is None or now < end:
-            return []
-        return self._spoil(part, Cause("gate_opened", "its lease ended before the release"))
+        gate, silence = (end is not None and now >= end for end in _ends(part))
+        if gate:
+            return self._spoil(part, Cause("gate_opened", "its lease ended before the release"))
+        if silence:
+            text = f"nothing was heard of a coordinator for {part.work.silence_ms / 1e3:.0f} s"
+            return self._spoil(part, Cause("coordinator_silent", text))
+        return []
 
     def _spoil(self, part, cause):
         if part.discard:
@@ -277,17 +307,19 @@ class Participant:
 
     def _clean(self, part):
         self._put(part)
-        return [do.DiscardMembers(part.snapshot, part.epoch, part.work.members, part.discard)]
+        return [do.DiscardMembers(
+            part.snapshot, part.epoch, part.work.members, part.discard, part.deleted
+        )]  # fmt: skip
 
     def _cleaned(self, part):
         if part.discard:
-            part = self._put(_replace(part, phase=Phase.DISCARDING))
-            return [self._forget(part, Decision.DISCARD)]
+            return self._forget(self._put(_replace(part, phase=Phase.DISCARDING)))
         part = self._put(_replace(part, phase=Phase.SPOILED))
         return [do.Reply(part.refusal)]
 
-    def _forget(self, part, decision):
-        return do.Journal(part.snapshot, None, self.state.rows_of(part, decision))
+    def _forget(self, part):
+        ended = Decision.FINISH if part.phase is Phase.FINISHING else Decision.DISCARD
+        return [do.Journal(part.snapshot, None, self.state.rows_of(part, ended))]
 
     # -- small words ------------------------------------------------------------------------------
     def _put(self, part):
@@ -315,8 +347,11 @@ def _engine_command_of(phase):
     return next((step[2] for step in _STEPS.values() if step[1] is phase), ())
 
 
-def _lease_end(part):
-    """When the part's gates count as opened; only what was recorded and not released has one."""
-    if part.phase is not Phase.RECORDED:
-        return None
-    return cut.lease_end_ns(part.work, part.answers[-1].cuts)
+def _ends(part):
+    """When the part's gates count as opened and when its coordinator counts as gone, or None."""
+    gate = silence = None
+    if part.phase is Phase.RECORDED:
+        gate = cut.lease_end_ns(part.work, part.answers[-1].cuts)
+    if part.phase in LEASED:
+        silence = part.heard_ns + part.work.silence_ms * cut.NS_PER_MS
+    return gate, silence

@@ -29,6 +29,7 @@ class CoordinatorRules:
             row = replace(
                 row, generation=row.generation + 1, decision=write.decision,
                 closed=write.closed, cause=write.cause, answers=write.answers,
+                absent=write.absent,
             )  # fmt: skip
             promises.check_decision(world, row)
             world = replace(world, row=row)
@@ -43,6 +44,19 @@ class CoordinatorRules:
     def _deadline(self, world, slot):
         deadline_ns = world.coordinators[slot].state.deadline_ns
         return self._wake(world.spend("timeouts"), slot, deadline_ns)
+
+    def _absent(self, world, slot, how):
+        """The coordinator waits no longer for one of those that it has heard nothing of."""
+        calls = world.coordinators[slot].state.waiting
+        now = min(call.absent_ns for call in calls)
+        machine = self.build.coordinator(world.coordinators[slot].state)
+        commands = machine.tick(now)
+        (errand,) = (each for each in commands if isinstance(each, do.LeaveErrand))
+        world = self._coordinate(world.spend("absences"), slot, machine.state, commands)
+        if how == "lost":
+            return self._tell(world.spend("failures"), slot, do.CommandFailed(errand, FAILED))
+        left = do.ErrandLeft(errand.message.snapshot, errand.message.host)
+        return self._tell(replace(world, net=world.net | {errand.message}), slot, left)
 
     def _abort(self, world, slot):
         return self._tell(world.spend("aborts"), slot, Abort(world.row.snapshot))

@@ -95,6 +95,7 @@ class Host:
     parts: tuple[Part, ...] = ()  # the journal
     decided: tuple[Decided, ...] = ()
     now: int = 1
+    lost: bool = False  # its journal, once: it may take a late message for a new one
 
     def guest(self, name):
         return next(guest for guest in self.guests if guest.name == name)

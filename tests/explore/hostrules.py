@@ -4,10 +4,10 @@
 from dataclasses import replace
 
 from hotsnap_nova.protocol import commands as do
-from hotsnap_nova.protocol import cut
+from hotsnap_nova.protocol import coordinator, cut
 from hotsnap_nova.protocol.messages import Refused, Working
 from tests.explore.hostmodel import Violation, write_journal
-from tests.explore.world import DISOWNED, FAILED
+from tests.explore.world import DISOWNED, FAILED, LOST
 
 
 class HostRules:
@@ -30,6 +30,20 @@ class HostRules:
     def _crash(self, world, name):
         host = replace(world.host(name), machine=None, threads=())
         return world.spend("host_crashes").with_host(host)
+
+    def _lose_journal(self, world, name):
+        host = replace(
+            world.host(name), machine=None, threads=(), parts=(), decided=(), lost=True
+        )  # fmt: skip
+        return world.spend("losses").with_host(host)
+
+    def _silence(self, world, name):
+        """For so long that a coordinator counts as gone."""
+        host = world.host(name)
+        host = replace(host, now=self.build.participant(host.machine).wakeup())
+        machine = self.build.participant(host.machine)
+        world = world if host.lost else world.spend("silences")
+        return self._obey(world, host, machine, machine.tick(host.now))
 
     def _restart(self, world, name):
         host = world.host(name)
@@ -116,7 +130,9 @@ class HostRules:
                 if isinstance(command.answer, Refused):
                     # only what was journalled is known for ever; before it nothing was done
                     known = command.answer.snapshot in {part.snapshot for part in host.parts}
-                    net.add(replace(command.answer, cause=DISOWNED if known else FAILED))
+                    lost = command.answer.cause.code in coordinator.LOST
+                    cause = LOST if lost else DISOWNED if known else FAILED
+                    net.add(replace(command.answer, cause=cause))
                 elif not isinstance(command.answer, Working):
                     net.add(command.answer)
             elif isinstance(command, do.SaveMembers):

@@ -18,7 +18,7 @@ def check_decision(world, row):
         if disowned and message.epoch == row.epoch:
             raise Violation(f"{message.host} has disowned this snapshot")
     for host in world.hosts:
-        for guest in host.guests:
+        for guest in host.guests if not host.lost else ():
             taken = guest.taken
             if taken is None or taken.snapshot != row.snapshot or not guest.saved:
                 raise Violation(f"available without the state of {guest.name}")
@@ -44,15 +44,17 @@ def check(world):
             published = any(taken.snapshot == row.snapshot for taken in guest.published)
             if published and row.decision is not Decision.FINISH:
                 raise Violation(f"{guest.name} was published but never decided")
-            if row.closed and row.decision is Decision.FINISH and not published:
+            finished = row.closed and row.decision is Decision.FINISH
+            if finished and not published and host.name not in row.absent:
                 raise Violation(f"{guest.name} of an available snapshot is missing")
         parts = host.machine.parts if host.machine is not None else ()
         idle = host.machine is not None and not host.threads
         idle = idle and all(part.phase is Phase.SPOILED for part in parts)
-        for guest in host.guests if idle or row.closed else ():
+        closed = row.closed and host.name not in row.absent and not host.lost
+        for guest in host.guests if idle or closed else ():
             if not guest.untouched:
                 raise Violation(f"{guest.name} is left with traces of a snapshot")
-        if row.closed and (host.parts or (host.machine and host.machine.parts)):
+        if closed and (host.parts or (host.machine and host.machine.parts)):
             raise Violation(f"{host.name} still holds on to a closed snapshot")
 
 
@@ -61,5 +63,6 @@ def is_quiet(world):
     return (
         world.row.closed
         and all(host.machine is not None and not host.threads for host in world.hosts)
+        and not any(host.parts or host.machine.parts for host in world.hosts if not host.lost)
         and all(guest.untouched for host in world.hosts for guest in host.guests)
     )

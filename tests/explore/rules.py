@@ -11,6 +11,7 @@ from dataclasses import replace
 from hotsnap_nova.protocol import commands as do
 from hotsnap_nova.protocol.durable import Snapshot
 from hotsnap_nova.protocol.messages import Gate, Refused
+from hotsnap_nova.protocol.participant import LEASED
 from tests.explore.coordinatorrules import CoordinatorRules
 from tests.explore.hostmodel import Violation
 from tests.explore.hostrules import HostRules
@@ -63,6 +64,10 @@ class Rules(CoordinatorRules, HostRules, TrafficRules):
                 many.append(("write again", slot))
             if state.deadline_ns is not None and left.timeouts:
                 many.append(("deadline", slot))
+            if left.absences and any(call.absent_ns is not None for call in state.waiting):
+                many.append(("absent", slot, "ok"))
+                if left.failures:
+                    many.append(("absent", slot, "lost"))
             if left.aborts:
                 many.append(("abort", slot))
             if left.coordinator_crashes:
@@ -77,7 +82,7 @@ class Rules(CoordinatorRules, HostRules, TrafficRules):
 
     def _faults(self, world, action):
         """The same action, with what can go wrong at each unit of the work it brings."""
-        if action[0] in ("crash", "guard", "lapse", "packet"):
+        if action[0] in ("crash", "lose journal", "guard", "lapse", "packet"):
             return
         with contextlib.suppress(Violation):  # found when the action itself is tried
             self.after(world, action)
@@ -117,9 +122,13 @@ class Rules(CoordinatorRules, HostRules, TrafficRules):
                 many += [("withdraw", host.name, part.snapshot) for part in host.machine.parts]
             if left.host_crashes and host is world.hosts[0]:
                 many.append(("crash", host.name))
+            if left.losses and host is world.hosts[0]:
+                many.append(("lose journal", host.name))
             wakeup = self.build.participant(host.machine).wakeup()
             if wakeup is not None and wakeup <= host.now:
                 many.append(("tick", host.name))
+            elif (left.silences or host.lost) and self._is_leased(host):
+                many.append(("silence", host.name))
         if left.lapses and any(g.leased for g in host.guests):
             many.append(("lapse", host.name))
         for a, b in self._marked_pairs(world, host):
@@ -127,6 +136,10 @@ class Rules(CoordinatorRules, HostRules, TrafficRules):
             if left.failures and b.path.armed:
                 many.append(("packet", a, b, "fail"))
         return many
+
+    @staticmethod
+    def _is_leased(host):
+        return any(part.phase in LEASED for part in host.machine.parts)
 
     def _marked_pairs(self, world, host):
         """(sender past its cut, receiver before it) where the receiver is on this host."""

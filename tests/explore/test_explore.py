@@ -51,6 +51,14 @@ WORLDS = {
     "an earlier snapshot, a host dies": (
         HOLD, 1, 1, True, {"more_snapshots": 1, "host_crashes": 1}
     ),
+    "a coordinator falls silent": (HOLD, 2, 1, True, {"silences": 1, "coordinator_crashes": 1}),
+    "a host never answers the decision": (
+        HOLD, 2, 1, True, {"absences": 1, "failures": 1, "timeouts": 0}
+    ),
+    "a host never answers, another dies": (
+        HOLD, 2, 1, True, {"absences": 2, "host_crashes": 1, "timeouts": 0}
+    ),
+    "a host loses its journal": (HOLD, 2, 1, True, {"losses": 1}),
     "three hosts": (HOLD, 3, 1, True, {}),
     "three hosts, one dies": (HOLD, 3, 1, True, {"host_crashes": 1, "timeouts": 0}),
     "three hosts, a barrier, a lease ends": (BARRIER, 3, 1, True, {"lapses": 1, "timeouts": 0}),

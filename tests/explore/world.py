@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from hotsnap_nova.protocol.coordinator import Coordinator, CoordinatorState
 from hotsnap_nova.protocol.cut import DataPath, Packet
-from hotsnap_nova.protocol.durable import Snapshot
+from hotsnap_nova.protocol.durable import Limits, Snapshot
 from hotsnap_nova.protocol.hoststate import HostState
 from hotsnap_nova.protocol.messages import Cause, Member, Work
 from hotsnap_nova.protocol.participant import Participant
@@ -31,6 +31,7 @@ class Build:
 
 FAILED = Cause("injected")
 DISOWNED = Cause("disowned")
+LOST = Cause("unknown_snapshot")
 
 
 @_frozen
@@ -44,6 +45,9 @@ class Budget:
     lapses: int = 0
     aborts: int = 0
     withdrawals: int = 0  # a guest is deleted, or goes elsewhere
+    silences: int = 0  # a host has heard nothing of a coordinator for long
+    absences: int = 0  # a coordinator has heard nothing of a host for long
+    losses: int = 0  # a host dies, and its journal with it
     timeouts: int = 1
     more_snapshots: int = 0
 
@@ -88,5 +92,5 @@ def new_world(gate, hosts=2, members=1, budget=None):
     row = Snapshot("s0", 0, tuple(
         (host.name, Work("g", tuple(Member(g.name) for g in host.guests), gate, 1, 1))
         for host in made
-    ), closed=True)  # fmt: skip
+    ), Limits(absent_ms=1), closed=True)  # fmt: skip
     return World((Slot(), Slot()), row, tuple(made), frozenset(), budget or Budget())

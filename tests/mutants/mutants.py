@@ -140,9 +140,9 @@ class ResumesSilently(Coordinator):
 class RaisesOnlyWhatItKnew(Participant):
     """Forgets a discarded snapshot that it had never prepared."""
 
-    def _forget(self, part, decision):
-        journal = super()._forget(part, decision)
-        return journal if part.work.max_hold_ms else replace(journal, decided=())
+    def _forget(self, part):
+        (journal,) = super()._forget(part)
+        return [journal if part.work.max_hold_ms else replace(journal, decided=())]
 
 
 # -- rule 7: after a restart, the database; on hosts, QEMU first ----------------------------------

@@ -66,7 +66,7 @@ class PacketRules(Rules):
 
 _ORDER = (
     "restart", "guard", "do", "tick", "start", "write", "write again", "request", "answer",
-    "lapse", "packet", "deadline",
+    "lapse", "silence", "packet", "absent", "deadline",
 )  # fmt: skip
 
 

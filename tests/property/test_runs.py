@@ -29,6 +29,9 @@ FAULTS = st.fixed_dictionaries({
     "lapses": st.integers(0, 2),
     "aborts": st.integers(0, 1),
     "withdrawals": st.integers(0, 1),
+    "silences": st.integers(0, 1),
+    "absences": st.integers(0, 1),
+    "losses": st.integers(0, 1),
     "timeouts": st.integers(0, 2),
     "more_snapshots": st.integers(0, 3),
 })  # fmt: skip

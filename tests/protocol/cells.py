@@ -7,7 +7,7 @@ from hotsnap_nova.protocol import commands as do
 from hotsnap_nova.protocol import messages as say
 from hotsnap_nova.protocol.coordinator import Coordinator
 from hotsnap_nova.protocol.coordinator import Phase as Stage
-from hotsnap_nova.protocol.durable import Decided, Decision, Part, Phase, Snapshot
+from hotsnap_nova.protocol.durable import Decided, Decision, Limits, Part, Phase, Snapshot
 from hotsnap_nova.protocol.hoststate import HostState
 from hotsnap_nova.protocol.participant import Participant
 
@@ -17,6 +17,7 @@ WHO = ("s", 5, "h")
 CAUSE = say.Cause("broken")
 CLOSED_NS = 1_000
 LEASE_END_NS = CLOSED_NS + 150_000_000
+SILENCE_END_NS = WORK.silence_ms * 1_000_000
 CUTS = (say.MemberCut("g", 1_100, CLOSED_NS, 7.0, 1, 1),)
 RELEASES = (say.MemberRelease("g", 12.0),)
 ANSWERS = (
@@ -56,7 +57,9 @@ HOST_MESSAGES = {
     "Save": say.Save(*WHO),
     "Finish": say.Finish(*WHO),
     "Discard": say.Discard(*WHO, "group", (GUEST,)),
+    "Discard, deleted": say.Discard(*WHO, "group", (GUEST,), deleted=True),
     "lease ends": None,
+    "coordinator silent": None,
     "MembersPrepared": do.MembersPrepared("s", 5),
     "MembersRecorded": do.MembersRecorded("s", 5, CUTS),
     "MembersRecorded, twice stopped": do.MembersRecorded("s", 5, (replace(CUTS[0], stops=2),)),
@@ -94,12 +97,15 @@ def host_cell(state, message):
     machine = Participant(HOST_STATES[state])
     if message == "lease ends":
         commands = machine.tick(LEASE_END_NS)
+    elif message == "coordinator silent":
+        commands = machine.tick(SILENCE_END_NS)
     else:
         commands = machine.receive(HOST_MESSAGES[message], CLOSED_NS + 1)
     after = machine.state.part("s")
     if after is not None:
         name = str(after.phase) + (" + discard" if after.discard and after.phase in (
-            Phase.PREPARING, Phase.RECORDING, Phase.RELEASING, Phase.KEEPING, Phase.SPOILING
+            Phase.PREPARING, Phase.RECORDING, Phase.RELEASING, Phase.KEEPING, Phase.SPOILING,
+            Phase.FINISHING,
         ) else "")  # fmt: skip
     else:
         name = {Decision.FINISH: "finished", Decision.DISCARD: "discarded"}.get(
@@ -108,7 +114,7 @@ def host_cell(state, message):
     return _cell(commands, state, name)
 
 
-ROW = Snapshot("s", 5, (("h", WORK), ("i", WORK)))
+ROW = Snapshot("s", 5, (("h", WORK), ("i", WORK)), Limits(absent_ms=60_000))
 TWO = ("s", 5, "i")
 
 
@@ -161,6 +167,7 @@ COORDINATOR_MESSAGES = {
     "Finished": say.Finished(*WHO),
     "Discarded": say.Discarded(*WHO),
     "Refused": say.Refused(*WHO, CAUSE),
+    "Refused, journal lost": say.Refused(*WHO, say.Cause("unknown_snapshot")),
     "Working": say.Working(*WHO, "saving"),
     "Working, progress": say.Working(*WHO, "saving", (say.MemberProgress("g", 1, 2),)),
     "answer of another epoch": say.Refused("s", 4, "h", CAUSE),
@@ -168,6 +175,8 @@ COORDINATOR_MESSAGES = {
     "Abort": say.Abort("s"),
     "time to repeat": None,
     "deadline": None,
+    "host silent": None,
+    "ErrandLeft": do.ErrandLeft("s", "h"),
     "late Recorded": ANSWERS[1],
     "Persisted": do.Persisted("s", 7),
     "Superseded": do.Superseded("s"),
@@ -184,6 +193,9 @@ def coordinator_cell(state, message):
             commands = machine.tick(min((c.repeat_ns for c in before.waiting), default=0))
         case "deadline":
             commands = machine.tick(before.deadline_ns or 0)
+        case "host silent":
+            absent = (call.absent_ns for call in before.waiting)
+            commands = machine.tick(min((t for t in absent if t is not None), default=0))
         case "late Recorded":
             commands = machine.receive(ANSWERS[1], far)
         case "Persist failed":
@@ -208,6 +220,8 @@ def _cell(commands, before, after):
                 word = f"«{type(answer).__name__}»"
             case do.Send(message=sent):
                 word = f"{type(sent).__name__}({sent.host})"
+            case do.LeaveErrand(message=errand):
+                word = f"LeaveErrand({type(errand).__name__}({errand.host}))"
             case do.Persist():
                 word = f"Persist({'closed' if command.closed else command.decision})"
             case do.Journal():

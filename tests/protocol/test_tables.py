@@ -39,7 +39,7 @@ def test_no_message_is_missing_in_the_tables():
     for_coordinators = {type(message).__name__ for message in cells.COORDINATOR_MESSAGES.values()}
 
     assert outcomes | requests | {"Journaled", "CommandFailed"} <= for_hosts
-    assert answers | {"Persisted", "Superseded", "Abort"} <= for_coordinators
+    assert answers | {"Persisted", "Superseded", "ErrandLeft", "Abort"} <= for_coordinators
 
 
 def test_a_machine_commands_engine_work_once_and_last():

@@ -7,7 +7,7 @@ import pytest
 
 from hotsnap_nova.protocol import wire
 from hotsnap_nova.protocol.durable import Decided, Decision, Phase, Residue
-from hotsnap_nova.protocol.messages import Finish, Record, Saved
+from hotsnap_nova.protocol.messages import Discard, Finish, Member, Record, Saved
 from tests.protocol import cells
 
 THINGS = [
@@ -26,6 +26,20 @@ def test_a_thing_survives_json(thing):
     plain = json.loads(json.dumps(wire.encode(thing)))
 
     assert wire.decode(plain) == thing
+
+
+def test_what_an_older_release_wrote_is_read_with_defaults():
+    row = {
+        "v": 1, "kind": "Decided", "group": "g", "epoch": 5, "snapshot": "s",
+        "decision": "finish", "member": {"kind": "Member", "id": "a", "name": "web"},
+    }  # fmt: skip
+    discard = {
+        "v": 1, "kind": "Discard", "snapshot": "s", "epoch": 5, "host": "h", "group": "g",
+        "members": [],
+    }  # fmt: skip
+
+    assert wire.decode(row) == Decided("g", Member("a", "web"), 5, "s", Decision.FINISH)
+    assert wire.decode(discard) == Discard("s", 5, "h", "g", (), deleted=False)
 
 
 def test_fields_of_a_newer_release_are_ignored_and_missing_ones_take_their_default():
