@@ -4,11 +4,13 @@
 Version history; the first number grows when a client of the old one breaks:
 
 * 1.0  all routes
+* 1.1  a check says what each finding ``rules_out``, and whether a snapshot would be ``restorable``
 """
 
 from nova.api.openstack import common, wsgi
 
-VERSION = MIN_VERSION = '1.0'
+MIN_VERSION = '1.0'
+VERSION = '1.1'
 
 
 class VersionController(wsgi.Controller):

@@ -4,6 +4,7 @@
 from nova.api.openstack import common
 
 from hotsnap_nova.api import words
+from hotsnap_nova.conductor import rpcapi
 
 COLLECTION = 'os-server-group-snapshots'
 
@@ -39,10 +40,8 @@ class ViewBuilder(common.ViewBuilder):
         return page
 
     def verdict(self, verdict: dict, hosts: bool) -> dict:
-        return {'possible': bool(verdict['gates']) and all(
-                    each['gates'] for each in verdict['findings']),
-                'gates': list(verdict['gates']),
-                'findings': [_finding(each, hosts) for each in verdict['findings']]}
+        return {key: verdict[key] for key in ('possible', 'restorable', 'gates')} | {
+            'findings': [_finding(each, hosts) for each in verdict['findings']]}
 
     def _of_group(self, snapshot):
         return {'server_group_id': snapshot['group_id'],
@@ -77,6 +76,7 @@ def _member(member, hosts):
 def _finding(each, hosts):
     cause = each['cause'] if hosts else words.for_users(each['cause'], [each['host']])
     shown = {'server_id': each['member'], 'server_name': each['name'], 'device': each['device'],
-             'cause': cause, 'remedy': each['remedy'], 'refuses': not each['gates'],
-             'gates': list(each['gates'])}
+             'cause': cause, 'remedy': each['remedy'], 'rules_out': each['rules_out'],
+             'refuses': 'snapshot' in each['rules_out'],
+             'gates': [name for name in each['rules_out'] if name in rpcapi.GATES]}
     return _with_host(shown, each, hosts)

@@ -77,23 +77,26 @@ class Snapshot:
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """What stands in the way; ``refuses``: of any snapshot, else of ``gates``."""
+    """What there is to say about a device of a server.
+
+    :ivar rules_out: gates, ``snapshot`` or ``restore``; empty: it is a warning
+    """
 
     server_id: str
     server_name: str
     device: str
     cause: str
     remedy: str
-    refuses: bool
-    gates: tuple[str, ...] = ()
+    rules_out: tuple[str, ...] = ()
     host: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """Whether a group can be snapshotted, and by which gates."""
+    """Whether a group can be snapshotted, and by which gates; and could be restored then."""
 
     possible: bool
+    restorable: bool
     gates: tuple[str, ...]
     findings: tuple[Finding, ...]
 
@@ -111,9 +114,11 @@ def snapshot(plain: dict) -> Snapshot:
 
 
 def verdict(plain: dict) -> Verdict:
-    """From an answer's body."""
-    return Verdict(plain['possible'], tuple(plain['gates']), tuple(
-        _known(Finding, each) for each in plain['findings']))
+    """From an answer's body; a service of before 1.1 says nothing of restores."""
+    findings = tuple(_known(Finding, each | {'rules_out': tuple(
+        each.get('rules_out', each['gates'] or ['snapshot']))}) for each in plain['findings'])
+    return Verdict(plain['possible'], plain.get('restorable', plain['possible']),
+                   tuple(plain['gates']), findings)
 
 
 def _known(cls, plain: dict):

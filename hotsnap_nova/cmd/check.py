@@ -5,7 +5,7 @@ from hotsnap_nova.cmd import base
 
 
 class Check(base.Lister):
-    """Say whether a group can be snapshotted, and by which gates; nothing is touched.
+    """Say whether a group can be snapshotted, by which gates, and restored; nothing is touched.
 
     Exit status 1: it cannot.
     """
@@ -21,14 +21,13 @@ class Check(base.Lister):
         with self.app.open_services() as services:
             found = services.open().check(
                 tuple((name, services.host) for name in args.domain))
-        self._impossible = (not found['gates']
-                            or any(each['refuses'] for each in found['findings']))
+        self._impossible = not found['restorable']
         rows = [(each['member'], each['device'], each['cause'], each['remedy'],
-                 'snapshots' if each['refuses'] else 'gate ' + ', '.join(each['gates']))
+                 ', '.join(each['rules_out']) or 'nothing: a warning')
                 for each in found['findings']]
-        rows += [('all', '', 'possible', '', f'gate {gate}') for gate in found['gates']
-                 if not self._impossible]
-        return ('Member', 'Device', 'Finding', 'Remedy', 'About'), rows
+        if found['possible']:
+            rows += [('all', '', f'gate {gate} is possible', '', '') for gate in found['gates']]
+        return ('Member', 'Device', 'Finding', 'Remedy', 'Rules out'), rows
 
     def run(self, parsed_args):
         self._impossible = False

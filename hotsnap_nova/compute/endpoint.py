@@ -12,7 +12,7 @@ from importlib import metadata
 import oslo_messaging
 
 from hotsnap_nova import exception, rpc
-from hotsnap_nova.compute import manager, tasks
+from hotsnap_nova.compute import manager, tasks, translate
 from hotsnap_nova.protocol import wire
 from hotsnap_nova.protocol.restore import messages as restores
 from hotsnap_nova.storage import manifest as manifests
@@ -53,8 +53,7 @@ class Endpoint:
         specs = tuple(records.MemberSpec(**member) for member in members)
         verdict = self._engine.check(specs, gate, self._store.free_bytes())
         return {'gates': list(verdict.gates),
-                'findings': [dataclasses.asdict(each) | {'refuses': each.refuses}
-                             for each in verdict.findings]}
+                'findings': [translate.finding(each) for each in verdict.findings]}
 
     @rpc.answers
     def receive(self, _context, request):

@@ -28,6 +28,13 @@ def engine_work(command, folder: str) -> records.Work:
         if delays else ())
 
 
+def finding(each: records.Finding) -> dict:
+    """A finding for any coordinator: one of before 1.3 knows ``gates`` and ``refuses`` alone."""
+    return dataclasses.asdict(each) | {
+        'gates': [name for name in each.rules_out if name in records.GATES],
+        'refuses': records.SNAPSHOT in each.rules_out}
+
+
 @contextlib.contextmanager
 def in_users_words(engine, members):
     """Errors of the block name guests as their members' names do, not as libvirt does.

@@ -144,10 +144,10 @@ class ConductorManager:
         with _in_users_words(found):
             verdict = self._snapshots.check(
                 gate=_gate(gate, self._conf), disk=disk, **_members(found))
-        return {'gates': verdict['gates'], 'findings': [
+        return verdict | {'findings': [
             {'member': each['id'], 'name': each['member'],
-             **{key: each[key] for key in ('host', 'device', 'cause', 'remedy')},
-             'gates': list(each['gates'])} for each in verdict['findings']]}
+             **{key: each[key] for key in ('host', 'device', 'cause', 'remedy', 'rules_out')}}
+            for each in verdict['findings']]}
 
     # -- inside --------------------------------------------------------------------------------
 

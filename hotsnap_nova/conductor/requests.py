@@ -9,6 +9,8 @@ from hotsnap_nova import exception
 GATES = ('auto', 'hold', 'barrier', 'none')
 #: Best first: what ``auto`` takes.
 PREFERENCE = ('hold', 'barrier')
+#: What a finding of a host's rules out beside gates; one that rules out nothing warns.
+SNAPSHOT, RESTORE = 'snapshot', 'restore'
 #: How disks can be frozen.
 DISKS = ('backup',)
 MAX_NAME = 255
@@ -100,20 +102,20 @@ def check_name(name: str) -> None:
 def choose_gate(wanted: str, verdicts: dict[str, dict]) -> str:
     """The gate for all hosts: ``wanted``, or with ``auto`` the best that all can do.
 
-    :param verdicts: by host, as `compute.rpcapi.ComputeApi.check` gives them
+    :param verdicts: by host: ``gates`` and ``findings``, of each what it ``rules_out``
     :raises Refused: a member cannot be snapshotted at all
     :raises GateNotPossible: not with this gate
     """
     findings = [each for verdict in verdicts.values() for each in verdict['findings']]
     for finding in findings:
-        if finding['refuses']:
+        if SNAPSHOT in finding['rules_out']:
             raise exception.Refused(member=finding['member'], device=finding['device'],
                                     cause=finding['cause'], remedy=finding['remedy'])
     for gate in PREFERENCE if wanted == 'auto' else (wanted,):
         if all(gate in verdict['gates'] for verdict in verdicts.values()):
             return gate
     for finding in findings:
-        if wanted in finding['gates'] or wanted == 'auto':
+        if wanted in finding['rules_out'] or wanted == 'auto':
             raise exception.GateNotPossible(
                 gate=wanted, member=finding['member'],
                 cause=f'{finding["device"]}: {finding["cause"]}; remedy: {finding["remedy"]}')

@@ -181,9 +181,9 @@ class ConductorApi:
     def check(self, group: str, gate: str, disk: str) -> dict:
         """What stands in the way of a snapshot; nothing is touched.
 
-        :returns: {gates, findings}: gates all members can do, and of each finding
-            {member, name, host, device, cause, remedy, gates}: the gates it rules out,
-            and where there are none it rules out the snapshot
+        :returns: {possible, restorable, gates, findings}: gates all members can do, and of each
+            finding {member, name, host, device, cause, remedy, rules_out}: gates, 'snapshot' or
+            'restore', or nothing, where it warns
         :raises GroupNotFound, EmptyGroup, MembersForeign:
         """
         return self._call('check', HOSTS_S, group=group, gate=gate, disk=disk)

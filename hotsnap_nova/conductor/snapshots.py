@@ -76,18 +76,23 @@ class Snapshots(recovery.Recovery):
             self.recover(found.id)    # where its coordinator is dead this is all it takes
 
     def check(self, members: tuple[tuple[str, str], ...], gate: str = 'auto', **more) -> dict:
-        """``{'gates', 'findings'}`` of a group, by what its hosts say; nothing is touched.
+        """What hosts say of a group; nothing is touched.
 
         :param more: of `requests.CreateRequest`
+        :returns: {possible, restorable, gates, findings}: gates that all can do; of each finding
+            {member, id, host, device, cause, remedy, rules_out}
         """
         request = requests.CreateRequest('check', members, gate, **more)
         request.check()
         verdicts = self._check(self._find(request), request)
         gates = [each for each in requests.PREFERENCE
                  if all(each in verdict['gates'] for verdict in verdicts.values())]
-        return {'gates': gates, 'findings': [dict(finding, host=host)
-                                             for host, verdict in verdicts.items()
-                                             for finding in verdict['findings']]}
+        findings = [dict(finding, host=host) for host, verdict in verdicts.items()
+                    for finding in verdict['findings']]
+        ruled_out = {name for finding in findings for name in finding['rules_out']}
+        possible = bool(gates) and requests.SNAPSHOT not in ruled_out
+        return {'possible': possible, 'gates': gates, 'findings': findings,
+                'restorable': possible and requests.RESTORE not in ruled_out}
 
     def wait_until_over(self, name: str, timeout_s: float = 120.0) -> None:
         """Return when a snapshot is being made by nobody any more, here or elsewhere.
@@ -186,6 +191,8 @@ class Snapshots(recovery.Recovery):
             for finding in verdict['findings']:
                 finding['id'] = ids.get(finding['member'], finding['member'])
                 finding['member'] = request.names.get(finding['id'], finding['member'])
+                # A host of before 1.3 has no other words.
+                finding.setdefault('rules_out', finding['gates'] or [requests.SNAPSHOT])
         return verdicts
 
 

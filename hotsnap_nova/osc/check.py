@@ -10,7 +10,7 @@ _IMPOSSIBLE = 1
 
 
 class CheckSnapshot(command.ShowOne):
-    """Say whether a server group can be snapshotted, and what stands in the way.
+    """Say whether a server group can be snapshotted and restored, and what stands in the way.
 
     Touches nothing. Exit status 1: it cannot.
     """
@@ -25,9 +25,10 @@ class CheckSnapshot(command.ShowOne):
         group = arguments.group_id(self.app.client_manager, parsed_args.group)
         verdict = self.app.client_manager.hotsnap.check(
             group, gate=parsed_args.gate, disk=parsed_args.disk)
-        self._possible = verdict.possible
-        return (('possible', 'gates', 'findings'),
-                (verdict.possible, format_columns.ListColumn(list(verdict.gates)),
+        self._possible = verdict.possible and verdict.restorable
+        return (('possible', 'restorable', 'gates', 'findings'),
+                (verdict.possible, verdict.restorable,
+                 format_columns.ListColumn(list(verdict.gates)),
                  columns.FindingsColumn(verdict.findings)))
 
     def run(self, parsed_args):

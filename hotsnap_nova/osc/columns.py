@@ -50,8 +50,7 @@ class FindingsColumn(columns.FormattableColumn):
 
     def human_readable(self):
         return '\n'.join(
-            f'{each.server_name}, {each.device}: {each.cause} (rules out '
-            f'{"any snapshot" if each.refuses else "gate " + ", ".join(each.gates)}). '
+            f'{each.server_name}, {each.device}: {each.cause} ({_ruled_out(each)}). '
             f'Remedy: {each.remedy}.' for each in self._value)
 
     def machine_readable(self):
@@ -67,6 +66,10 @@ def detailed(snapshot) -> tuple[tuple, tuple]:
     shown['last_action'] = ActionColumn(snapshot.last_action)
     shown['members'] = MembersColumn(snapshot.members)
     return tuple(shown), tuple(shown.values())
+
+
+def _ruled_out(finding):
+    return f'rules out {", ".join(finding.rules_out)}' if finding.rules_out else 'a warning'
 
 
 def _plain(value):

@@ -15,6 +15,8 @@ GATES = ('hold', 'barrier')
 #: The control of our own tests: nothing keeps post-cut packets back. Never
 #: chosen by ``auto``, and a snapshot taken so says so.
 NO_GATE = 'none'
+#: What a finding rules out beside gates.
+SNAPSHOT, RESTORE = 'snapshot', 'restore'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,32 +52,33 @@ class Work:
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One thing the preflight has to say about one device of one member.
+    """One thing there is to say about one device of one member.
 
-    :ivar gates: the gates it rules out; empty: it rules out the snapshot
+    :ivar rules_out: gates, `SNAPSHOT` or `RESTORE`; empty: it is a warning
     """
 
     member: str
     device: str
     cause: str
     remedy: str
-    gates: tuple[str, ...] = ()
+    rules_out: tuple[str, ...] = (SNAPSHOT,)
 
     @property
     def refuses(self) -> bool:
-        return not self.gates
+        """Whether it rules out more than gates."""
+        return not set(self.rules_out) <= set(GATES)
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What a group's preflight says: the gates all can do, and why not others."""
+    """What is said of a group: the gates all can do, why not others, and what else there is."""
 
     gates: tuple[str, ...]
     findings: tuple[Finding, ...]
 
     @property
     def possible(self) -> bool:
-        return bool(self.gates) and not any(f.refuses for f in self.findings)
+        return bool(self.gates) and not any(SNAPSHOT in f.rules_out for f in self.findings)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -140,9 +140,10 @@ class Conductor:
     def check(self, context, *, group, gate, disk):
         self._begin(context, 'check', gate=gate, disk=disk)
         member, name = next(iter(self._group(group)['members'].items()))
-        return self.verdict or {'gates': ['barrier'], 'findings': [
-            {'member': member, 'name': name, 'host': 'host0', 'device': 'net0',
-             'cause': 'it uses vhost', 'remedy': 'take it off vhost', 'gates': ['hold']}]}
+        return self.verdict or {
+            'possible': True, 'restorable': True, 'gates': ['barrier'], 'findings': [
+                {'member': member, 'name': name, 'host': 'host0', 'device': 'net0',
+                 'cause': 'it uses vhost', 'remedy': 'take it off vhost', 'rules_out': ['hold']}]}
 
     # -- inside --------------------------------------------------------------------------------
 

@@ -45,11 +45,13 @@ class World:
             file.truncate()
 
     def add(self, name, state='running', gates=records.GATES, memory_bytes=1 << 20,
-            uuid_=None):
+            uuid_=None, says=()):
+        """:param says: device, cause, remedy and what is ruled out, of each further finding"""
         with self.open() as guests:
             guests[name] = {
                 'id': uuid_ or str(uuid.uuid5(NAMESPACE, name)), 'name': name, 'state': state,
-                'gates': list(gates), 'memory_bytes': memory_bytes, 'stopped_by': '',
+                'gates': list(gates), 'says': says, 'memory_bytes': memory_bytes,
+                'stopped_by': '',
                 'closed_by': '', 'left': [], 'disk': 'own', 'old_disk': '', 'stops': 0}
         return self.spec(name)
 
@@ -117,7 +119,8 @@ class Engine:
                 if missing:
                     findings.append(records.Finding(
                         guest['name'], 'net0', 'vhost', 'use driver qemu',
-                        () if len(missing) == len(records.GATES) else missing))
+                        (records.SNAPSHOT,) if len(missing) == len(records.GATES) else missing))
+                findings += [records.Finding(guest['name'], *each) for each in guest['says']]
                 gates = [each for each in gates if each in guest['gates']]
         if gate == records.NO_GATE:
             gates.append(gate)

@@ -160,7 +160,7 @@ def test_vhost_and_multiqueue_rule_hold_out_alone_and_both_are_named():
     verdict = judge(PaperGuest(nic(driver="name='vhost' queues='4'")))
 
     assert len(verdict.findings) == 2
-    assert {found.gates for found in verdict.findings} == {('hold',)}
+    assert {found.rules_out for found in verdict.findings} == {('hold',)}
     assert any('vhost' in found.cause for found in verdict.findings)
     assert any('multiqueue' in found.cause for found in verdict.findings)
     assert verdict.gates == ('barrier',)

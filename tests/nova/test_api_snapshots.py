@@ -5,7 +5,7 @@ import uuid
 from urllib import parse
 
 from hotsnap_nova import exception
-from hotsnap_nova.api import faults
+from hotsnap_nova.api import faults, versions
 from hotsnap_nova.conductor import rpcapi
 from tests.nova import base
 from tests.nova.base import SNAPSHOTS
@@ -277,7 +277,7 @@ class ReadTest(base.ApiTestCase):
     def test_our_version_is_ours(self):
         version = self.api.get(SNAPSHOTS + '/version').json()['version']
 
-        assert (version['version'], version['status']) == ('1.0', 'CURRENT')
+        assert (version['version'], version['status']) == (versions.VERSION, 'CURRENT')
 
 
 class ChangeTest(base.ApiTestCase):
@@ -395,8 +395,9 @@ class ChangeTest(base.ApiTestCase):
         assert answer.status_code == 200
         assert (verdict['possible'], verdict['gates']) == (True, ['barrier'])
         finding = verdict['findings'][0]
-        assert (finding['server_name'], finding['device'], finding['gates'],
-                finding['refuses']) == ('web-1', 'net0', ['hold'], False)
+        assert (finding['server_name'], finding['device'], finding['rules_out']) == (
+            'web-1', 'net0', ['hold'])
+        assert (finding['gates'], finding['refuses']) == (['hold'], False)    # as in 1.0
         assert 'host' not in finding
 
     def test_check_of_another_projects_group_is_404(self):

@@ -149,7 +149,9 @@ class ClientTest(base.ApiTestCase):
         verdict = self.client().check(self.make_group(), gate='hold')
 
         assert (verdict.possible, verdict.gates) == (True, ('barrier',))
+        assert verdict.restorable
         assert verdict.findings[0].remedy == 'take it off vhost'
+        assert verdict.findings[0].rules_out == ('hold',)
         assert self.conductor.calls[-1] == ('check', {'gate': 'hold', 'disk': 'backup'})
 
     def test_a_plain_keystoneauth_adapter_does_as_well(self):

@@ -284,10 +284,14 @@ class OscTest(osc.OscTestCase):
         self.make_group('shop')
 
         possible = self.snapshot('check', 'shop', '-f', 'json')
-        self.conductor.verdict = {'gates': [], 'findings': []}
+        self.conductor.verdict = {
+            'possible': True, 'restorable': False, 'gates': ['hold'], 'findings': [
+                {'member': 'x', 'name': 'web-1', 'host': 'host0', 'device': 'vda',
+                 'cause': 'a snapshot inside', 'remedy': 'delete it', 'rules_out': ['restore']}]}
         impossible = self.snapshot('check', 'shop')
 
         assert (possible.status, impossible.status) == (0, 1)
+        assert 'a snapshot inside (rules out restore). Remedy: delete it.' in impossible.out
         assert possible.json['gates'] == ['barrier']
         assert possible.json['findings'][0]['remedy'] == 'take it off vhost'
         assert 'False' in impossible.out

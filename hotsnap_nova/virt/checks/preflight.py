@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether guests can be snapshotted, told before anything is touched.
 
-Each rule looks at one thing of one guest and yields findings: member, device,
-cause, remedy. A finding that names gates rules out those gates; one that names
-none rules out the snapshot.
+Each rule looks at one thing of one guest and yields of each finding device, cause,
+remedy, and what it rules out: where it does not say, the snapshot.
 """
 
 import os
@@ -39,7 +38,7 @@ def check(guests: list[guest.Guest], gate: str, free_bytes: int | None,
         findings.append(records.Finding(
             'the group', 'store', f'{free_bytes >> 20} MiB are free and '
             f'{(needed_bytes + _HEADROOM_BYTES) >> 20} MiB may be needed', 'make room'))
-    ruled_out = {name for finding in findings for name in finding.gates}
+    ruled_out = {name for finding in findings for name in finding.rules_out}
     gates = tuple(name for name in records.GATES if name not in ruled_out)
     if gate == records.NO_GATE:
         gates += (records.NO_GATE,)
@@ -55,49 +54,49 @@ def _one(running: guest.Guest, connection) -> Findings:
     parsed = domain.DomainXml(running.full_xml())
     for rule in (_disks, _nics, _memory, _channels, _passthrough, _outside_ram, _cpu,
                  _command_line):
-        for device, cause, remedy, gates in rule(parsed):
-            yield records.Finding(running.name, device, cause, remedy, gates)
+        for told in rule(parsed):
+            yield records.Finding(running.name, *told)
     for rule in (_machine, _programs, _jobs):
-        for device, cause, remedy, gates in rule(running, parsed, connection):
-            yield records.Finding(running.name, device, cause, remedy, gates)
+        for told in rule(running, parsed, connection):
+            yield records.Finding(running.name, *told)
 
 
-# --- rules on the XML: yield device, cause, remedy, gates ruled out (none: all) ---
+# --- rules on the XML ---
 
 
 def _disks(parsed: domain.DomainXml):
     for disk in parsed.disks:
         device = disk.target or 'disk'
         if disk.device == 'lun':
-            yield device, 'it is a SCSI device passed through', 'use a file-backed disk', ()
+            yield device, 'it is a SCSI device passed through', 'use a file-backed disk'
         elif disk.encrypted:
-            yield device, 'it is encrypted', 'use an unencrypted disk', ()
+            yield device, 'it is encrypted', 'use an unencrypted disk'
         elif not disk.path and disk.kind == 'file':
             continue  # an empty drive
         elif disk.kind != 'file':
             # Read-only media on networks too: they could not be digested.
             kind = {'network': 'network', 'block': 'lvm or block device'}.get(
                 disk.kind, disk.kind)
-            yield device, f'it is a {kind} disk', 'use a qcow2 or raw file', ()
+            yield device, f'it is a {kind} disk', 'use a qcow2 or raw file'
         elif disk.writable and disk.shareable:
-            yield device, 'it is writable and shared', 'give each guest a disk of its own', ()
+            yield device, 'it is writable and shared', 'give each guest a disk of its own'
         elif disk.writable and disk.form not in ('qcow2', 'raw'):
-            yield device, f'its format is {disk.form}', 'use a qcow2 or raw file', ()
+            yield device, f'its format is {disk.form}', 'use a qcow2 or raw file'
         elif disk.writable and disk.transient:
-            yield device, 'it is transient', 'use an ordinary disk', ()
+            yield device, 'it is transient', 'use an ordinary disk'
         elif disk.device == 'floppy' and disk.writable:
-            yield device, 'it is a writable floppy', 'take the medium out', ()
+            yield device, 'it is a writable floppy', 'take the medium out'
 
 
 def _nics(parsed: domain.DomainXml):
     for index, nic in enumerate(parsed.nics):
         device = nic.target or nic.alias or f'net{index}'
         if nic.kind == 'hostdev':
-            yield device, 'it is VFIO/SR-IOV passthrough', 'use a virtual NIC', ()
+            yield device, 'it is VFIO/SR-IOV passthrough', 'use a virtual NIC'
         elif nic.kind == 'vhostuser':
-            yield device, 'vhost-user maps guest memory itself', 'use a tap NIC', ()
+            yield device, 'vhost-user maps guest memory itself', 'use a tap NIC'
         elif nic.kind == 'vdpa':
-            yield device, 'vdpa bypasses QEMU', 'use a tap NIC', ()
+            yield device, 'vdpa bypasses QEMU', 'use a tap NIC'
         elif _vhost(parsed, nic):
             yield (device, 'vhost bypasses QEMU\'s packet filters',
                    "set <driver name='qemu'/> and restart the guest, or use gate barrier",
@@ -126,14 +125,14 @@ def _memory(parsed: domain.DomainXml):
     for index, element in enumerate(parsed.find_all('./devices/memory')):
         model = element.get('model', 'memory')
         if model in ('nvdimm', 'virtio-pmem'):
-            yield f'{model}{index}', 'it keeps state outside RAM', 'take it out', ()
+            yield f'{model}{index}', 'it keeps state outside RAM', 'take it out'
         elif model == 'virtio-mem':
             yield f'{model}{index}', 'its unplugged ranges cannot be write-protected', \
-                'use ordinary memory', ()
+                'use ordinary memory'
     if not os.path.exists('/dev/userfaultfd') and not os.path.exists(
             '/proc/sys/vm/unprivileged_userfaultfd'):
         yield 'memory', 'the host kernel has no userfaultfd', \
-            'run a kernel with CONFIG_USERFAULTFD', ()
+            'run a kernel with CONFIG_USERFAULTFD'
 
 
 def _channels(parsed: domain.DomainXml):
@@ -145,7 +144,7 @@ def _channels(parsed: domain.DomainXml):
         for element in parsed.find_all(f'./devices/{kind}'):
             if element.get('type') in ('tcp', 'udp'):
                 yield kind, f'a {element.get("type")} {kind} may lead to another guest', \
-                    'use a pty, a file or a local socket', ()
+                    'use a pty, a file or a local socket'
 
 
 def _passthrough(parsed: domain.DomainXml):
@@ -159,11 +158,11 @@ def _outside_ram(parsed: domain.DomainXml):
     for element in parsed.find_all('./devices/filesystem'):
         driver = element.find('driver')
         kind = driver.get('type', '9p') if driver is not None else '9p'
-        yield 'filesystem', f'{kind} keeps state outside RAM', 'take it out', ()
+        yield 'filesystem', f'{kind} keeps state outside RAM', 'take it out'
     if parsed.find_all('./devices/tpm'):
-        yield 'tpm', 'a vTPM keeps state outside RAM', 'take it out', ()
+        yield 'tpm', 'a vTPM keeps state outside RAM', 'take it out'
     if parsed.find_all('./launchSecurity'):
-        yield 'memory', 'encrypted memory cannot be saved', 'start it without launchSecurity', ()
+        yield 'memory', 'encrypted memory cannot be saved', 'start it without launchSecurity'
 
 
 def _cpu(parsed: domain.DomainXml):
@@ -172,10 +171,10 @@ def _cpu(parsed: domain.DomainXml):
         return
     if cpu.get('mode') == 'host-passthrough' and cpu.get('migratable') == 'off':
         yield 'cpu', 'host-passthrough with migratable=off cannot be restored', \
-            'set migratable=on', ()
+            'set migratable=on'
     for feature in cpu.findall('feature'):
         if feature.get('name') == 'invtsc' and feature.get('policy') in ('require', 'force'):
-            yield 'cpu', 'a guest with invtsc cannot be restored', 'take the feature out', ()
+            yield 'cpu', 'a guest with invtsc cannot be restored', 'take the feature out'
 
 
 def _command_line(parsed: domain.DomainXml):
@@ -190,7 +189,7 @@ def _command_line(parsed: domain.DomainXml):
 def _programs(_running, _parsed, _connection):
     for program in ('qemu-storage-daemon', 'qemu-img'):
         if not shutil.which(program):
-            yield 'host', f'{program} is not installed', 'install qemu-utils', ()
+            yield 'host', f'{program} is not installed', 'install qemu-utils'
 
 
 def _machine(_running, parsed: domain.DomainXml, connection):
@@ -210,9 +209,9 @@ def _jobs(running: guest.Guest, _parsed, _connection):
                'wait for it, or run: hotsnap recover', ())
         return
     if running.libvirt_job() or qemu.migration().get('status') in monitor.MIGRATING:
-        yield 'guest', 'a migration or save is in flight', 'wait for it', ()
+        yield 'guest', 'a migration or save is in flight', 'wait for it'
     for job in qemu.jobs():
-        yield 'disks', f'block job {job} is in flight', 'wait for it or cancel it', ()
+        yield 'disks', f'block job {job} is in flight', 'wait for it or cancel it'
 
 
 # --- space ---

@@ -53,9 +53,10 @@ class Restorer:
             wanted = self._wanted(found, member)
             if wanted is None:
                 findings.append(records.Finding(
-                    member.spec.name, 'guest', 'its domain is not defined here', 'define it'))
+                    member.spec.name, 'guest', 'its domain is not defined here', 'define it',
+                    (records.RESTORE,)))
                 continue
-            findings += [records.Finding(member.spec.name, *rest)
+            findings += [records.Finding(member.spec.name, *rest, (records.RESTORE,))
                          for rest in obstacles.of_member(found, member, wanted, self._libvirt())]
         return records.Verdict(('restore',), tuple(findings))
 

@@ -165,15 +165,38 @@ def test_check_says_which_gates_are_possible(hotsnap):
     ran = hotsnap('check', '--domain', 'a', '--domain', 'd', '-f', 'json')
 
     assert ran.status == 0
-    assert {row['About'] for row in ran.json} == {'gate hold', 'gate barrier'}
-    assert {'Member': 'd', 'Device': 'net0', 'Finding': 'vhost', 'Remedy': 'use driver qemu',
-            'About': 'gate hold'} in ran.json
+    assert ran.json == [
+        {'Member': 'd', 'Device': 'net0', 'Finding': 'vhost', 'Remedy': 'use driver qemu',
+         'Rules out': 'hold'},
+        {'Member': 'all', 'Device': '', 'Finding': 'gate barrier is possible', 'Remedy': '',
+         'Rules out': ''}]
 
 
 def test_check_of_a_group_that_cannot_be_snapshotted_fails(hotsnap):
     hotsnap.world.add('d', gates=[])
 
     assert hotsnap('check', '--domain', 'd').status == 1
+
+
+def test_check_of_a_group_that_could_not_be_restored_fails_and_a_snapshot_is_made(hotsnap):
+    hotsnap.world.add('d', says=[['vda', 'a snapshot inside', 'delete it', ['restore']]])
+
+    ran = hotsnap('check', '--domain', 'd', '-f', 'json')
+
+    assert ran.status == 1
+    assert {row['Finding']: row['Rules out'] for row in ran.json} == {
+        'a snapshot inside': 'restore', 'gate hold is possible': '',
+        'gate barrier is possible': ''}
+    assert hotsnap('snapshot', 'create', 'one', '--domain', 'd', '--wait').status == 0
+
+
+def test_a_warning_keeps_nobody_from_anything(hotsnap):
+    hotsnap.world.add('d', says=[['memory', 'it is in swap', 'give it room', []]])
+
+    ran = hotsnap('check', '--domain', 'd', '-f', 'json')
+
+    assert ran.status == 0
+    assert ran.json[0]['Rules out'] == 'nothing: a warning'
 
 
 def test_the_control_experiment_needs_the_lab(hotsnap, monkeypatch):

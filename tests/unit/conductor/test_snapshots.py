@@ -321,9 +321,22 @@ def test_the_verdict_of_a_group_names_device_cause_and_remedy(cluster):
         found['findings'][0])
 
 
+def test_a_host_of_before_says_by_gates_alone_what_a_finding_rules_out(cluster, monkeypatch):
+    old = {'device': 'd', 'cause': 'c', 'remedy': 'r'}
+    told = {'gates': ['barrier'], 'findings': [
+        old | {'member': 'a', 'gates': ['hold'], 'refuses': False},
+        old | {'member': 'b', 'gates': [], 'refuses': True}]}
+    monkeypatch.setattr(cluster.snapshots._compute, 'check', lambda *_: told)
+
+    found = cluster.snapshots.check((('a', 'h1'), ('b', 'h1')))
+
+    assert [each['rules_out'] for each in found['findings']] == [['hold'], ['snapshot']]
+    assert (found['possible'], found['restorable']) == (False, False)
+
+
 def test_a_member_that_can_do_no_gate_rules_the_snapshot_out():
     finding = {'member': 'd', 'device': 'hostdev0', 'cause': 'VFIO', 'remedy': 'detach it',
-               'gates': [], 'refuses': True}
+               'rules_out': ['snapshot']}
 
     with pytest.raises(exception.Refused, match=r'd, hostdev0: VFIO\. Remedy: detach it'):
         requests.choose_gate('auto', {'h1': {'gates': [], 'findings': [finding]}})
