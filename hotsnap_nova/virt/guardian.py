@@ -24,12 +24,21 @@ Lines of JSON on standard input, a socket, and on standard output::
     {"disarm": [MEMBER …], "number": N}     answered by {"fired": [MEMBER …], "number": N}
 
 It prints ``{"ready": true}`` once it has reached libvirt.
+
+It outlives the service by design. So it ignores the signals with which services and
+sessions are ended, and where systemd runs the host it gets a scope of its own, out of
+reach of a unit's ``KillMode``. It runs no code but that of this package's interpreter
+and of this package: neither the folder that a command was typed in nor an inherited
+PYTHONPATH has a say.
 """
 
 import contextlib
+import functools
 import json
 import os
+import pathlib
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -44,6 +53,10 @@ _START_TIMEOUT_S = 30.0
 _AGAIN_S = 0.2
 #: How long the guardian outlives the participant, at most.
 _LAST_TRIES_S = 120.0
+#: How long those who disarm wait for what hung QEMUs have the guardian wait for.
+_DISARM_S = 1.0
+#: Where this package lies; it need not be installed.
+_PACKAGES = str(pathlib.Path(__file__).resolve().parents[2])
 
 
 class Guardian:
@@ -59,9 +72,9 @@ class Guardian:
         self._asked = 0
         self._words, theirs = socket.socketpair()
         self._process = subprocess.Popen(
-            [sys.executable, '-m', 'hotsnap_nova.virt.guardian', uri],
-            stdin=theirs, stdout=subprocess.PIPE, start_new_session=True, bufsize=0,
-            env=os.environ | {'PYTHONPATH': os.pathsep.join(path for path in sys.path if path)})
+            [*_scope(), sys.executable, '-P', '-m', 'hotsnap_nova.virt.guardian', uri],
+            stdin=theirs, stdout=subprocess.PIPE, start_new_session=True, bufsize=0, cwd='/',
+            env=os.environ | {'PYTHONPATH': _PACKAGES})
         theirs.close()
 
     @property
@@ -150,6 +163,21 @@ class Guardian:
         return json.loads(line)
 
 
+@functools.cache
+def _scope() -> tuple[str, ...]:
+    """What to begin a command with for a systemd scope of its own; nothing where there is none."""
+    runner = shutil.which('systemd-run')
+    if not runner or not os.path.isdir('/run/systemd/system'):
+        return ()
+    scope = (runner, '--scope', '--quiet', '--collect', '--description=hotsnap guardian',
+             *(() if os.geteuid() == 0 else ('--user',)), '--')
+    try:    # in a container, or without a bus, there is no manager to ask
+        subprocess.run([*scope, 'true'], check=True, capture_output=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    return scope
+
+
 # --- the guardian process itself ---
 
 
@@ -182,14 +210,21 @@ class _Watched(threading.Thread):
                 return    # nobody is left who could stop it again
             self._disarmed.wait(_AGAIN_S)
 
-    def disarm(self) -> bool:
-        """Whether it has acted; it does so no more, nor is it about to."""
+    def disarm(self, until: float) -> bool:
+        """Whether it has acted; it does so no more, nor is it about to.
+
+        :param until: by the monotonic clock; a QEMU that still hangs then has it in the middle
+        """
         self._disarmed.set()
-        with self._acting:
+        if not self._acting.acquire(timeout=max(0.0, until - time.monotonic())):
+            return True
+        try:
             self._now.set()
             if self._memory:
                 self._memory.close()
             return self.fired
+        finally:
+            self._acting.release()
 
     def abandoned(self) -> None:
         """Nobody will disarm it: act now, until it works."""
@@ -223,7 +258,7 @@ class _Watched(threading.Thread):
             with contextlib.suppress(exception.HotsnapError):
                 qemu.cancel_migration()
         state = attempt(found.state)
-        if state is not None and state.ours:
+        if state is not None and state.may_be_ours:
             attempt(qemu.cont)
         return not failed
 
@@ -232,7 +267,8 @@ def main(uri: str) -> None:
     """Watch over guests until standard input closes, and let them go."""
     from hotsnap_nova.virt import guest, sweep  # a participant need not load this twice
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is not for us
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)    # of those who end our participant, not us
     connections = [guest.connect(uri)]
     reconnecting = threading.Lock()
 
@@ -259,8 +295,9 @@ def main(uri: str) -> None:
             for member in words['forget']:
                 tags.pop(member, None)
         elif 'disarm' in words:
+            until = time.monotonic() + _DISARM_S
             fired = [member for member in words['disarm']
-                     if member in watched and watched.pop(member).disarm()]
+                     if member in watched and watched.pop(member).disarm(until)]
             print(json.dumps({'fired': fired, 'number': words['number']}), flush=True)
 
     print(json.dumps({'ready': True}), flush=True)
@@ -275,13 +312,20 @@ def main(uri: str) -> None:
         if _started(pid) == started:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
-    for member, tag in tags.items():
+
+    def sweep_member(member: str, tag: str) -> None:
         # This snapshot's things only, and nobody is resumed: the next process
         # may be at work already. It cleans up too; the sooner the better.
         with contextlib.suppress(exception.HotsnapError):
             sweep.member(find(member), tag)
+
+    # Each in a thread of its own: one QEMU that hangs must not keep another's guest.
+    sweeping = [threading.Thread(target=sweep_member, args=item, daemon=True)
+                for item in tags.items()]
+    for each in sweeping:
+        each.start()
     ends = time.monotonic() + _LAST_TRIES_S
-    for each in watched.values():
+    for each in (*watched.values(), *sweeping):
         each.join(max(0.0, ends - time.monotonic()))
 
 

@@ -72,6 +72,15 @@ class State:
     def running(self) -> bool:
         return self.name == 'running'
 
+    @property
+    def may_be_ours(self) -> bool:
+        """Whether a guest that we stopped may stand because of that alone.
+
+        One that fell asleep just before our stop is only asleep to libvirt: to let QEMU go on
+        leaves it asleep, and not to would mean that nobody can wake it any more.
+        """
+        return self.ours or self.name == 'asleep'
+
 
 class StopWatch:
     """STOP and RESUME events of one guest, with QEMU's own times."""

@@ -156,6 +156,8 @@ class Member:
         """
         self._stops_before = self._watch.count('STOP')
         self._resumes_before = self._watch.count('RESUME')
+        if not self._qemu.running():    # libvirt may not have heard yet that it went to sleep
+            raise exception.GuestNotRunning(member=self.guest.name, state='no longer running')
         self._marks = [('', time.monotonic_ns())]
         self.gate_closed_ns = self._marks[0][1]
         self._stop_issued = True
@@ -230,7 +232,7 @@ class Member:
 
         :param known: libvirt said just now that it stands because of us
         """
-        if known or self.guest.state().ours:
+        if known or self.guest.state().may_be_ours:
             self._qemu.cont()
         self._stop_issued = False
         self._suspended_since = None
