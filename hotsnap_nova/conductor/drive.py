@@ -276,7 +276,7 @@ class Drive:
         if command.phase == coordinator.Phase.SAVE and not command.progress:
             self._keep_measurements()
             self._quietly(self._database.show_phase, self.snapshot, str(command.phase),
-                          str(durable.Decision.RELEASE))
+                          self._machine.state.row.generation)
         if self._watcher:
             event = {'snapshot': self.snapshot, 'phase': str(command.phase)}
             if command.progress:

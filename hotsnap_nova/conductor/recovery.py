@@ -119,11 +119,11 @@ class Recovery:
                 taken.append(found.id)
         return tuple(taken)
 
-    def show_discarded(self) -> None:
-        """Have those shown as failed whose hosts take too long to discard their part."""
+    def show_decided(self) -> None:
+        """Have those shown as what was decided whose hosts take too long to do their part."""
         for snapshot, driven in tuple(self._drives.items()):
             if not self.wait(snapshot, 0) and driven.seconds_decided() >= self._patience_s:
-                self._database.show_discarded(snapshot)
+                self._database.show_decided(snapshot)
 
     def leave(self) -> None:
         """End all that is driven here where it is: whoever recovers it goes on at once."""

@@ -77,7 +77,7 @@ class Service:
             hosts.CONDUCTOR, self._host, version=version(), rpc_version=rpcapi.VERSION,
             started_at=self._started_at)
         self.snapshots.recover()
-        self.snapshots.show_discarded()
+        self.snapshots.show_decided()
 
     def _loop(self, look, every_s):
         def run():

@@ -15,7 +15,7 @@ from oslo_db import exception as db_exception
 from oslo_db.sqlalchemy import utils as db_pages
 
 from hotsnap_nova import exception
-from hotsnap_nova.db import claims, clock, engine, hosts, migration, models, records
+from hotsnap_nova.db import claims, clock, engine, errands, hosts, migration, models, records
 
 #: Statuses in which a row no longer takes its name from others.
 _NAMELESS = frozenset({'error', 'error_deleting'})
@@ -29,7 +29,7 @@ _NEW = {'description': '', 'properties': {}, 'project_id': '', 'user_id': '', 'r
 _NEW_MEMBER = {'done_bytes': 0, 'total_bytes': 0, 'detail': {}}
 
 
-class Database(hosts.Hosts):
+class Database(hosts.Hosts, errands.Errands):
     """All rows of one coordinator's database; what it begins with is in ``claims.Claims``."""
 
     def upgrade(self) -> None:
@@ -47,12 +47,12 @@ class Database(hosts.Hosts):
             raise engine.unavailable(exc) from exc
 
     def must_be_current(self) -> None:
-        """Nothing, where the tables are of this version.
+        """Nothing, where this software can work with the tables.
 
         :raises DatabaseUnavailable:
         """
         found, needed = self.version()
-        if found != needed:
+        if not migration.serves(found):
             raise exception.DatabaseUnavailable(
                 reason=f'its tables are of version {found or "none"}, not {needed}; run '
                        'nova-hotsnap-manage db sync')
@@ -83,14 +83,16 @@ class Database(hosts.Hosts):
             row |= claims.lease(owner, lease_s)
         try:
             with self._engine.writing() as session:
+                for column, value, _ in sorted(quotas):
+                    claims.take_turn(session, column, value)
                 session.execute(sa.insert(models.Snapshot).values(**row))
                 for position, member in enumerate(members):
                     session.execute(sa.insert(models.Member).values(
                         **_NEW_MEMBER | member, snapshot_id=row['id'], position=position))
                 for column, value, limit in quotas:
-                    _keep_quota(session, column, value, limit)
+                    claims.keep_quota(session, column, value, limit)
         except db_exception.DBDuplicateEntry as exc:
-            if 'live_name' not in ''.join(exc.columns):
+            if not _is_of_names(exc):
                 raise
             raise exception.NameTaken(name=row['name']) from exc
         # Nothing waits yet: the decisions of this snapshot shall find a short log.
@@ -174,7 +176,8 @@ class Database(hosts.Hosts):
         if self._set(snapshot_id, values, models.Snapshot.generation == generation,
                      generation=generation + 1):
             return generation + 1
-        self._must_exist(snapshot_id)
+        with self._engine.reading() as session:
+            claims.must_exist(session, snapshot_id)
         raise exception.StaleGeneration(snapshot=snapshot_id, generation=generation)
 
     @claims.transaction
@@ -212,20 +215,21 @@ class Database(hosts.Hosts):
             raise exception.SnapshotNotFound(snapshot=snapshot_id)
 
     @claims.transaction
-    def show_phase(self, snapshot_id: str, phase: str, decision: str) -> bool:
-        """Have this shown as what goes on after a decision, until the next one.
+    def show_phase(self, snapshot_id: str, phase: str, generation: int) -> bool:
+        """Have this shown as what goes on, until the next decision.
 
         :returns: whether it is; not where it comes late
         """
-        return self._set(snapshot_id, {'phase': phase}, models.Snapshot.decision == decision,
-                         models.Snapshot.status == 'creating')
+        return self._set(snapshot_id, {'phase': phase}, models.Snapshot.generation == generation)
 
     @claims.transaction
-    def show_discarded(self, snapshot_id: str) -> bool:
-        """Have a snapshot whose end is decided shown as failed before all hosts have answered."""
-        return self._set(snapshot_id, {'status': 'error', 'live_name': None},
-                         models.Snapshot.decision == 'discard',
-                         models.Snapshot.status == 'creating')
+    def show_decided(self, snapshot_id: str) -> bool:
+        """Have a snapshot shown as what is decided before all hosts have done their part."""
+        return any(self._set(
+            snapshot_id, values, models.Snapshot.decision == decision,
+            models.Snapshot.status == 'creating') for decision, values in (
+                ('discard', {'status': 'error', 'live_name': None}),
+                ('finish', {'status': 'available'})))
 
     @claims.transaction
     def update_members(self, snapshot_id: str, values: dict[str, dict]) -> None:
@@ -247,12 +251,14 @@ class Database(hosts.Hosts):
 
     @claims.transaction
     def purge(self, before: datetime.datetime) -> int:
-        """Remove snapshots in error that have not changed since; how many.
+        """Remove snapshots in error of which nothing is left, unchanged since; how many.
 
-        Those some host has not answered for stay: there may be something of ours left.
+        Others stay, whatever word an operator has set: one that some host has not answered for,
+        one that was available, one that is being restored.
         """
         return self._remove(
             models.Snapshot.status == 'error', models.Snapshot.closed.is_(True),
+            models.Snapshot.decision == 'discard', models.Snapshot.restore.is_(None),
             models.Snapshot.updated_at < before.astimezone(datetime.UTC).replace(tzinfo=None))
 
     # -- inside --------------------------------------------------------------------------------
@@ -263,24 +269,10 @@ class Database(hosts.Hosts):
                 sa.delete(models.Snapshot).where(*conditions)
                 .execution_options(synchronize_session=False)).rowcount
 
-    def _must_exist(self, snapshot_id):
-        with self._engine.reading() as session:
-            if session.get(models.Snapshot, snapshot_id) is None:
-                raise exception.SnapshotNotFound(snapshot=snapshot_id)
 
-
-def _keep_quota(session, column, value, limit):
-    """Nothing, where the row just added is within the limit.
-
-    It is counted with the others, and they are locked: of two transactions that add at the same
-    time one sees the other's row, or the server ends one of them, which is then repeated.
-    """
-    query = sa.select(models.Snapshot.id).where(
-        getattr(models.Snapshot, column) == value, models.Snapshot.status != 'error')
-    used = len(session.scalars(query.with_for_update()).all()) - 1
-    if used >= limit:
-        raise exception.OverQuota(
-            used=used, limit=limit, scope=f'{column.removesuffix("_id")} {value}')
+def _is_of_names(exc):
+    """Of the name's key, which MariaDB tells at the end and SQLite as a column."""
+    return str(exc.inner_exception.orig.args[-1]).rstrip("'").endswith('live_name')
 
 
 def _live_name(project_id, name):

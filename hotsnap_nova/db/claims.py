@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who may do what next: epochs, leases, and wishes left for whoever drives a snapshot.
+"""Who may do what next: epochs, quotas, leases, and wishes left for who drives a snapshot.
 
 Leases only keep coordinators from working twice; no correctness rests on them
 or on clocks. They are measured by the database's own.
@@ -34,6 +34,44 @@ def lease(owner: str | None, lease_s: float = 0.0) -> dict:
     """Columns of a snapshot that ``owner`` has for so long from now; of nobody's with None."""
     return {'lease_owner': owner,
             'lease_expires_at': None if owner is None else clock.now() + lease_s}
+
+
+def must_exist(session, snapshot_id: str) -> None:
+    """Nothing, where there is such a row.
+
+    :raises SnapshotNotFound:
+    """
+    if session.get(models.Snapshot, snapshot_id) is None:
+        raise exception.SnapshotNotFound(snapshot=snapshot_id)
+
+
+def take_turn(session, column: str, value: str) -> None:
+    """Nobody else adds to what is counted by this, until this transaction ends.
+
+    A row that all of them write: where a cluster has several writers, locks hold on one of them
+    alone, but of two that wrote one row the second is undone, and then repeated.
+    """
+    scope = f'{column}/{value}'
+    done = session.execute(
+        sa.update(models.QuotaTurn).where(models.QuotaTurn.scope == scope)
+        .values(turn=models.QuotaTurn.turn + 1).execution_options(synchronize_session=False))
+    if not done.rowcount:
+        try:
+            session.execute(sa.insert(models.QuotaTurn).values(scope=scope, turn=1))
+        except db_exception.DBDuplicateEntry as exc:
+            raise db_exception.RetryRequest(exc) from exc
+
+
+def keep_quota(session, column: str, value: str, limit: int) -> None:
+    """Nothing, where the row just added is within the limit.
+
+    :raises OverQuota:
+    """
+    used = session.scalar(sa.select(sa.func.count()).select_from(models.Snapshot).where(
+        getattr(models.Snapshot, column) == value, models.Snapshot.status != 'error')) - 1
+    if used >= limit:
+        raise exception.OverQuota(
+            used=used, limit=limit, scope=f'{column.removesuffix("_id")} {value}')
 
 
 class Claims:

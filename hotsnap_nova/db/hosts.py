@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which processes of ours there are, and what hosts owe that were away when it was asked of them.
+"""Which processes of ours there are.
 
 Nothing is decided by a heartbeat: it tells operators, and whom to ask first.
 """
-
-import json
 
 import sqlalchemy as sa
 from oslo_db import exception as db_exception
@@ -16,8 +14,6 @@ _NEW_SERVICE = {'version': '', 'rpc_version': ''}
 
 class Hosts(claims.Claims):
     """For any number of threads and processes."""
-
-    # -- heartbeats ----------------------------------------------------------------------------
 
     @claims.transaction
     def heard_of(self, binary: str, host: str, *, version: str, rpc_version: str,
@@ -43,42 +39,18 @@ class Hosts(claims.Claims):
         if binary is not None:
             query = query.where(models.Service.binary == binary)
         with self._engine.reading() as session:
-            return tuple(records.Service(**_columns(row)) for row in session.scalars(query))
+            return tuple(records.Service(**{
+                column.key: getattr(row, column.key) for column in row.__table__.columns
+            }) for row in session.scalars(query))
 
     @claims.transaction
-    def forget_services(self, before: float) -> int:
-        """Remove those not heard of since; how many."""
-        return self._remove_from(models.Service, models.Service.seen_at < before)
-
-    # -- errands -------------------------------------------------------------------------------
-
-    @claims.transaction
-    def add_errand(self, snapshot_id: str, host: str, kind: str, detail: dict) -> None:
-        """Have a host do something when it comes back; repeating it is harmless."""
-        key = {'snapshot_id': snapshot_id, 'host': host, 'kind': kind}
-        try:
-            with self._engine.writing() as session:
-                session.execute(sa.insert(models.Errand).values(
-                    **key, detail=json.dumps(detail), created_at=clock.now()))
-        except db_exception.DBDuplicateEntry:
-            pass
-
-    @claims.transaction
-    def errands(self, host: str | None = None) -> tuple[records.Errand, ...]:
-        """What is to be done, in the order in which it was asked for."""
-        query = sa.select(models.Errand).order_by(
-            models.Errand.created_at, models.Errand.snapshot_id)
-        if host is not None:
-            query = query.where(models.Errand.host == host)
-        with self._engine.reading() as session:
-            return tuple(records.Errand(**_columns(row) | {'detail': json.loads(row.detail)})
-                         for row in session.scalars(query))
-
-    @claims.transaction
-    def end_errand(self, errand: records.Errand) -> None:
-        self._remove_from(
-            models.Errand, models.Errand.snapshot_id == errand.snapshot_id,
-            models.Errand.host == errand.host, models.Errand.kind == errand.kind)
+    def forget_service(self, binary: str, host: str) -> None:
+        """It is no more."""
+        with self._engine.writing() as session:
+            session.execute(
+                sa.delete(models.Service).where(
+                    models.Service.binary == binary, models.Service.host == host)
+                .execution_options(synchronize_session=False))
 
     # -- inside --------------------------------------------------------------------------------
 
@@ -95,13 +67,3 @@ class Hosts(claims.Claims):
                     **_NEW_SERVICE | values, binary=binary, host=host))
             except db_exception.DBDuplicateEntry as exc:
                 raise db_exception.RetryRequest(exc) from exc
-
-    def _remove_from(self, model, *conditions):
-        with self._engine.writing() as session:
-            return session.execute(
-                sa.delete(model).where(*conditions)
-                .execution_options(synchronize_session=False)).rowcount
-
-
-def _columns(row):
-    return {column.key: getattr(row, column.key) for column in row.__table__.columns}

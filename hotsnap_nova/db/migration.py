@@ -8,17 +8,23 @@ import sqlalchemy as sa
 
 from hotsnap_nova import exception
 
-#: The last of migrations/versions.
-HEAD = '0002'
+#: The last of migrations/versions. Those of one first digit only add: software that knows an
+#: earlier one goes on with its tables.
+HEAD = '0003'
+
+
+def serves(found: str | None) -> bool:
+    """Whether tables of this version are this one's, or of a newer one that only added to it."""
+    return found is not None and found[:1] == HEAD[:1] and found >= HEAD
 
 
 def upgrade(engine, revision: str = 'head') -> None:
     """Apply the migrations that are missing; several processes may try at once.
 
-    :raises DatabaseUnavailable: it was made by a newer version of this software
+    :raises DatabaseUnavailable: it was made by a newer version that did more than add
     """
     with engine.connect() as connection:
-        if revision == 'head' and _revision(connection) == HEAD:
+        if revision == 'head' and serves(_revision(connection)):
             return
     import alembic.command
     import alembic.util

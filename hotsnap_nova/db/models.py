@@ -12,6 +12,9 @@ LONG_TEXT = sa.Text().with_variant(mysql.MEDIUMTEXT(), *_MYSQL)
 #: Pages are cut by it; MySQL's plain DATETIME has whole seconds.
 EXACT_TIME = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), *_MYSQL)
 
+#: SQLite counts up in this type alone.
+COUNTER = sa.BigInteger().with_variant(sa.Integer(), 'sqlite')
+
 TABLE_OPTIONS = {'mysql_engine': 'InnoDB', 'mysql_charset': 'utf8mb4',
                  'mysql_collate': 'utf8mb4_bin'}
 
@@ -121,16 +124,36 @@ class Service(Base):
 
 
 class Errand(Base):
-    """What a host still has to do when it comes back; outlives its snapshot."""
+    """What a host still has to do; outlives its snapshot. Times are seconds since 1970."""
 
     __tablename__ = 'errands'
     __table_args__ = (
+        sa.UniqueConstraint('snapshot_id', 'host', 'kind', name='uniq_errands_what'),
         sa.Index('errands_host_idx', 'host'),
-        TABLE_OPTIONS,
+        TABLE_OPTIONS | {'sqlite_autoincrement': True},
     )
 
-    snapshot_id = sa.Column(sa.String(36), primary_key=True)
-    host = sa.Column(NAME, primary_key=True)
-    kind = sa.Column(sa.String(16), primary_key=True)
+    #: the order in which they are done
+    id = sa.Column(COUNTER, primary_key=True)
+    snapshot_id = sa.Column(sa.String(36), nullable=False)
+    host = sa.Column(NAME, nullable=False)
+    kind = sa.Column(sa.String(16), nullable=False)
     detail = sa.Column(LONG_TEXT, nullable=False)
     created_at = sa.Column(sa.Double, nullable=False)
+    #: how often it was tried in vain, why the last time, and until when it is left alone
+    attempts = sa.Column(sa.Integer, nullable=False, server_default='0')
+    error = sa.Column(sa.Text)
+    not_before = sa.Column(sa.Double)
+    #: who is at it
+    claimed_by = sa.Column(NAME)
+    claimed_until = sa.Column(sa.Double)
+
+
+class QuotaTurn(Base):
+    """Written by all who are counted by one quota: a cluster of writers knows no other lock."""
+
+    __tablename__ = 'quota_turns'
+    __table_args__ = (TABLE_OPTIONS,)
+
+    scope = sa.Column(sa.String(320), primary_key=True)
+    turn = sa.Column(sa.BigInteger, nullable=False)

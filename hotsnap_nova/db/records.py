@@ -90,10 +90,21 @@ class Service:
 
 @dataclasses.dataclass(frozen=True)
 class Errand:
-    """What a host still has to do; ``detail`` is its kind's own."""
+    """What a host still has to do; ``detail`` is its kind's own.
 
+    :ivar attempts: how often it was tried in vain; ``error``: why the last time
+    :ivar not_before: until then it is left alone; seconds since 1970, as all times
+    :ivar claimed_by: who is at it
+    """
+
+    id: int
     snapshot_id: str
     host: str
     kind: str
     detail: dict
     created_at: float
+    attempts: int
+    error: str | None
+    not_before: float | None
+    claimed_by: str | None
+    claimed_until: float | None

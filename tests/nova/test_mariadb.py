@@ -12,7 +12,7 @@ import alembic.runtime.migration
 import pytest
 
 from hotsnap_nova import exception
-from hotsnap_nova.db import api, migration, models
+from hotsnap_nova.db import api, claims, migration, models
 from tests.nova import mariadb
 
 _names = (f'hotsnap{number}' for number in itertools.count())
@@ -65,6 +65,16 @@ def test_a_row_comes_back_as_it_was_written(database):
     assert found.created_at.microsecond
 
 
+def test_a_taken_name_is_told_from_an_id_used_twice(database):
+    database.upgrade()
+    database.create(row('s'), MEMBERS)
+
+    with pytest.raises(exception.NameTaken, match='same'):
+        database.create(row('t'), MEMBERS)
+    with pytest.raises(exception.DatabaseUnavailable):
+        database.create(row('s', name="live_name'"), MEMBERS)
+
+
 def test_quotas_hold_where_many_are_added_at_once(database):
     database.upgrade()
 
@@ -83,21 +93,16 @@ def test_quotas_hold_where_many_are_added_at_once(database):
         'Quota exceeded: 3 of 3 group snapshots of project p exist.'}
 
 
-def test_a_quota_holds_where_two_are_counted_before_either_is_kept(database, monkeypatch):
-    """Both rows are in their transactions, neither sees the other's: locks alone tell."""
+def test_a_quota_holds_where_two_come_before_either_is_kept(database, monkeypatch):
+    """The second is not counted before the first is there to be seen, or is not."""
     database.upgrade()
-    count, here = api._keep_quota, threading.local()
-    added, counted = threading.Barrier(2), threading.Barrier(2)
+    count, counted = claims.keep_quota, threading.Barrier(2)
 
     def count_together(*args):
-        if hasattr(here, 'met'):    # what was rolled back comes again, alone
-            return count(*args)
-        here.met = added.wait(60)
         count(*args)
-        with contextlib.suppress(threading.BrokenBarrierError):    # one waits for the other
-            counted.wait(5)
-        return None
-    monkeypatch.setattr(api, '_keep_quota', count_together)
+        with contextlib.suppress(threading.BrokenBarrierError):    # where one waits for the other
+            counted.wait(3)
+    monkeypatch.setattr(claims, 'keep_quota', count_together)
 
     def create(number):
         try:
@@ -142,13 +147,44 @@ def test_time_is_the_servers_whatever_its_zone(database, zone):
     assert abs(found.created_at.timestamp() - time.time()) < 5
 
 
-def test_heartbeats_and_errands(database):
+def test_heartbeats(database):
     database.upgrade()
     for _ in range(2):
         database.heard_of('b', 'h', version='1', rpc_version='1.1', started_at=1.0)
-        database.add_errand('s', 'h', 'delete', {})
 
     assert [each.host for each in database.services()] == ['h']
-    (errand,) = database.errands('h')
-    database.end_errand(errand)
+    database.forget_service('b', 'h')
+    assert database.services() == ()
+
+
+def test_errands_are_claimed_put_off_and_done(database):
+    database.upgrade()
+    for _ in range(2):
+        database.add_errand('s', 'h', 'order', {})
+    database.add_errand('s', 'h', 'delete', {})
+    order, delete = database.errands('h')
+
+    assert not database.claim_errand(delete, 'c', 60)
+    assert database.claim_errand(order, 'c', 60)
+    assert not database.claim_errand(order, 'another', 60)
+    database.put_off_errand(order, 'c', 3600, 'away')
+    assert not database.claim_errand(order, 'another', 60)
+    database.hasten_errands(host='h')
+    assert database.claim_errand(order, 'another', 60)
+    database.end_errand(order)
+    assert database.claim_errand(delete, 'c', 60)
+
+
+def test_who_ends_the_last_errands_at_the_same_time_removes_the_row(database):
+    database.upgrade()
+    for number in range(20):
+        database.create(row(f's{number}'), MEMBERS, unique_name=False)
+        database.swap_for_errands(f's{number}', 0, [('h1', 'delete', {}), ('h2', 'delete', {})],
+                                  remove=False, status='deleting', decision='discard', closed=True)
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        for host in ('h1', 'h2'):
+            pool.submit(lambda host=host: [
+                database.end_errand(each) for each in database.errands(host)])
+
     assert database.errands() == ()
+    assert database.list() == ()

@@ -244,14 +244,15 @@ def test_deleting_takes_the_members_along(database):
 
 
 def test_purging_removes_old_failures_only(database, clock):
-    for snapshot_id, values in (('old', {'status': 'error', 'closed': True}),
-                                ('unanswered', {'status': 'error'}),
+    failed = {'status': 'error', 'closed': True, 'decision': 'discard'}
+    for snapshot_id, values in (('old', failed),
+                                ('unanswered', failed | {'closed': False}),
                                 ('fine', {'status': 'available', 'closed': True})):
         create(database, snapshot_id)
         database.compare_and_swap(snapshot_id, 0, **values)
     clock.now += 100
     create(database, 'new')
-    database.compare_and_swap('new', 0, status='error', closed=True)
+    database.compare_and_swap('new', 0, **failed)
 
     purged = database.purge(datetime.datetime.fromtimestamp(clock.now - 50, datetime.UTC))
 
@@ -259,14 +260,35 @@ def test_purging_removes_old_failures_only(database, clock):
     assert sorted(ids(database.list())) == ['fine', 'new', 'unanswered']
 
 
+@pytest.mark.parametrize('values', [
+    {'decision': 'finish'}, {'decision': 'discard', 'restore': '{}'}])
+def test_purging_orphans_no_data_of_what_an_operator_called_an_error(database, clock, values):
+    create(database)
+    database.compare_and_swap('s1', 0, status='available', closed=True, **values)
+    database.set_status('s1', 'error')
+
+    assert database.purge(datetime.datetime.fromtimestamp(clock.now + 1, datetime.UTC)) == 0
+
+
 def test_a_phase_shown_late_changes_nothing(database):
     """The thread that says so may be overtaken by the next decision."""
     create(database)
     generation = database.compare_and_swap('s1', 0, decision='release', phase='release')
-    assert database.show_phase('s1', 'save', 'release')
+    assert database.show_phase('s1', 'save', generation)
     assert database.get('s1').phase == 'save'
     database.compare_and_swap('s1', generation, decision='discard', phase='discard')
 
-    assert not database.show_phase('s1', 'save', 'release')
+    assert not database.show_phase('s1', 'save', generation)
 
     assert database.get('s1').phase == 'discard'
+
+
+@pytest.mark.parametrize(('decision', 'status'), [
+    ('release', 'creating'), ('discard', 'error'), ('finish', 'available')])
+def test_what_is_decided_can_be_shown_before_all_hosts_have_done_it(database, decision, status):
+    create(database)
+    database.compare_and_swap('s1', 0, decision=decision)
+
+    assert database.show_decided('s1') is (decision != 'release')
+
+    assert (database.get('s1').status, database.get('s1').closed) == (status, False)
