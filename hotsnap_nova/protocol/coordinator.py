@@ -192,7 +192,7 @@ class Coordinator:
         return self._enter(then, now) if isinstance(then, Phase) else self._decide(then)
 
     def _working(self, call, message, now):
-        self._put(self._again(call, now).heard(now, self.state.row.limits))
+        self._put(self._again(call, now).heard(now, self._patience(self.state.phase)[0]))
         if not message.progress:
             return []
         row = self.state.row
@@ -271,10 +271,10 @@ class Coordinator:
             Phase.SAVE: limits.save_timeout_ms,
         }.get(phase)
         hosts = [host for host, _ in row.hosts if host not in self.state.absent]
-        wait_ms, patience = self._wait_ms(phase), limits if phase in _ENDING else None
+        wait_ms, patience = self._wait_ms(phase), self._patience(phase)
         self.state = _replace(
             self.state, phase=phase,
-            waiting=tuple(Call.first(host, now, wait_ms, patience) for host in hosts),
+            waiting=tuple(Call.first(host, now, wait_ms, *patience) for host in hosts),
             deadline_ns=None if timeout_ms is None else now + timeout_ms * NS_PER_MS,
         )  # fmt: skip
         return [*map(self._send, hosts), do.Announce(row.snapshot, phase)]
@@ -299,6 +299,13 @@ class Coordinator:
                 self._put(call.left(now, self._wait_ms(self.state.phase)))
                 return [do.LeaveErrand(self._send(call.host).message)]
         return []
+
+    def _patience(self, phase):
+        """For how long a host may be silent, and may answer without getting done; in ms."""
+        limits = self.state.row.limits
+        if phase not in _ENDING or limits.absent_ms is None:
+            return None, None
+        return limits.absent_ms, limits.decided_timeout_ms
 
     def _again(self, call, now):
         phase = self.state.phase

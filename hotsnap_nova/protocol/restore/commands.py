@@ -81,8 +81,10 @@ class ReplyToOrder:
 class JournalOrder:
     """Make durable what this host knows of a restore. Outcome: `OrderJournaled`.
 
-    ``part`` replaces what was known, None removes it; ``ended`` is written no later than that.
-    ``begins``: it is the intent of the step that follows it.
+    ``part`` replaces what was known, None removes it, and with it the members' locks; ``ended``
+    is written no later than that. ``begins``: it is the intent of a step, which is carried out
+    once it is durable. Two may be under way at once: an older one must not replace what a newer
+    one has written, nor forget a withdrawal that the machine knows by then.
     """
 
     restore: str
@@ -97,7 +99,8 @@ class CarryOut:
 
     Each may be repeated, whatever was done of it before. Members in ``withdrawn`` are their
     owner's: their guests are not touched, and their disks never under a running one. ``notes``
-    are the last that `CarriedOut` gave.
+    are the last that `CarriedOut` gave. A decision may come where nothing is known of the restore:
+    it never was here, or the journal is lost; which of both the names beside the disks tell.
     """
 
     restore: str

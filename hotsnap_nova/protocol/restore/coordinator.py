@@ -10,8 +10,8 @@ What stands in brackets is phase DECIDE: the decision is written to the database
 condition that nobody else changed the row, and only when it is known to be durable does a host
 hear of it. START ends when every member on every host stands at the cut, paused, and STOP before
 it when every old one is proved stopped: so no restored member runs before that. Up to the
-decision a refusal, a deadline, a user's wish or a restart leads to UNDO; after it there is
-nothing left to wonder about. A host that is then away, or does not get done, keeps nobody
+decision a refusal, a deadline, silence, a user's wish or a restart leads to UNDO; after it there
+is nothing left to wonder about. A host that is then away, or does not get done, keeps nobody
 waiting: it is left an errand, made from the stored decision, and the restore closes without it.
 
 Whoever takes a restore over writes the row before he does anything else, be it only to decide
@@ -21,6 +21,7 @@ again what was decided: from then on whoever stood still can decide nothing.
 import dataclasses
 import enum
 
+from hotsnap_nova.protocol.calls import Call
 from hotsnap_nova.protocol.commands import CommandFailed
 from hotsnap_nova.protocol.cut import NS_PER_MS
 from hotsnap_nova.protocol.messages import Cause
@@ -53,28 +54,10 @@ class Phase(enum.StrEnum):
 
 ABORTABLE = frozenset(Phase(step) for step in BEFORE_DECISION)
 _DECIDED = {Resolution.RESUME: Phase.RESUME, Resolution.UNDO: Phase.UNDO}
+_ENDING = frozenset(_DECIDED.values())
 _THEN = dict(zip(BEFORE_DECISION, (*BEFORE_DECISION[1:], None), strict=True))
-_BACK_OFF = 6  # doublings of the time between repeats, once decided
 
 _replace = dataclasses.replace
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Call:
-    """A host whose answer is awaited, and when it is asked again.
-
-    ``absent_ns``: when it is left an errand, unless it is heard of; ``late_ns``: even if it is.
-    """
-
-    host: str
-    repeat_ns: int
-    repeats: int = 0
-    absent_ns: int | None = None
-    late_ns: int | None = None
-
-    @property
-    def left_ns(self):
-        return min((t for t in (self.absent_ns, self.late_ns) if t is not None), default=None)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -120,8 +103,7 @@ class RestoreCoordinator:
     def wakeup(self) -> int | None:
         """When `tick` has to be called at the latest, if nothing else happens."""
         s = self.state
-        times = [s.deadline_ns, s.write_again_ns]
-        times += [time for call in s.waiting for time in (call.repeat_ns, call.left_ns)]
+        times = [call.wakeup_ns for call in s.waiting] + [s.deadline_ns, s.write_again_ns]
         return min((time for time in times if time is not None), default=None)
 
     def tick(self, now: int) -> list[do.CoordinatorCommand]:
@@ -133,15 +115,14 @@ class RestoreCoordinator:
         if s.deadline_ns is not None and now >= s.deadline_ns:
             silent = ", ".join(call.host for call in s.waiting)
             return self._give_up(Cause("timeout", f"{s.phase} took too long on {silent}"))
-        todo = []
-        for call in s.waiting:
-            gone = call.left_ns is not None and now >= call.left_ns
-            if now >= call.repeat_ns or gone:
-                # an errand that could not be written is tried again with the next repeat
-                self._put(self._later(call, now) if not gone else self._left_later(call, now))
-                order = self._order(call.host)
-                todo.append(do.LeaveErrand(order) if gone else do.SendOrder(order))
-        return todo
+        over = next((call for call in s.waiting if call.is_over(now)), None)
+        if over and s.phase in ABORTABLE:
+            text = f"silent for {s.row.limits.silence_ms / 1e3:.0f} s"
+            return self._give_up(Cause("host_unreachable", text, over.host))
+        due = [call for call in s.waiting if now >= call.repeat_ns]
+        for call in due:
+            self._put(self._again(call, now))
+        return [do.SendOrder(self._order(call.host)) for call in due] + self._leave_one(now)
 
     def receive(self, message, now: int) -> list[do.CoordinatorCommand]:
         """The commands that an answer, a wish or the outcome of a command leads to."""
@@ -186,7 +167,8 @@ class RestoreCoordinator:
         return self._enter(Phase(then), now) if then else self._resolve(Resolution.RESUME)
 
     def _working(self, call, message, now):
-        self._put(self._later(call, now, heard=True, often=not message.trouble))
+        absent_ms, _ = self._patience(self.state.phase)
+        self._put(self._again(call, now, gets_on=not message.trouble).heard(now, absent_ms))
         if not message.progress:
             return []
         announced = do.AnnounceStep(
@@ -197,7 +179,7 @@ class RestoreCoordinator:
     def _without(self, host):
         """The host was left an errand."""
         s = self.state
-        if s.phase not in _DECIDED.values() or host not in [call.host for call in s.waiting]:
+        if s.phase not in _ENDING or host not in [call.host for call in s.waiting]:
             return []
         waiting = tuple(call for call in s.waiting if call.host != host)
         self.state = _replace(s, waiting=waiting, absent=(*s.absent, host))
@@ -250,13 +232,12 @@ class RestoreCoordinator:
             Phase.START: limits.start_timeout_ms,
         }.get(phase)
         hosts = [host for host, _ in row.hosts if host not in self.state.absent]
+        wait_ms, patience = self._wait_ms(phase), self._patience(phase)
         self.state = _replace(
             self.state, phase=phase,
-            waiting=tuple(self._first(host, phase, now) for host in hosts),
+            waiting=tuple(Call.first(host, now, wait_ms, *patience) for host in hosts),
             deadline_ns=None if timeout_ms is None else now + timeout_ms * NS_PER_MS,
         )  # fmt: skip
-        if not hosts:
-            return self._resolve(row.resolution, closed=True)
         asked = [do.SendOrder(self._order(host)) for host in hosts]
         return [*asked, do.AnnounceStep(row.restore, phase)]
 
@@ -264,34 +245,32 @@ class RestoreCoordinator:
         row = self.state.row
         return Order(row.restore, host, Step(self.state.phase), dict(row.hosts)[host])
 
-    def _first(self, host, phase, now):
-        limits = self.state.row.limits
-        absent_ns = late_ns = None
-        if phase in _DECIDED.values() and limits.absent_ms is not None:
-            absent_ns = now + limits.absent_ms * NS_PER_MS
-            late_ns = now + limits.decided_timeout_ms * NS_PER_MS
-        return Call(host, self._repeat_ns(phase, 0, now), 0, absent_ns, late_ns)
+    def _leave_one(self, now):
+        """One errand at a time: a failure of it must not be in the way of another."""
+        for call in self.state.waiting:
+            if call.is_over(now):
+                self._put(call.left(now, self.state.row.limits.repeat_ms))
+                return [do.LeaveErrand(self._order(call.host))]
+        return []
 
-    def _later(self, call, now, heard=False, often=False):
-        """The call as it is after it was repeated, or answered with `OrderWorking`."""
-        repeats, absent_ns = 0 if often else call.repeats + 1, call.absent_ns
-        if heard and absent_ns is not None:
-            absent_ns = now + self.state.row.limits.absent_ms * NS_PER_MS
-        repeat_ns = self._repeat_ns(self.state.phase, repeats, now)
-        return _replace(call, repeat_ns=repeat_ns, repeats=repeats, absent_ns=absent_ns)
-
-    def _left_later(self, call, now):
-        """The call as it is once its errand is being written."""
-        again = now + self.state.row.limits.repeat_ms * NS_PER_MS
-        return _replace(call, repeat_ns=again, absent_ns=again, late_ns=again)
+    def _again(self, call, now, gets_on=False):
+        """Once decided a host is asked less and less often, unless it gets on."""
+        phase = self.state.phase
+        return call.again(now, self._wait_ms(phase), phase in _ENDING and not gets_on)
 
     def _put(self, call):
         waiting = tuple(call if each.host == call.host else each for each in self.state.waiting)
         self.state = _replace(self.state, waiting=waiting)
 
-    def _repeat_ns(self, phase, repeats, now):
+    def _patience(self, phase):
+        """For how long a host may be silent, and may answer without getting done; in ms."""
         limits = self.state.row.limits
-        wait_ms = limits.repeat_ms if phase is Phase.PREPARE else limits.urgent_repeat_ms
-        if phase in _DECIDED.values():
-            wait_ms *= 2 ** min(repeats, _BACK_OFF)
-        return now + wait_ms * NS_PER_MS
+        if phase not in _ENDING:
+            return limits.silence_ms, None
+        if limits.absent_ms is None:
+            return None, None
+        return limits.absent_ms, limits.decided_timeout_ms
+
+    def _wait_ms(self, phase):
+        limits = self.state.row.limits
+        return limits.repeat_ms if phase is Phase.PREPARE else limits.urgent_repeat_ms

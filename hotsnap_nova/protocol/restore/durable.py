@@ -20,11 +20,15 @@ class Resolution(enum.StrEnum):
 
 @_frozen
 class RestoreLimits:
-    """How long the coordinator waits. ``absent_ms``: None where nobody would run an errand."""
+    """How long the coordinator waits. ``absent_ms``: None where nobody would run an errand.
+
+    ``silence_ms``: so long a host may be silent before the decision; None: as long as the step.
+    """
 
     prepare_timeout_ms: int = 3_600_000
     stop_timeout_ms: int = 60_000
     start_timeout_ms: int = 1_800_000
+    silence_ms: int | None = 120_000
     decided_timeout_ms: int = 600_000  # for a host that answers, but does not get done
     absent_ms: int | None = None  # so long a host may be silent before it is left an errand
     repeat_ms: int = 500

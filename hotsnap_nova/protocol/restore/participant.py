@@ -76,7 +76,7 @@ class RestoreParticipant:
         """(machine, commands) of a fresh process, from what the journal says.
 
         What was decided goes on at once. All else waits to be ordered again: each step can be
-        repeated, and proves for itself what it rests on.
+        repeated, and proves for itself what it rests on. Each command is of another part.
         """
         machine = cls(RestoreHostState(host, (), tuple(ended)))
         todo = []
@@ -132,16 +132,10 @@ class RestoreParticipant:
             if order.step is end.step:
                 return [self._done(end)]
             return [self._refuse(order.restore, Cause("restore_ended", "it has ended here"))]
-        match order.step:
-            case Step.PREPARE:
-                return self._begin(RestorePart(order.restore, order.share, order.step), order.step)
-            case Step.UNDO:  # remembered, so that a late `PREPARE` begins nothing
-                return self._end(RestoreEnded(order.restore, Step.UNDO))
-            case Step.RESUME:
-                cause = Cause("unknown_restore", "this host no longer knew the restore")
-                return self._end(RestoreEnded(order.restore, Step.RESUME, tuple(
-                    MemberFault(member.id, cause) for member in order.share.members
-                )))  # fmt: skip
+        if order.step is Step.PREPARE or order.step in DECISIONS:
+            # A decision is obeyed by a host that has lost its journal, too: the engine sees by
+            # the names of files what was done, and does nothing where nothing was.
+            return self._begin(RestorePart(order.restore, order.share, order.step), order.step)
         cause = Cause("unknown_restore", "nothing is known of it here")
         return [self._refuse(order.restore, cause)]
 
@@ -176,9 +170,14 @@ class RestoreParticipant:
         part = self._put(
             _replace(part, step=step, status=Status.WORKING, then=None, progress=(), trouble="")
         )
-        return [do.JournalOrder(part.restore, part, begins=True), *self._carry_out(part)]
+        return [do.JournalOrder(part.restore, part, begins=True)]
 
     def _carry_out(self, part):
+        """Begin the step whose intent was journalled, unless something came in between."""
+        if part.then:
+            return self._begin(part, part.then)
+        if part.refusal and part.step not in _DECISION_OF:
+            return self._spoil(part, part.refusal)
         carry_out = do.CarryOut(part.restore, part.step, part.share, part.withdrawn, part.notes)
         return [carry_out, self._working(part)]
 
@@ -190,7 +189,8 @@ class RestoreParticipant:
         part = _replace(part, notes=outcome.notes or part.notes)
         match part.step:
             case Step.RESUME:  # on record before anything else, or a repeat might resume again
-                return self._begin(_replace(part, faults=outcome.faults), Step.FINISH)
+                faults = self._with_withdrawn(part, outcome.faults)
+                return self._begin(_replace(part, faults=faults), Step.FINISH)
             case Step.FINISH:
                 return self._end(RestoreEnded(part.restore, Step.RESUME, part.faults))
             case Step.UNDO:
@@ -218,10 +218,13 @@ class RestoreParticipant:
             self.state = self.state.with_end(command.ended)
             return [self._done(command.ended)]
         part = self.state.part(command.restore)
-        done = command.part.status in (Status.DONE, Status.FAILED)
-        if part is None or part.step is not command.part.step or not done:
+        if part is None or part.step is not command.part.step:
             return []
         if part.status is not Status.WORKING:
+            return []
+        if command.begins:
+            return self._carry_out(part)
+        if command.part.status is Status.WORKING:  # of a withdrawal
             return []
         if part.then:  # the decision came while this was being written
             return self._begin(part, part.then)
@@ -242,11 +245,10 @@ class RestoreParticipant:
             return []
         if command.part.status is Status.WORKING and not command.begins:
             return []  # of a withdrawal: the engine is at work, and will hear of it in time
-        if part.step in _DECISION_OF:
+        if part.step in _DECISION_OF or part.then:
             return self._carry_out(part)
-        if part.then:
-            return self._begin(part, part.then)
-        part = self._put(_replace(part, status=Status.FAILED, refusal=part.refusal or cause))
+        refusal = part.refusal or _from(cause, self.state.host)
+        part = self._put(_replace(part, status=Status.FAILED, refusal=refusal))
         return [self._refuse(part.restore, part.refusal)]
 
     def _withdrawn(self, message):
@@ -267,6 +269,13 @@ class RestoreParticipant:
         refusal = part.refusal or _from(cause, self.state.host)
         part = self._put(_replace(part, status=Status.FAILED, refusal=refusal, progress=()))
         return [do.JournalOrder(part.restore, part), self._refuse(part.restore, refusal)]
+
+    def _with_withdrawn(self, part, faults):
+        """The faults, and those of members that their owner took back before they ran."""
+        cause = Cause("withdrawn", "its owner needs it for something else", self.state.host)
+        known = {fault.member for fault in faults}
+        more = (member for member in part.withdrawn if member not in known)
+        return (*faults, *(MemberFault(each, _replace(cause, member=each)) for each in more))
 
     def _trouble(self, part, cause):
         return self._put(_replace(part, status=Status.FAILED, trouble=cause.text or cause.code))
