@@ -12,15 +12,17 @@ while the lock ``snapshot-<id>`` is held: a part whose lock is free was left
 behind by a process that died.
 """
 
+import contextlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from oslo_log import log as logging
 
 from hotsnap_nova import exception
 from hotsnap_nova.compute import locks
 from hotsnap_nova.protocol import durable, hoststate, wire
+from hotsnap_nova.storage import durable as files
 
 LOG = logging.getLogger(__name__)
 
@@ -35,18 +37,23 @@ class Journal:
     """
 
     def __init__(self, state_path: str, host_locks: locks.Locks):
-        self._folder = os.path.join(state_path, 'journal')
+        self.folder = os.path.join(state_path, 'journal')
         self._ledger = os.path.join(state_path, 'epochs.json')
         self._locks = host_locks
-        os.makedirs(self._folder, mode=0o700, exist_ok=True)
+        os.makedirs(self.folder, mode=0o700, exist_ok=True)
 
     def known(self) -> tuple[str, ...]:
         """Ids of all snapshots in the journal, whoever is at work on them."""
-        return tuple(sorted(name.removesuffix('.json') for name in os.listdir(self._folder)
+        return tuple(sorted(name.removesuffix('.json') for name in os.listdir(self.folder)
                             if name.endswith('.json')))
+
+    def has(self, snapshot: str) -> bool:
+        """Whether there is a part of this snapshot, be it one that cannot be read."""
+        return any(os.path.exists(self._path(snapshot) + suffix) for suffix in ('', DAMAGED))
 
     def adopt(self) -> tuple[durable.Part, ...]:
         """The parts that nobody is at work on; from now on they are ours."""
+        sweep(self.folder, self._locks, _lock)
         parts = []
         for snapshot in self.known():
             if not self._locks.take(_lock(snapshot)):
@@ -60,13 +67,7 @@ class Journal:
 
     def decided(self) -> tuple[durable.Decided, ...]:
         """The ledger of epochs."""
-        try:
-            with open(self._ledger) as file:
-                return tuple(wire.decode(row) for row in json.load(file))
-        except FileNotFoundError:
-            return ()
-        except ValueError as exc:
-            raise exception.StoreUnavailable(store=self._ledger, reason=str(exc)) from exc
+        return read(self._ledger, _decoded_rows) or ()
 
     def claim(self, snapshot: str) -> bool:
         """Whether this process may work on the snapshot; no other can until `forget`."""
@@ -90,72 +91,66 @@ class Journal:
                 kept = hoststate.ledger(self.decided(), rows)
                 write(self._ledger, [wire.encode(row) for row in kept])
         remove(self._path(snapshot))
+        remove(self._path(snapshot) + DAMAGED)
         self._locks.release(_lock(snapshot))
 
     def _read(self, snapshot):
-        try:
-            with open(self._path(snapshot)) as file:
-                return wire.decode(json.load(file))
-        except FileNotFoundError:
-            return None
-        except ValueError as exc:
-            # Renamed into place whole, so the disk or an operator did this.
-            raise exception.StoreUnavailable(
-                store=self._path(snapshot), reason=f'damaged journal: {exc}') from exc
+        return read(self._path(snapshot), wire.decode)
 
     def _path(self, snapshot):
-        return os.path.join(self._folder, f'{snapshot}.json')
+        return os.path.join(self.folder, f'{snapshot}.json')
 
 
 def _lock(snapshot):
     return f'snapshot-{snapshot}'
 
 
-def read(path: str):
-    """The JSON of a file; None: there is none, or none that can be read, which is put aside."""
+def _decoded_rows(plain):
+    return tuple(wire.decode(row) for row in plain)
+
+
+def read(path: str, decoded: Callable):
+    """What is ``decoded`` of a file's JSON; None: there is no file, or it was put aside.
+
+    One that cannot be read is in nobody's way, and kept for people to look at.
+    """
     try:
         with open(path) as file:
-            return json.load(file)
+            return decoded(json.load(file))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as exc:
-        put_aside(path, exc)
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as exc:
+        # Renamed into place whole, so the disk or an operator did this.
+        LOG.error('%(path)s cannot be read, and is put aside as %(aside)s: %(why)s',
+                  {'path': path, 'aside': path + DAMAGED, 'why': exc})
+        files.rename(path, path + DAMAGED)
         return None
 
 
-def put_aside(path: str, why: Exception) -> None:
-    """What cannot be read is in nobody's way any more, and kept for people to look at."""
-    # Renamed into place whole, so the disk or an operator did this.
-    LOG.error('%(path)s is damaged and put aside, as %(path)s%(suffix)s: %(why)s',
-              {'path': path, 'suffix': DAMAGED, 'why': why})
-    os.rename(path, f'{path}{DAMAGED}')
-    _sync(os.path.dirname(path))
+def damaged(folder: str) -> tuple[str, ...]:
+    """Paths of the files in a folder that could not be read."""
+    return tuple(os.path.join(folder, name) for name in sorted(os.listdir(folder))
+                 if name.endswith(DAMAGED))
 
 
 def write(path: str, content) -> None:
     """Make JSON durable: after a crash there is all of the old or all of the new."""
-    aside = f'{path}.new-{os.getpid()}'
-    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with open(fd, 'w') as file:
-        json.dump(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.rename(aside, path)
-    _sync(os.path.dirname(path))
+    files.write(path, json.dumps(content).encode())
 
 
 def remove(path: str) -> None:
-    """Have no such file, even after a crash."""
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return
-    _sync(os.path.dirname(path))
+    """Have no such file, even after a crash, nor what a crash left beside it."""
+    for name in (path, f'{path}.new'):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+    files.sync(os.path.dirname(path))
 
 
-def _sync(folder):
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+def sweep(folder: str, host_locks: locks.Locks, lock_of: Callable[[str], str]) -> None:
+    """Remove what processes that died in `write` left in a folder of files with locks."""
+    for name in os.listdir(folder):
+        key, aside, _pid = name.partition('.json.new')    # up to 1.2 with the process's id
+        if aside and host_locks.take(lock_of(key)):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(folder, name))
+            host_locks.release(lock_of(key))

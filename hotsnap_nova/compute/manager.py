@@ -39,12 +39,12 @@ class ComputeManager:
 
     def start(self) -> tuple[str, ...]:
         """Clean up after processes that died; ids of the snapshots they left."""
-        self.store.sweep()
         for restore in self._restores.start():
             LOG.warning('Goes on with restore %s, which a process left', restore)
         found = self._participants.start()
         for snapshot in found:
             LOG.warning('Cleaned up after snapshot %s, which a process left', snapshot)
+        self.store.sweep()    # after the guests: it may hang
         self._expiry.start()
         return found
 

@@ -40,21 +40,22 @@ class Orders:
     """
 
     def __init__(self, state_path: str, host_locks: locks.Locks):
-        self._folder = os.path.join(state_path, 'restores')
+        self.folder = os.path.join(state_path, 'restores')
         self._locks = host_locks
         self._kept: dict[str, list[dict]] = {}
         self._parts: dict[str, durable.RestorePart] = {}    # as they are on disk
         self._mutex = threading.RLock()
-        os.makedirs(self._folder, mode=0o700, exist_ok=True)
+        os.makedirs(self.folder, mode=0o700, exist_ok=True)
 
     def known(self) -> tuple[str, ...]:
         """Ids of all restores that have not ended here, whoever is at work on them."""
         return tuple(sorted(urllib.parse.unquote(name.removesuffix('.json'))
-                            for name in os.listdir(self._folder)
+                            for name in os.listdir(self.folder)
                             if name.endswith('.json') and name != _ENDED))
 
     def adopt(self) -> tuple[durable.RestorePart, ...]:
         """The parts that nobody is at work on; from now on they are ours."""
+        journal.sweep(self.folder, self._locks, lambda name: _lock(urllib.parse.unquote(name)))
         parts = []
         for restore in self.known():
             if not self._locks.take(_lock(restore)):
@@ -75,8 +76,7 @@ class Orders:
 
     def ended(self) -> tuple[durable.RestoreEnded, ...]:
         """The ledger, oldest first."""
-        rows = journal.read(self._path_of(_ENDED))
-        return tuple(wire.decode(row) for row in rows or ())
+        return journal.read(self._path_of(_ENDED), _decoded_rows) or ()
 
     def claim(self, restore: str) -> None:
         """Nothing, where this process may work on the restore; no other can until `end`.
@@ -126,20 +126,9 @@ class Orders:
         self._locks.release(_lock(ended.restore))
 
     def _read(self, restore):
-        path = self._path(restore)
-        plain = journal.read(path)
-        if plain is None:
-            return None
-        try:
-            if 'kind' not in plain:
-                part, members = _of_steps(plain)
-            else:
-                part, members = wire.decode(plain), plain.get(_KEPT)
-        except (ValueError, KeyError, TypeError, AttributeError) as exc:
-            journal.put_aside(path, exc)
-            return None
-        if members is not None:
-            self._kept[restore] = members
+        part, kept = journal.read(self._path(restore), _decoded) or (None, None)
+        if kept is not None:
+            self._kept[restore] = kept
         return part
 
     def _path(self, restore):
@@ -148,11 +137,22 @@ class Orders:
         return self._path_of(name if name != _ENDED else f'%65{name[1:]}')
 
     def _path_of(self, name):
-        return os.path.join(self._folder, name)
+        return os.path.join(self.folder, name)
 
 
 def _lock(restore):
     return f'restore-{urllib.parse.quote(restore, safe="")}'
+
+
+def _decoded_rows(plain):
+    return tuple(wire.decode(row) for row in plain)
+
+
+def _decoded(plain):
+    """(part, what was kept of its members)."""
+    if 'kind' in plain:
+        return wire.decode(plain), plain.get(_KEPT)
+    return _of_steps(plain)
 
 
 def _of_steps(plain):

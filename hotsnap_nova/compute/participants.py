@@ -6,6 +6,7 @@ that comes meanwhile finds the machine busy and is answered "working". Only a
 save goes on in a thread of its own.
 """
 
+import dataclasses
 import functools
 import json
 import threading
@@ -14,7 +15,16 @@ import time
 from oslo_log import log as logging
 
 from hotsnap_nova import exception, runner
-from hotsnap_nova.compute import journal, locks, manifest, owner, saves, translate
+from hotsnap_nova.compute import (
+    background,
+    claims,
+    journal,
+    locks,
+    manifest,
+    owner,
+    saves,
+    translate,
+)
 from hotsnap_nova.protocol import commands, durable, messages
 from hotsnap_nova.protocol import participant as machines
 from hotsnap_nova.storage import base
@@ -29,9 +39,13 @@ _CLOSE_S = 30.0
 #: How long a guest's owner waits for us to let go of it.
 _WITHDRAW_S = 30.0
 #: Phases in which a guest is in our hands.
-_HOLDING = frozenset(durable.Phase) - {
-    durable.Phase.KEEPING, durable.Phase.UNKEPT, durable.Phase.SAVED, durable.Phase.FINISHING,
-    durable.Phase.SPOILED}
+_HOLDING = frozenset({
+    durable.Phase.PREPARING, durable.Phase.PREPARED, durable.Phase.RECORDING,
+    durable.Phase.RECORDED, durable.Phase.RELEASING, durable.Phase.RELEASED,
+    durable.Phase.SAVING})
+#: Phases in which it is as long as it is locked.
+_LETTING_GO = frozenset({
+    durable.Phase.SPOILING, durable.Phase.DISCARDING, durable.Phase.STUCK})
 #: Snapshots that QEMU shows and no journal knows are called so.
 _UNKNOWN = 'unknown-'
 
@@ -57,9 +71,11 @@ class Participants:
         self._owner = guests_owner or owner.Owner()
         self._journal = journal.Journal(state_path, self.locks)
         self._call = threading.local()
-        self._saves = saves.Saves(host, engine, lambda outcome: self._runner.receive(outcome))
+        self._saves = saves.Saves(host, engine, store, self._receive)
+        self._beginning = threading.Lock()    # of a save
+        self._files = background.Background(host, self._receive)
         self._works: dict[str, records.Work] = {}
-        self._locked: dict[str, set[str]] = {}
+        self._claims = claims.Claims(self.domain_locks)
         self._machine = machines.Participant(machines.HostState(host))
         self._runner: runner.Runner | None = None
 
@@ -74,7 +90,7 @@ class Participants:
         leftovers = self._engine.survey()
         parts = self._journal.adopt()
         for part in parts:
-            self._lock(part.snapshot, part.work.members)
+            self._claims.lock(part.snapshot, part.work.members)
         residues = self._residues(leftovers, {part.snapshot for part in parts})
         self._machine, todo = machines.Participant.recover(
             self._host, residues, parts, self._journal.decided())
@@ -139,8 +155,10 @@ class Participants:
 
     def _part_with(self, member_id):
         return next((part for part in self._machine.state.parts
-                     if part.phase in _HOLDING
-                     and any(member.id == member_id for member in part.work.members)), None)
+                     if any(member.id == member_id for member in part.work.members)
+                     and (part.phase in _HOLDING or (
+                         part.phase in _LETTING_GO
+                         and self._claims.holds(part.snapshot, member_id)))), None)
 
     def busy(self) -> tuple[str, ...]:
         """Ids of snapshots this process has a part in."""
@@ -158,15 +176,16 @@ class Participants:
             member = messages.Member(leftover.member, leftover.name)
             snapshots = {by_tag.get(tag) for tag in leftover.snapshot_tag.split(',')}
             name = f'{_UNKNOWN}{leftover.member}'
-            if not snapshots & ours and self._lock(name, (member,)):
+            if not snapshots & ours and self._claims.lock(name, (member,)):
                 found.append(durable.Residue(name, 0, (member,)))
         return found
 
     def _discard_orphaned_drafts(self):
         """Remove files of snapshots that no journal knows: their process died in `begin`."""
         for draft in self._store.drafts():
-            known = draft.snapshot_id in self._journal.known()
-            if draft.host == self._host and not known and self._journal.claim(draft.snapshot_id):
+            if draft.host != self._host or self._journal.has(draft.snapshot_id):
+                continue
+            if self._journal.claim(draft.snapshot_id):
                 self._store.discard(draft.snapshot_id, self._host)
                 self._journal.forget(draft.snapshot_id, ())
 
@@ -190,14 +209,15 @@ class Participants:
         return [commands.Journaled(command)]
 
     def _prepare(self, command):
-        locked = self._lock(command.snapshot, command.work.members)
+        work = self._work(command)    # the store may hang, and must not with the guests claimed
+        locked = self._claims.lock(command.snapshot, command.work.members)
         for member in command.work.members:
-            if member not in locked:
+            if member.id not in locked:
                 raise exception.GuestBusy(member=member.name or member.id,
                                           reason='another snapshot or restore has it')
         caller = json.loads(command.work.options).get('context') or {}
         self._owner.begin_snapshot(command.snapshot, translate.specs(command.work.members), caller)
-        facts = self._engine.prepare(self._work(command))
+        facts = self._engine.prepare(work)
         return [commands.MembersPrepared(command.snapshot, command.epoch,
                                          translate.facts_detail(facts))]
 
@@ -212,31 +232,47 @@ class Participants:
                                          tuple(map(translate.release, releases)))]
 
     def _save(self, command):
-        self._saves.begin(command, self._work(command))
+        with self._beginning:    # a discard that came meanwhile is seen here, or waits
+            part = self._machine.state.part(command.snapshot)
+            if part and part.phase is durable.Phase.SAVING:
+                self._saves.begin(command, self._work(command))
 
     def _finish(self, command):
-        self._engine.finish(self._work(command, begun=True))
-        self._store.publish(command.snapshot, manifest.of_snapshot(command))
-        self._owner.end(command.snapshot)
-        self._unlock(command.snapshot)
-        return [commands.MembersFinished(command.snapshot, command.epoch)]
+        work = self._work(command, begun=True)
+        self._engine.finish(dataclasses.replace(
+            work, members=self._ours(command.snapshot, command.work.members)))
+        self._free(command.snapshot)
+
+        def publish():
+            self._store.publish(command.snapshot, manifest.of_snapshot(command))
+            return [commands.MembersFinished(command.snapshot, command.epoch)]
+        return self._files.do(command, publish)
 
     def _discard(self, command):
-        # A member that another snapshot has locked was never touched for this one.
-        members = translate.specs(self._lock(command.snapshot, command.members))
+        with self._beginning:
+            pass    # a save that was just beginning is known from here on
+        members = self._ours(command.snapshot, command.members)
+        discarded = [commands.MembersDiscarded(command.snapshot, command.epoch)]
         if command.snapshot.startswith(_UNKNOWN):
             self._engine.clean(members)
-        else:
-            self._engine.discard(command.snapshot, members)
-            # The engine has just ended it; it may still hold files open, and on a
-            # store that hangs it does so for ever.
+            self._free(command.snapshot)
+            return discarded
+        self._engine.discard(command.snapshot, members)
+        self._free(command.snapshot, self._why_discarded(command.snapshot))
+
+        def remove():
+            # The engine has ended it, but on a store that hangs it may hold files open.
             self._saves.wait(command.snapshot, _SAVE_END_S)
             self._store.discard(command.snapshot, self._host)
             if command.deleted:
                 self._store.delete(command.snapshot)
-        self._owner.end(command.snapshot, self._why_discarded(command.snapshot))
-        self._unlock(command.snapshot)
-        return [commands.MembersDiscarded(command.snapshot, command.epoch)]
+            return discarded
+        return self._files.do(command, remove)
+
+    def _free(self, snapshot, error=''):
+        """Give the guests back. Files come last: a store may hang, and they need no guest."""
+        self._owner.end(snapshot, error)
+        self._claims.unlock(snapshot)
 
     def _why_discarded(self, snapshot):
         part = self._machine.state.part(snapshot)
@@ -255,15 +291,11 @@ class Participants:
             work = self._works[command.snapshot] = translate.engine_work(command, folder)
         return work
 
-    # -- who has which guest -------------------------------------------------------------------
+    def _ours(self, snapshot, members):
+        """Those that are this snapshot's; what another has locked was never touched for it, or
+        was let go of."""
+        ours = self._claims.lock(snapshot, members)
+        return translate.specs(tuple(member for member in members if member.id in ours))
 
-    def _lock(self, snapshot, members):
-        """Those of the members that are this snapshot's, now or already."""
-        mine = self._locked.setdefault(snapshot, set())
-        mine |= {member.id for member in members
-                 if member.id not in mine and self.domain_locks.take(f'domain-{member.id}')}
-        return tuple(member for member in members if member.id in mine)
-
-    def _unlock(self, snapshot):
-        for member_id in self._locked.pop(snapshot, ()):
-            self.domain_locks.release(f'domain-{member_id}')
+    def _receive(self, outcome):
+        self._runner.receive(outcome)

@@ -11,7 +11,7 @@ from oslo_log import log as logging
 from hotsnap_nova import exception, runner
 from hotsnap_nova.compute import translate
 from hotsnap_nova.protocol import commands
-from hotsnap_nova.storage import digest
+from hotsnap_nova.storage import base, digest
 from hotsnap_nova.virt import records
 
 LOG = logging.getLogger(__name__)
@@ -26,9 +26,11 @@ class Saves:
     :param receive: takes progress and outcomes: `runner.Runner.receive`
     """
 
-    def __init__(self, host: str, engine, receive: Callable[[object], None]):
+    def __init__(self, host: str, engine, store: base.Store,
+                 receive: Callable[[object], None]):
         self._host = host
         self._engine = engine
+        self._store = store
         self._receive = receive
         self._threads: dict[str, threading.Thread] = {}
 
@@ -58,6 +60,7 @@ class Saves:
             with translate.in_users_words(self._engine, command.work.members):
                 saved = self._engine.save(work, self._teller(command))
             saved = tuple(_with_digests(work, each) for each in saved)
+            self._store.sync(command.snapshot, self._host)    # before anybody is told
             outcome = commands.MembersSaved(command.snapshot, command.epoch,
                                             translate.saved_detail(saved))
         except Exception as exc:

@@ -23,7 +23,7 @@ from collections.abc import Callable, Collection, Iterable
 from oslo_log import log as logging
 
 from hotsnap_nova import exception
-from hotsnap_nova.compute import locks, orders, owner, translate
+from hotsnap_nova.compute import claims, locks, orders, owner, translate
 from hotsnap_nova.protocol import messages
 from hotsnap_nova.protocol.restore import commands
 from hotsnap_nova.protocol.restore import messages as restores
@@ -47,9 +47,8 @@ class Steps:
         self._engine = engine
         self._store = store
         self._orders = kept
-        self._locks = domain_locks
+        self._claims = claims.Claims(domain_locks)
         self._owner = guests_owner
-        self._locked: dict[str, set[str]] = {}
 
     def check(self, restore: str, share: restores.Share) -> None:
         """Nothing, where the share can be restored; touches nothing.
@@ -159,17 +158,13 @@ class Steps:
 
     # -- whose they are ------------------------------------------------------------------------
 
-    def lock(self, restore: str, members: Iterable[messages.Member]) -> tuple[str, ...]:
-        """Ids of the members that another has; all the others are ours, now or already."""
-        mine = self._locked.setdefault(restore, set())
-        mine |= {member.id for member in members if member.id not in mine
-                 and self._locks.take(f'domain-{member.id}')}
-        return tuple(member.id for member in members if member.id not in mine)
+    def lock(self, restore: str, members: Iterable[messages.Member]) -> None:
+        """Lock them again, as far as nobody else has."""
+        self._claims.lock(restore, members)
 
     def unlock(self, restore: str) -> None:
         """Let go of all its members."""
-        for member_id in self._locked.pop(restore, ()):
-            self._locks.release(f'domain-{member_id}')
+        self._claims.unlock(restore)
 
     def _claim(self, command, withdrawn):
         """Have all members, by lock and of their owner.
@@ -183,19 +178,19 @@ class Steps:
             _options(command.share).get('context') or {})
 
     def _must_lock(self, command, withdrawn):
-        others = self.lock(command.restore, command.share.members)
+        ours = self._claims.lock(command.restore, command.share.members)
         for member in _called(command.share):
-            if member.id in others and member.id not in withdrawn:
+            if member.id not in ours and member.id not in withdrawn:
                 raise exception.GuestBusy(member=member.name,
                                           reason='a snapshot or restore has it')
 
     def _lockable(self, command, withdrawn):
         """The work of an end, without members that are another's and were never touched."""
         work = self._work(command, withdrawn)
-        others = self.lock(command.restore, command.share.members)
+        ours = self._claims.lock(command.restore, command.share.members)
         left_out = set()
         for member in work.members:
-            if member.spec.id in others and member.spec.id not in withdrawn:
+            if member.spec.id not in ours and member.spec.id not in withdrawn:
                 if self._engine.restore_touched(dataclasses.replace(work, members=(member,))):
                     raise exception.GuestBusy(member=member.spec.name,
                                               reason='a snapshot or restore has it')

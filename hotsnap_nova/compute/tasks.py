@@ -9,6 +9,8 @@ at once: they do so in threads that also serve what closes and opens gates.
 import threading
 from collections.abc import Callable
 
+from hotsnap_nova import exception
+
 _KEPT = 64
 
 
@@ -55,25 +57,29 @@ class _Task:
         self._work = work
         self._progress = (0, 0)
         self._result = None
-        self._error = None
-        self._thread = threading.Thread(target=self._run, daemon=True, name='hotsnap-task')
-        self._thread.start()
+        self._error: Exception | None = exception.Bug(reason='the work ended without a word')
+        self._ended = threading.Event()    # set last: who sees it sees how it ended
+        threading.Thread(target=self._run, daemon=True, name='hotsnap-task').start()
 
     @property
     def done(self):
-        return not self._thread.is_alive()
+        return self._ended.is_set()
 
     def state(self, wait_s):
-        self._thread.join(wait_s)
-        if self._error and self.done:
+        if not self._ended.wait(wait_s):
+            return {'done': False, 'result': None, 'progress': list(self._progress)}
+        if self._error:
             raise self._error
-        return {'done': self.done, 'result': self._result, 'progress': list(self._progress)}
+        return {'done': True, 'result': self._result, 'progress': list(self._progress)}
 
     def _run(self):
         try:
             self._result = self._work(self._tell)
+            self._error = None
         except Exception as exc:
             self._error = exc
+        finally:
+            self._ended.set()
 
     def _tell(self, done_bytes, total_bytes):
         self._progress = (done_bytes, total_bytes)

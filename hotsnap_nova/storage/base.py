@@ -66,6 +66,13 @@ class Store(abc.ABC):
         """
 
     @abc.abstractmethod
+    def sync(self, snapshot_id: str, host: str) -> None:
+        """Have ``host``'s part survive a loss of power.
+
+        :raises StoreUnavailable: it may not
+        """
+
+    @abc.abstractmethod
     def publish(self, snapshot_id: str, manifest: dict) -> None:
         """Make the drafts begun in this store the snapshot, durably.
 

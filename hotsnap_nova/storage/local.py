@@ -56,6 +56,11 @@ class LocalStore(base.Store):
             durable.make_folder(folder)
         return folder
 
+    def sync(self, snapshot_id, host):
+        base.check_name(host, 'host')
+        with self._working():
+            durable.sync_tree(os.path.join(self._draft(snapshot_id), host))
+
     def publish(self, snapshot_id, manifest):
         reason = manifests.fault(manifest)
         if reason or manifest['snapshot_id'] != snapshot_id:

@@ -28,9 +28,10 @@ def saving(tmp_path):
     made = participants.Participants('h1', engine, local.LocalStore(f'{tmp_path}/store'),
                                      f'{tmp_path}/state')
     made.start()
-    made._lock('s', (member,))
+    made._claims.lock('s', (member,))
     work = messages.Work('g', (member,), messages.Gate.HOLD, 500, 150)
-    made._save(commands.SaveMembers('s', 1, work))
+    save = commands.SaveMembers('s', 1, work)
+    made._saves.begin(save, made._work(save))
     assert begun.wait(30)
     yield made, f'domain-{guest.id}', goes_on
     goes_on.set()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Long work is asked for without keeping from its work whoever answers."""
 
+import sys
 import threading
 import time
 
@@ -47,3 +48,57 @@ def test_a_host_that_answers_at_once_is_not_asked_all_the_time(monkeypatch):
 
     assert len(slept) == 2
     assert min(slept) > 0.1
+
+
+def answers_while_it_ends(work):
+    """What `ask` says if the work ends before its first line, its second one, and so on."""
+    number, lines = 0, [None]
+    while number < len(lines):
+        goes_on, lines = threading.Event(), []
+        made = tasks.Tasks(wait_s=0)
+
+        def end(work=goes_on):
+            work.set()
+            for thread in threading.enumerate():
+                if thread.name == 'hotsnap-task':
+                    thread.join(30)
+
+        def trace(frame, event, _arg, at=number, end=end, lines=lines):
+            if frame.f_code.co_filename != tasks.__file__:
+                return None
+            if event == 'line':
+                lines.append(frame.f_lineno)
+                if len(lines) == at + 1:
+                    end()
+            return trace
+
+        def waiting(tell, goes_on=goes_on):
+            goes_on.wait(30)
+            return work(tell)
+        made.ask('it', waiting)
+        sys.settrace(trace)
+        try:
+            yield made.ask('it', None)
+        except ValueError as exc:
+            yield exc
+        finally:
+            sys.settrace(None)
+            end()
+        number += 1
+
+
+def test_work_that_fails_while_it_is_asked_for_is_never_told_as_done():
+    def fail(_tell):
+        raise ValueError('damaged')
+
+    answers = list(answers_while_it_ends(fail))
+
+    assert any(isinstance(answer, ValueError) for answer in answers)
+    assert all(isinstance(answer, ValueError) or not answer['done'] for answer in answers)
+
+
+def test_a_result_that_comes_while_it_is_asked_for_is_whole():
+    answers = list(answers_while_it_ends(lambda _tell: 'it'))
+
+    assert {(answer['done'], answer['result']) for answer in answers} == {
+        (False, None), (True, 'it')}
