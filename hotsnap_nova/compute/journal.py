@@ -40,7 +40,7 @@ class Journal:
         self.folder = os.path.join(state_path, 'journal')
         self._ledger = os.path.join(state_path, 'epochs.json')
         self._locks = host_locks
-        os.makedirs(self.folder, mode=0o700, exist_ok=True)
+        files.make_folders(self.folder)
 
     def known(self) -> tuple[str, ...]:
         """Ids of all snapshots in the journal, whoever is at work on them."""

@@ -16,15 +16,12 @@ import os
 import threading
 import urllib.parse
 
-from oslo_log import log as logging
-
 from hotsnap_nova import exception
 from hotsnap_nova.compute import journal, locks
 from hotsnap_nova.protocol import messages, wire
 from hotsnap_nova.protocol.restore import durable, participant
 from hotsnap_nova.protocol.restore import messages as restore_messages
-
-LOG = logging.getLogger(__name__)
+from hotsnap_nova.storage import durable as files
 
 _ENDED = 'ended.json'
 _KEPT = 'kept_members'
@@ -45,7 +42,7 @@ class Orders:
         self._kept: dict[str, list[dict]] = {}
         self._parts: dict[str, durable.RestorePart] = {}    # as they are on disk
         self._mutex = threading.RLock()
-        os.makedirs(self.folder, mode=0o700, exist_ok=True)
+        files.make_folders(self.folder)
 
     def known(self) -> tuple[str, ...]:
         """Ids of all restores that have not ended here, whoever is at work on them."""

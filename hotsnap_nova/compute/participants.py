@@ -28,6 +28,7 @@ from hotsnap_nova.compute import (
 from hotsnap_nova.protocol import commands, durable, messages
 from hotsnap_nova.protocol import participant as machines
 from hotsnap_nova.storage import base
+from hotsnap_nova.storage import durable as files
 from hotsnap_nova.virt import records
 
 LOG = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class Participants:
         self._host = host
         self._engine = engine
         self._store = store
+        files.make_folders(state_path)
         self.locks = locks.Locks(f'{state_path}/locks')
         self.domain_locks = domain_locks or self.locks
         self._owner = guests_owner or owner.Owner()

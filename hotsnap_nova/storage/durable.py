@@ -27,6 +27,15 @@ def make_folder(path: str) -> None:
         sync(os.path.dirname(path))
 
 
+def make_folders(path: str) -> None:
+    """As `make_folder`, and its parents where they are not there."""
+    parent = os.path.dirname(path)
+    if not is_folder(path):
+        if parent != path:
+            make_folders(parent)
+        make_folder(path)
+
+
 def is_folder(path: str) -> bool:
     """Whether a folder is there; a symbolic link to one is none."""
     try:

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files of a host that cannot be read are in nobody's way, and none are left for ever."""
+
+import os
+
+import pytest
+
+from hotsnap_nova.compute import journal, locks, orders
+from hotsnap_nova.protocol import durable, messages
+from hotsnap_nova.protocol.restore import durable as restores
+from hotsnap_nova.protocol.restore import messages as orders_messages
+from tests.fakes import cluster as clusters
+
+MEMBER = messages.Member('a', 'a')
+PART = durable.Part('s1', 1, durable.Phase.SAVED,
+                    messages.Work('g', (MEMBER,), messages.Gate.HOLD, 100, 150))
+ORDER = restores.RestorePart('r1', orders_messages.Share('s1', (MEMBER,)),
+                             orders_messages.Step.PREPARE)
+UNREADABLE = [b'', b'{"v": 1, "kind":', b'[7]', b'null', b'{"v": 1, "kind": "Part"}', b'\xff']
+
+
+@pytest.fixture
+def state(tmp_path):
+    return tmp_path / 'state'
+
+
+def open_journal(state):
+    return journal.Journal(str(state), locks.Locks(f'{state}/locks'))
+
+
+def open_orders(state):
+    return orders.Orders(str(state), locks.Locks(f'{state}/locks'))
+
+
+@pytest.mark.parametrize('content', UNREADABLE)
+def test_a_part_that_cannot_be_read_does_not_hide_the_others(state, content, caplog):
+    kept = open_journal(state)
+    kept.write(PART)
+    (state / 'journal' / 's0.json').write_bytes(content)
+
+    assert open_journal(state).adopt() == ()    # s1 is in kept's hands
+    kept = open_journal(state)
+    assert kept.known() == ('s1',)
+    assert journal.damaged(kept.folder) == (f'{state}/journal/s0.json.damaged',)
+    assert (state / 'journal' / 's0.json.damaged').read_bytes() == content
+    assert f'{state}/journal/s0.json.damaged' in caplog.text
+
+
+@pytest.mark.parametrize('content', UNREADABLE)
+def test_an_order_that_cannot_be_read_does_not_hide_the_others(state, content):
+    open_orders(state).write(ORDER)
+    (state / 'restores' / 'r0.json').write_bytes(content)
+    (state / 'restores' / 'ended.json').write_bytes(content)
+    (state / 'locks' / 'restore-r1.lock').unlink()    # its holder died
+
+    kept = open_orders(state)
+
+    assert (kept.under_way(), kept.ended(), kept.adopt()) == ({'r1': ('a',)}, (), (ORDER,))
+    assert journal.damaged(kept.folder) == tuple(
+        f'{state}/restores/{name}.json.damaged' for name in ('ended', 'r0'))
+
+
+def test_a_file_that_cannot_be_read_keeps_no_guest(tmp_path):
+    with clusters.Cluster(tmp_path, {'h1': 'a'}) as cluster:
+        host = cluster.hosts['h1']
+        host.die_at('record_member')
+        cluster.snapshots.create(cluster.request())
+        clusters.until(lambda: cluster.world.guest('a')['closed_by'])
+        cluster.snapshots.leave()
+        host.kill()
+        for name in ('journal/0000', 'restores/0000', 'restores/ended', 'epochs'):
+            (tmp_path / 'state-h1' / f'{name}.json').write_text('{')
+
+        host.start()
+
+        assert cluster.world.untouched()
+
+
+def test_a_damaged_part_goes_with_its_snapshot(state):
+    kept = open_journal(state)
+    (state / 'journal' / 's1.json').write_text('{')
+    kept.adopt()
+    assert kept.has('s1')
+
+    kept.forget('s1', ())
+
+    assert not kept.has('s1')
+
+
+def test_nothing_is_left_of_a_process_that_died_while_it_wrote(state):
+    open_journal(state)
+    open_orders(state)
+    left = [state / folder / f'{name}.json.new{suffix}'
+            for folder, name in (('journal', 's1'), ('restores', 'r1'))
+            for suffix in ('', '-4711')]
+    for path in left:
+        path.write_text('{')
+
+    open_journal(state).adopt()
+    open_orders(state).adopt()
+
+    assert not [path for path in left if path.exists()]
+
+
+def test_what_a_live_process_writes_is_left_to_it(state):
+    live = open_journal(state)
+    live.write(PART)
+    writing = state / 'journal' / 's1.json.new'
+    writing.write_text('{')
+
+    open_journal(state).adopt()
+
+    assert writing.exists()
+
+
+def test_an_order_of_the_version_before_is_ended_by_a_decision_alone(state):
+    content = ('{"snapshot_id": "s1", "restore_id": "r1", "paused": true, "members": [{"spec": '
+               '{"id": "a", "name": "instance-1"}, "folder": "/store/s1/a", "facts": {"disks": '
+               '[]}}]}')
+    kept = open_orders(state)
+    (state / 'restores' / 'r1.json').write_text(content)
+
+    (part,) = kept.adopt()
+
+    assert part.share == orders_messages.Share('s1', (messages.Member('a', 'instance-1'),), True)
+    assert (part.step, part.status) == (orders_messages.Step.START, restores.Status.INTERRUPTED)
+    assert part.refusal.code == 'upgraded'
+    assert kept.kept('r1') == [{'id': 'a', 'name': 'instance-1', 'folder': '/store/s1/a',
+                                'facts': {'disks': []}}]
+
+
+@pytest.mark.parametrize('restore', ['ended', '../r1', 'a/b', '.'])
+def test_an_id_names_no_other_file(state, restore):
+    kept = open_orders(state)
+
+    kept.write(restores.RestorePart(restore, ORDER.share, orders_messages.Step.PREPARE))
+
+    assert kept.known() == (restore,)
+    assert (kept.ended(), len(os.listdir(state / 'restores'))) == ((), 1)
+    kept.end(restores.RestoreEnded(restore, orders_messages.Step.UNDO))
+    assert os.listdir(state / 'restores') == ['ended.json']
+    assert not os.listdir(state / 'locks')
+
+
+def test_the_ledger_of_restores_is_bounded(state, monkeypatch):
+    monkeypatch.setattr(orders.participant, 'KEPT', 3)
+    kept = open_orders(state)
+
+    for number in range(5):
+        kept.end(restores.RestoreEnded(f'r{number}', orders_messages.Step.UNDO))
+
+    assert [row.restore for row in kept.ended()] == ['r2', 'r3', 'r4']
+
+
+def test_two_processes_do_not_both_go_on_with_a_restore(state):
+    first = open_orders(state)
+    first.write(ORDER)
+
+    assert open_orders(state).adopt() == ()
