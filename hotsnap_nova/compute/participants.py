@@ -294,8 +294,7 @@ class Participants:
         return work
 
     def _ours(self, snapshot, members):
-        """Those that are this snapshot's; what another has locked was never touched for it, or
-        was let go of."""
+        """Those that are this snapshot's; those of another are none of its business any more."""
         ours = self._claims.lock(snapshot, members)
         return translate.specs(tuple(member for member in members if member.id in ours))
 
