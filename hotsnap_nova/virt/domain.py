@@ -31,7 +31,8 @@ class DiskXml:
     @property
     def medium(self) -> bool:
         """Read-only and backed by a file: accepted, and digested instead of copied."""
-        return not self.writable and self.kind == 'file' and bool(self.path)
+        return ((self.readonly or self.device == 'cdrom') and self.kind == 'file'
+                and bool(self.path))
 
 
 @dataclasses.dataclass(frozen=True)

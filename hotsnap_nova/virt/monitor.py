@@ -17,6 +17,8 @@ MIGRATING = frozenset({
     'setup', 'cancelling', 'active', 'device', 'pre-switchover', 'postcopy-active',
     'postcopy-paused', 'postcopy-recover', 'wait-unplug', 'colo'})
 
+#: A capability that QEMU does not take together with background snapshots.
+_EXCLUDED = 'pause-before-switchover'
 #: A bandwidth limit so high that it is none, and only we would set; what is
 #: added to it is the tag of the snapshot, so that a fresh process can tell whose.
 _OUR_BANDWIDTH = 1 << 60
@@ -100,6 +102,22 @@ class Monitor:
         return any(c['state'] for c in self.execute('query-migrate-capabilities')
                    if c['capability'] == 'background-snapshot')
 
+    def background_snapshot_refusal(self) -> str:
+        """Why QEMU would refuse the capability; '' where it would not. Nothing is set.
+
+        It is asked for beside one that excludes it: QEMU looks at memory and kernel first.
+        """
+        try:
+            self.execute('migrate-set-capabilities', {'capabilities': [
+                {'capability': name, 'state': True}
+                for name in ('background-snapshot', _EXCLUDED)]})
+        except MonitorError as exc:
+            return '' if _EXCLUDED in str(exc) else exc.kwargs['reason']
+        self.execute('migrate-set-capabilities', {'capabilities': [
+            {'capability': name, 'state': False}
+            for name in ('background-snapshot', _EXCLUDED)]})
+        return ''
+
     def bandwidth(self) -> int:
         """Bytes a second a migration may take."""
         return self.execute('query-migrate-parameters')['max-bandwidth']
@@ -149,6 +167,23 @@ class Monitor:
 
     def add_node(self, **options) -> None:
         self.execute('blockdev-add', _dashed(options))
+
+    def forbids_driver(self, driver: str, node: str) -> bool:
+        """Whether this QEMU was built not to use a block driver. Nothing is added.
+
+        The new node is asked for under the name of ``node``, which exists: QEMU
+        looks at its list of drivers first.
+        """
+        options = {'server': {'type': 'unix', 'path': '/nonexistent'}} if driver == 'nbd' else {
+            'file': {'driver': 'null-co'}}
+        if driver == 'copy-before-write':
+            options['target'] = {'driver': 'null-co'}
+        try:
+            self.add_node(driver=driver, node_name=node, **options)
+        except MonitorError as exc:
+            return f"'{driver}'" in str(exc)
+        self.del_node(node)    # it went away just now
+        return False
 
     def del_node(self, name: str) -> None:
         self.execute('blockdev-del', {'node-name': name})

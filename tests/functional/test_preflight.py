@@ -41,12 +41,20 @@ def nic(kind='bridge', driver="name='qemu'"):
 class PaperMonitor:
     """QEMU's answers of a guest that carries nothing and does nothing."""
 
-    def __init__(self, jobs=(), migration='none'):
+    def __init__(self, jobs=(), migration='none', refusal='', forbidden=()):
         self._jobs = jobs
         self._migration = migration
+        self._refusal = refusal
+        self._forbidden = forbidden
 
     def node_names(self):
-        return set()
+        return {'libvirt-1-format'}
+
+    def background_snapshot_refusal(self):
+        return self._refusal
+
+    def forbids_driver(self, driver, _node):
+        return driver in self._forbidden
 
     def jobs(self):
         return {job: {} for job in self._jobs}
@@ -64,7 +72,8 @@ class PaperMonitor:
         return {'status': self._migration}
 
     def block_devices(self):
-        return []
+        return [{'qdev': '/machine/peripheral/virtio-disk0/virtio-backend',
+                 'inserted': {'image': {'virtual-size': 0}}}]
 
 
 class PaperGuest:
@@ -120,6 +129,7 @@ def test_a_plain_guest_is_accepted_with_both_gates():
     (disk(more="<encryption format='luks'/>"), 'vdb', 'encrypted'),
     (disk(form='vmdk'), 'vdb', 'vmdk'),
     (disk(more='<transient/>'), 'vdb', 'transient'),
+    (disk(device='floppy'), 'vdb', 'writable floppy'),
     (nic('hostdev'), 'tap7', 'SR-IOV'),
     (nic('vhostuser'), 'tap7', 'vhost-user'),
     (nic('vdpa'), 'tap7', 'vdpa'),
@@ -128,6 +138,10 @@ def test_a_plain_guest_is_accepted_with_both_gates():
     ("<vsock model='virtio'><cid auto='yes'/></vsock>", 'vsock', 'outside their NICs'),
     ("<shmem name='pool'><model type='ivshmem-plain'/></shmem>", 'pool', 'shared memory'),
     ("<serial type='tcp'><source host='h' service='1'/></serial>", 'serial', 'tcp'),
+    ("<serial type='tcp'><source mode='connect' host='h' service='1'/><alias name='serial0'/>"
+     "</serial><console type='tcp'><source mode='connect' host='h' service='1'/>"
+     "<alias name='serial0'/></console>", 'serial0', 'tcp'),
+    ("<channel type='udp'><source mode='bind' host='h' service='1'/></channel>", 'channel', 'udp'),
     ("<filesystem><driver type='virtiofs'/><source dir='/x'/></filesystem>", 'filesystem',
      'virtiofs'),
     ("<filesystem><source dir='/x'/></filesystem>", 'filesystem', '9p'),
@@ -144,11 +158,11 @@ def test_a_device_that_rules_the_snapshot_out_is_named(devices, device, cause):
 
 
 @pytest.mark.parametrize(('more', 'device', 'cause'), [
-    ("<memoryBacking><source type='file'/></memoryBacking>", 'memory', 'file-backed'),
-    ("<cpu mode='host-passthrough' migratable='off'/>", 'cpu', 'migratable'),
-    ("<cpu><feature name='invtsc' policy='require'/></cpu>", 'cpu', 'invtsc'),
+    ('<launchSecurity type="sev"/>', 'memory', 'encrypted memory'),
+    ("<qemu:commandline xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'/>", 'guest',
+     'commandline'),
 ])
-def test_memory_and_cpu_that_cannot_come_back_are_named(more, device, cause):
+def test_what_is_beside_the_devices_is_named_too(more, device, cause):
     findings = judge(PaperGuest(more=more)).findings
 
     assert [found.device for found in findings] == [device]
@@ -171,8 +185,9 @@ def test_vhost_and_multiqueue_rule_hold_out_alone_and_both_are_named():
     ({'state': 'paused'}, 'not running'),
     ({'jobs': ('commit-vda',)}, 'commit-vda'),
     ({'migration': 'active'}, 'migration'),
+    ({'forbidden': ('snapshot-access',)}, 'block driver snapshot-access'),
 ])
-def test_a_guest_that_is_busy_or_stopped_is_named(changes, cause):
+def test_a_guest_that_cannot_be_worked_on_now_is_named(changes, cause):
     findings = judge(PaperGuest(**changes)).findings
 
     assert [cause in found.cause for found in findings] == [True]
@@ -206,7 +221,8 @@ def odd(request):
     with Lab() as lab:
         medium = lab.folder / 'config.iso'
         medium.write_bytes(b'CONFIG' * 4096)
-        channel = '<serial type="tcp"><source mode="bind" host="127.0.0.1" service="0"/></serial>'
+        channel = ('<serial type="udp"><source mode="connect" host="127.0.0.1" service="9"/>'
+                   '</serial>')
         lab.odd, lab.plain = (lab.start([spec], wait=True)[0] for spec in (
             GuestSpec(nic_driver="name='qemu' queues='2'", vcpus=2, devices_xml=f'''
                 <filesystem type='mount'><source dir='{lab.folder}'/><target dir='x'/>
@@ -233,7 +249,7 @@ def test_the_verdict_on_a_real_guest_comes_before_anything_is_touched(odd, user)
 
     assert checked.status == 1
     findings = ' '.join(row['Finding'] for row in checked.json)
-    for word in ('9p', 'multiqueue', 'tcp'):
+    for word in ('9p', 'multiqueue', 'udp'):
         assert word in findings
     assert all(row['Remedy'] for row in checked.json)
     assert refused.status == 1

@@ -157,6 +157,14 @@ class Enclosure:
                 return int(entry.name)
         return None
 
+    def qemu_pid(self, name: str) -> int | None:
+        """The number here of the QEMU of a domain, or None where it does not run."""
+        try:
+            return self.outside_pid(
+                int((self.folder / f'run/libvirt/qemu/{name}.pid').read_text()))
+        except FileNotFoundError:
+            return None
+
     def kill9_daemon(self) -> None:
         """Kill libvirtd and return when another answers in its place."""
         pid = self.daemon_pid

@@ -51,12 +51,7 @@ class Guest:
 
         :raises LabError: the guest does not run
         """
-        pid_file = self._home.folder / f'run/libvirt/qemu/{self.domain_name}.pid'
-        try:
-            pid = self._home.outside_pid(int(pid_file.read_text()))
-        except FileNotFoundError:
-            pid = None
-        if pid is None:
+        if (pid := self._home.qemu_pid(self.domain_name)) is None:
             raise LabError(f'{self.domain_name} does not run')
         return pid
 

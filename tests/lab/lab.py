@@ -85,6 +85,10 @@ class Lab:
         """The output of a command run where the guests' network and processes are."""
         return self._home.run_inside(*command)
 
+    def pid_of(self, name: str) -> int | None:
+        """The process of any domain's QEMU."""
+        return self._home.qemu_pid(name)
+
     def close(self) -> None:
         """End everything; safe to repeat. With ``keep_files`` its folder stays, and is printed."""
         atexit.unregister(self.close)

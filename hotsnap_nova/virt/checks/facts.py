@@ -35,7 +35,10 @@ def writable_disks(running: guest.Guest, parsed: domain.DomainXml) -> tuple[free
 
 def of_member(running: guest.Guest, parsed: domain.DomainXml,
               frozen: tuple[freezing.Disk, ...]) -> records.MemberFacts:
-    """What a restore must find again, and what people want to see."""
+    """What a restore must find again, and what people want to see.
+
+    :raises exception.Refused: a medium cannot be read
+    """
     forms = {disk.target: disk.form for disk in parsed.disks}
     return records.MemberFacts(
         member=running.uuid, name=running.name, machine=parsed.machine,
@@ -45,4 +48,13 @@ def of_member(running: guest.Guest, parsed: domain.DomainXml,
         disks=tuple({'target': disk.target, 'file': f'{disk.target}.qcow2',
                      'format': forms[disk.target], 'size_bytes': disk.size_bytes}
                     for disk in frozen),
-        media=tuple(media.describe(disk) for disk in parsed.disks if disk.medium))
+        media=tuple(_medium(running, disk) for disk in parsed.disks if disk.medium))
+
+
+def _medium(running, disk):
+    try:
+        return media.describe(disk)
+    except OSError as exc:    # since the check
+        raise exception.Refused(
+            member=running.name, device=disk.target, cause=media.fault(disk) or str(exc),
+            remedy='eject it, or insert it again') from exc

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A running guest as the rules look at it."""
+
+import functools
+
+from hotsnap_nova.virt import domain, guest
+from hotsnap_nova.virt.disks import freezing
+
+
+class Subject:
+    """Asked once for what several rules want to know; nothing is changed.
+
+    :param connection: to its libvirt
+    :ivar parsed: its XML as it runs
+    """
+
+    def __init__(self, running: guest.Guest, connection):
+        self.guest = running
+        self.qemu = running.monitor
+        self.connection = connection
+        self.parsed = domain.DomainXml(running.full_xml())
+
+    @functools.cached_property
+    def images(self) -> dict[str, dict]:
+        """What QEMU tells of each writable disk's image, and all below it, by target."""
+        rows = freezing.running_disks(
+            self.qemu.block_devices(),
+            {disk.alias: disk.target for disk in self.parsed.disks if disk.writable})
+        return {target: row['inserted']['image'] for target, row in rows.items()}
+
+
+def layers(image: dict):
+    """Of QEMU's word on an image: this one and each below it."""
+    while image:
+        yield image
+        image = image.get('backing-image')

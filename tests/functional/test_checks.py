@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a check finds in real QEMUs, each of which has one thing that stands in the way."""
+
+import contextlib
+import os
+import pathlib
+
+import blake3
+import pytest
+
+from hotsnap_nova import exception
+from hotsnap_nova.virt import domain, host, records
+from hotsnap_nova.virt.disks import media
+from tests.functional.bare import Bare, drive, findings, image
+from tests.functional.command import Hotsnap
+from tests.functional.witness import trace
+from tests.lab import Lab, enclosure
+
+LIBVIRT_QEMU = """<seclabel type='static' model='dac' relabel='yes'>
+    <label>libvirt-qemu:kvm</label></seclabel>"""
+
+
+@pytest.fixture(scope='module')
+def lab(request):
+    failed_before = request.session.testsfailed
+    with Lab() as lab:
+        yield lab
+        lab.keep_files = request.session.testsfailed > failed_before
+
+
+def told(lab, *guests, **asked):
+    """(device, what it rules out, cause) of each finding."""
+    return [(each.device, each.rules_out, each.cause)
+            for each in findings(lab, *guests, **asked)]
+
+
+def only(found, device, rules_out, cause):
+    """Whether there is one finding, this one."""
+    return [each[:2] for each in found] == [(device, rules_out)] and cause in found[0][2]
+
+
+def test_nothing_is_found_in_a_plain_guest_and_nothing_is_changed_by_looking(lab):
+    with Bare(lab) as guest:
+        before = trace(guest)
+
+        assert told(lab, guest) == []
+
+        after = trace(guest)
+        del before['descriptors'], after['descriptors']    # it boots
+        assert after == before
+
+
+def test_what_qemu_itself_would_not_migrate_rules_the_snapshot_out_in_its_words(lab):
+    medium = image(lab.folder / 'disk.vdi', '1M', 'vdi')
+
+    with Bare(lab, drive(medium, 'vdi')) as guest:
+        assert only(told(lab, guest), 'guest', ('snapshot',), 'The vdi format used by node')
+
+
+def test_memory_in_files_rules_the_snapshot_out_before_anything_is_protected(lab):
+    with Bare(lab, more="<memoryBacking><source type='file'/></memoryBacking>") as guest:
+        assert only(told(lab, guest), 'memory', ('snapshot',), 'memory of its kind')
+
+
+def test_shared_memory_of_a_memfd_is_fine(lab):
+    with Bare(lab, more="<memoryBacking><source type='memfd'/><access mode='shared'/>"
+                        '</memoryBacking>') as guest:
+        assert told(lab, guest) == []
+
+
+def test_qemus_own_user_is_the_one_who_must_be_able_to_protect_memory(lab, monkeypatch):
+    """Root, who asks, can; and so can QEMU's user by the device that libvirt gives it."""
+    may = pathlib.Path('/proc/sys/vm/unprivileged_userfaultfd').read_text().strip() == '1'
+    monkeypatch.setattr(enclosure, 'QEMU_CONF', enclosure.QEMU_CONF
+                        + 'cgroup_device_acl = ["/dev/null", "/dev/zero", "/dev/urandom"]')
+
+    with Bare(lab, more=LIBVIRT_QEMU) as guest:
+        by_device = told(lab, guest)
+    with Lab() as strict, Bare(strict, more=LIBVIRT_QEMU) as guest:
+        without = told(strict, guest)
+
+    assert by_device == []
+    assert without == [] if may else only(without, 'memory', ('snapshot',), 'userfaultfd')
+
+
+def serial(kind, source, element='serial'):
+    return f"<{element} type='{kind}'><source {source}/><target port='0'/></{element}>"
+
+
+def test_a_serial_console_that_listens_as_novas_does_is_fine(lab):
+    with Bare(lab, serial('tcp', "mode='bind' host='127.0.0.1' service='0'")) as guest:
+        assert told(lab, guest) == []
+
+
+def test_a_serial_port_that_connects_elsewhere_rules_the_snapshot_out(lab):
+    with Bare(lab, serial('udp', "mode='connect' host='127.0.0.1' service='9'")) as guest:
+        assert only(told(lab, guest), 'serial0', ('snapshot',), 'udp serial that connects')
+
+
+def test_a_unix_socket_leads_to_another_member_or_to_none(lab):
+    path = lab.folder / 'wire'
+    with (Bare(lab, serial('unix', f"mode='bind' path='{path}'")) as one,
+          Bare(lab, serial('unix', f"mode='connect' path='{path}'")) as other):
+        alone = told(lab, other)
+        together = findings(lab, one, other)
+
+    assert alone == []
+    assert {(each.member, each.device, each.cause, each.rules_out) for each in together} == {
+        (one.name, 'serial0', f'this serial leads to {other.name} by {path}', ('snapshot',)),
+        (other.name, 'serial0', f'this serial leads to {one.name} by {path}', ('snapshot',))}
+
+
+def test_a_members_terminal_that_is_anothers_serial_port_is_followed(lab):
+    with Bare(lab, "<serial type='pty'><target port='0'/></serial>") as one:
+        pty = one.domain.XMLDesc().split("<source path='")[1].split("'")[0]
+        with Bare(lab, serial('dev', f"path='{pty}'")) as other:
+            assert {each.member for each in findings(lab, one, other)} == {one.name, other.name}
+
+
+def test_a_medium_that_was_deleted_while_in_the_drive_is_named_and_not_a_fault_of_ours(
+        lab, tmp_path):
+    user, medium = Hotsnap(lab.uri, tmp_path), lab.folder / 'seed.iso'
+    medium.write_bytes(b'SEED' * 1024)
+
+    with Bare(lab, drive(medium)) as guest:
+        medium.unlink()
+        found = told(lab, guest)
+        refused = user.run('snapshot', 'create', 'one', '--domain', guest.name)
+
+    assert only(found, 'sda', ('snapshot',), f'its medium {medium} is gone')
+    assert refused.status == 1
+    assert f'{guest.name}, sda: its medium {medium} is gone' in refused.errors
+
+
+def test_a_medium_that_goes_between_check_and_preparation_refuses_too(lab, tmp_path):
+    medium = lab.folder / 'seed.iso'
+    medium.write_bytes(b'SEED' * 1024)
+
+    with Bare(lab, drive(medium)) as guest, contextlib.closing(host.Engine(lab.uri)) as engine:
+        work = records.Work('one', 1, engine.find((guest.name,)), 'barrier', str(tmp_path))
+        medium.unlink()
+        with pytest.raises(exception.Refused, match='is gone'):
+            engine.prepare(work)
+        engine.discard(work.snapshot_id, work.members)
+
+
+def test_a_medium_is_read_once_and_again_when_it_has_changed(tmp_path, monkeypatch):
+    xml = f"<domain><devices>{drive(tmp_path / 'm')}</devices></domain>"
+    disk = domain.DomainXml(xml).disks[0]
+    (tmp_path / 'm').write_bytes(b'A' * 5000)
+    reads = []
+    monkeypatch.setattr(os, 'read', lambda *asked, read=os.read: reads.append(1) or read(*asked))
+
+    first, again = media.describe(disk), media.describe(disk)
+    once = len(reads)
+    (tmp_path / 'm').write_bytes(b'B' * 5000)
+    other = media.describe(disk)
+
+    assert first == again == {'target': 'sda', 'path': str(tmp_path / 'm'), 'size_bytes': 5000,
+                              'blake3': blake3.blake3(b'A' * 5000).hexdigest()}
+    assert other['blake3'] != first['blake3']
+    assert len(reads) == 2 * once == 4
