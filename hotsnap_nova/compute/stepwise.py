@@ -57,6 +57,7 @@ class Restores:
         self._owner = guests_owner or owner.Owner()
         self._locked: dict[str, set[str]] = {}
         self._unwanted: set[str] = set()
+        self._withdrawn: dict[str, set[str]] = {}
         self._untouched: set[str] = set()
         self._works: dict[str, records.RestoreWork] = {}
         # A group that stands still must not wait while another's files are read.
@@ -112,6 +113,7 @@ class Restores:
         for restore_id, members in tuple(self._locked.items()):
             if member_id in members:
                 self._unwanted.add(restore_id)
+                self._withdrawn.setdefault(restore_id, set()).add(member_id)
                 turn = self._turn(restore_id)
                 if not turn.acquire(timeout=_WITHDRAW_S):
                     raise exception.GuestBusy(member=member_id,
@@ -135,6 +137,8 @@ class Restores:
         if step in _BEFORE_DECISION and work.restore_id not in self._works:
             self._orders.write(work)
         self._works[work.restore_id] = work
+        work = dataclasses.replace(
+            work, withdrawn=tuple(sorted(self._withdrawn.get(work.restore_id, ()))))
         if step in _AT_END:
             work = self._engine.still_there(work)
         busy = False
@@ -156,9 +160,11 @@ class Restores:
             for member_id in self._locked.pop(work.restore_id, ()):
                 self._locks.release(f'domain-{member_id}')
             self._untouched.discard(work.restore_id)
+            self._withdrawn.pop(work.restore_id, None)
             self._works.pop(work.restore_id, None)
             self._orders.forget(work.restore_id)
-        return list(done or ())
+        return [str(fault.error) for fault in done.faults
+                if isinstance(fault.error, exception.MemberLeft)] if done else []
 
     def _work(self, snapshot, restore_id, paused, ids):
         manifest = self._store.load(snapshot)

@@ -7,7 +7,6 @@ in a guest is seen by `survey` of a fresh process.
 """
 
 import contextlib
-import dataclasses
 import fcntl
 import hashlib
 import json
@@ -20,6 +19,7 @@ import blake3
 
 from hotsnap_nova import exception
 from hotsnap_nova.virt import records
+from tests.fakes import restorer
 
 NAMESPACE = uuid.UUID('6ba7b812-9dad-11d1-80b4-00c04fd430c8')
 
@@ -40,6 +40,8 @@ class World:
             fcntl.flock(file, fcntl.LOCK_EX)
             content = json.load(file)
             yield content['guests']
+            for guest in content['guests'].values():
+                _settle(guest)
             file.seek(0)
             json.dump(content, file)
             file.truncate()
@@ -50,9 +52,10 @@ class World:
         with self.open() as guests:
             guests[name] = {
                 'id': uuid_ or str(uuid.uuid5(NAMESPACE, name)), 'name': name, 'state': state,
-                'gates': list(gates), 'says': says, 'memory_bytes': memory_bytes,
-                'stopped_by': '',
-                'closed_by': '', 'left': [], 'disk': 'own', 'old_disk': '', 'stops': 0}
+                'gates': list(gates), 'says': says, 'memory_bytes': memory_bytes, 'stopped_by': '',
+                'closed_by': '', 'left': [], 'stops': 0, 'off_reason': '', 'starts': 0,
+                'files': {'disk': 1}, 'inodes': {'1': {'of': 'own', 'written': False}},
+                'open': 0, 'loaded': '', 'stopped': {}, 'resumed': []}
         return self.spec(name)
 
     def spec(self, name):
@@ -63,15 +66,52 @@ class World:
         with self.open() as guests:
             return dict(guests[name])
 
+    def boot(self, name):
+        """Somebody starts a guest from its disk; nothing happens to one that is active."""
+        with self.open() as guests:
+            if guests[name]['state'] not in restorer.ACTIVE:
+                guests[name].update(state='running', open=0)
+
+    def kill(self, *names):
+        """Their QEMUs die, as when memory is short or a host has no power; all: every guest."""
+        with self.open() as guests:
+            for name in names or tuple(guests):
+                guests[name].update(state='shut off', off_reason='crashed')
+
+    def misplaced(self):
+        """Names of guests whose QEMU writes to a disk that their path does not name."""
+        with self.open() as guests:
+            return sorted(name for name, guest in guests.items()
+                          if guest['open'] not in (0, guest['files']['disk']))
+
     def untouched(self):
         """Whether every guest runs with its gate open and nothing of ours in it."""
         with self.open() as guests:
             return all(guest['state'] == 'running' and not guest['left']
                        and not guest['closed_by'] and not guest['stopped_by']
+                       and guest['open'] == guest['files']['disk']
                        for guest in guests.values())
 
 
-class Engine:
+def _settle(guest):
+    """QEMU opens what its path names when it starts, and lets go of it when it ends.
+
+    ``disk`` and ``old_disk`` say whose content is at the path and in what was replaced.
+    """
+    files, inodes = guest['files'], guest['inodes']
+    if guest['state'] not in restorer.ACTIVE:
+        guest.update(open=0, loaded='')
+    elif not guest['open']:
+        guest.update(open=files['disk'], loaded='', starts=guest['starts'] + 1, off_reason='')
+    if guest['state'] == 'running':
+        inodes[str(guest['open'])]['written'] = True
+    aside = next((number for name, number in files.items()
+                  if name.startswith(('old-', 'kept-'))), None)
+    guest.update(disk=inodes[str(files['disk'])]['of'],
+                 old_disk=inodes[str(aside)]['of'] if aside else '')
+
+
+class Engine(restorer.Restorer):
     """See the module's words.
 
     :ivar faults: what happens at the start of a method, by its name: an error
@@ -245,54 +285,6 @@ class Engine:
     def close(self):
         self.calls.append('close')
 
-    # -- a restore -----------------------------------------------------------------------------
-
-    def restore_check(self, work):
-        self._begin('restore_check', work)
-        return records.Verdict(('restore',), ())
-
-    def still_there(self, work):
-        with self.world.open() as guests:
-            ids = {guest['id'] for guest in guests.values()}
-        return dataclasses.replace(work, members=tuple(
-            member for member in work.members if member.spec.id in ids))
-
-    def restore_prepare(self, work):
-        self._begin('restore_prepare', work)
-        self._each(work, lambda guest: guest.update(
-            left=sorted({*guest['left'], self.tag_of(work.restore_id)})))
-
-    def restore_stop(self, work):
-        self._begin('restore_stop', work)
-        self._each(work, lambda guest: guest.update(state='shut off'))
-
-    def restore_start(self, work):
-        self._begin('restore_start', work)
-
-        def start(guest):
-            if guest['state'] != 'paused':
-                assert guest['state'] == 'shut off', 'an old member still runs'
-                guest.update(state='paused', old_disk=guest['disk'], disk=work.snapshot_id)
-        self._each(work, start)
-
-    def restore_resume(self, work):
-        self._begin('restore_resume', work)
-        if not work.paused:
-            self._each(work, lambda guest: guest.update(state='running'))
-
-    def restore_undo(self, work):
-        self._begin('restore_undo', work)
-
-        def undo(guest):
-            if guest['old_disk']:
-                guest.update(state='shut off', disk=guest['old_disk'], old_disk='')
-            guest['left'] = []
-        self._each(work, undo)
-
-    def restore_finish(self, work):
-        self._begin('restore_finish', work)
-        self._each(work, lambda guest: guest.update(left=[]))
-
     def export(self, folder, facts, destination):
         self._begin('export', folder)
         os.makedirs(destination, exist_ok=True)
@@ -319,11 +311,6 @@ class Engine:
             if absent:
                 raise exception.MemberNotFound(member=absent[0].name or absent[0].id)
             yield [by_id[member.id] for member in members]
-
-    def _each(self, work, change):
-        with self._guests([member.spec for member in work.members]) as guests:
-            for guest in guests:
-                change(guest)
 
     def _open(self, snapshot_id, members):
         tag = self.tag_of(snapshot_id)

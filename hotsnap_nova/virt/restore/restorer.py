@@ -14,6 +14,7 @@ import functools
 import os
 import tempfile
 import time
+from collections.abc import Callable
 
 import libvirt
 import zstandard
@@ -28,6 +29,10 @@ from hotsnap_nova.virt.restore import replacement
 LOG = log.getLogger(__name__)
 
 _STOPPED_TIMEOUT_S = 30.0
+
+
+def _untold(_done: int, _total: int) -> None:
+    pass
 
 
 class Restorer:
@@ -72,9 +77,11 @@ class Restorer:
                 there.append(member)
         return dataclasses.replace(work, members=tuple(there))
 
-    def restore_prepare(self, work: records.RestoreWork) -> None:
+    def restore_prepare(self, work: records.RestoreWork,
+                        tell: Callable[[int, int], None] = _untold) -> records.RestoreOutcome:
         """Place the disks and memory of the cut beside the domains'; they run on."""
-        for member in work.members:
+        for number, member in enumerate(work.members):
+            tell(number, len(work.members))
             self._define_missing(member)
             for source, placed in self._replacements(work, member):
                 placed.prepare(source)
@@ -82,8 +89,9 @@ class Restorer:
             if os.path.exists(packed):
                 self._drop_memory(work, member)
                 _unpack(packed, self._unpacked_path(work, member))
+        return records.RestoreOutcome()
 
-    def restore_stop(self, work: records.RestoreWork) -> None:
+    def restore_stop(self, work: records.RestoreWork) -> records.RestoreOutcome:
         """Return when every old member here is proved stopped."""
         guests = [self._guest(member.spec.id) for member in work.members]
         for old in guests:
@@ -96,15 +104,20 @@ class Restorer:
                         member=old.name, reason=f'still {old.state().name} after being stopped')
                 time.sleep(0.02)
             self.definitions.stopped(old.uuid)
+        return records.RestoreOutcome()
 
-    def restore_start(self, work: records.RestoreWork) -> None:
+    def restore_start(self, work: records.RestoreWork,
+                      tell: Callable[[int, int], None] = _untold) -> records.RestoreOutcome:
         """Swap the disks and start every member, paused at the cut."""
         for member in work.members:
             for _source, placed in self._replacements(work, member):
                 placed.swap()
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
-            for started in [pool.submit(self._start, work, member) for member in work.members]:
+            starting = [pool.submit(self._start, work, member) for member in work.members]
+            for number, started in enumerate(starting, 1):
                 started.result()
+                tell(number, len(starting))
+        return records.RestoreOutcome()
 
     def _start(self, work: records.RestoreWork, member: records.RestoreMember) -> None:
         found = self._guest(member.spec.id)
@@ -149,7 +162,7 @@ class Restorer:
             raise exception.HypervisorError(
                 member=member.spec.name, reason=f'definition: {exc}') from exc
 
-    def restore_resume(self, work: records.RestoreWork) -> None:
+    def restore_resume(self, work: records.RestoreWork) -> records.RestoreOutcome:
         """Let all members run, together; set clocks where an agent answers."""
         guests = [self._guest(member.spec.id) for member in self.still_there(work).members]
         with concurrent.futures.ThreadPoolExecutor(max(1, len(guests))) as pool:
@@ -157,20 +170,19 @@ class Restorer:
             for found in guests:
                 if domain.DomainXml(found.full_xml()).agent:
                     pool.submit(found.set_clock, int(time.time()))
+        return records.RestoreOutcome()
 
-    def restore_finish(self, work: records.RestoreWork) -> None:
+    def restore_finish(self, work: records.RestoreWork) -> records.RestoreOutcome:
         """Remove temporary files; replaced disks stay for ``keep_hours``."""
         for member in self.still_there(work).members:
             for _source, placed in self._replacements(work, member):
                 placed.finish(self.keep_hours)
             self._drop_memory(work, member)
+        return records.RestoreOutcome()
 
-    def restore_undo(self, work: records.RestoreWork) -> tuple[str, ...]:
-        """Old disks back; members that this restore started are stopped.
-
-        :returns: what was left as it is, and why, in words for the user
-        """
-        kept = []
+    def restore_undo(self, work: records.RestoreWork) -> records.RestoreOutcome:
+        """Old disks back; members that this restore started are stopped."""
+        faults = []
         for member in work.members:
             with contextlib.suppress(exception.MemberNotFound):
                 replaced = [placed for _source, placed in self._replacements(work, member)]
@@ -180,16 +192,15 @@ class Restorer:
                         # We had not resumed anybody: somebody else did, and has
                         # worked on the disk of the cut since. The old one stays
                         # aside.
-                        kept += [f'{found.name} runs on the disk of the cut; the old one is '
-                                 f'{placed.old}' for placed in replaced if placed.swapped]
+                        faults.append(records.RestoreFault(found.uuid, exception.MemberLeft(
+                            member=found.name, reason='it runs on the disk of the cut; the old '
+                            f'one is {", ".join(placed.old for placed in replaced)}')))
                         continue
                     found.destroy()
                 for placed in replaced:
                     placed.undo()
             self._drop_memory(work, member)
-        for each in kept:
-            LOG.warning('Not undone: %s', each)
-        return tuple(kept)
+        return records.RestoreOutcome(tuple(faults))
 
     def drop_expired(self) -> tuple[str, ...]:
         """Drop disks that restores replaced more than ``keep_hours`` ago.

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fake engine's side of a restore: as the real one's, and as libvirt and file systems are.
+
+A guest has one disk. ``files`` says which inode each name beside it is, and QEMU writes to the
+inode that it opened, whatever becomes of the names: see `World.misplaced`. A guest that is off
+cannot be resumed, and what was started anew does not stand at the cut.
+"""
+
+import contextlib
+
+from hotsnap_nova import exception
+from hotsnap_nova.virt import records
+
+ACTIVE = ('running', 'paused')
+
+
+def _untold(_done, _total):
+    pass
+
+
+class Restorer:
+    """What `tests.fakes.engine.Engine` knows of restores.
+
+    Besides whole steps, ``faults`` knows moments inside them, which get the name of a guest:
+    ``stop_member``, ``swap``, ``load``, ``let_run`` (it is on record that it runs), ``boot``.
+    """
+
+    def restore_check(self, work):
+        self._begin('restore_check', work)
+        with self.world.open() as guests:
+            here = {guest['id'] for guest in guests.values()}
+        return records.Verdict(('restore',), tuple(
+            records.Finding(member.spec.name, 'guest', 'its domain is not defined here',
+                            'define it')
+            for member in work.members if member.spec.id not in here))
+
+    def still_there(self, work):
+        with self.world.open() as guests:
+            ids = {guest['id'] for guest in guests.values()}
+        return _with_members(work, [each for each in work.members if each.spec.id in ids])
+
+    def restore_prepare(self, work, tell=_untold):
+        self._begin('restore_prepare', work)
+        noted = {}
+        for number, member in enumerate(_ours(work)):
+            tell(number, len(work.members))
+            with self._guests([member.spec]) as (guest,):
+                files = guest['files']
+                if f'old-{work.restore_id}' not in files:
+                    files[f'new-{work.restore_id}'] = _inode(guest, work.snapshot_id)
+                guest['left'] = sorted({*guest['left'], self.tag_of(work.restore_id)})
+                noted[member.spec.id] = {'old': files['disk'],
+                                         'new': files.get(f'new-{work.restore_id}')}
+        tell(len(work.members), len(work.members))
+        return records.RestoreOutcome(notes={'disks': noted})
+
+    def restore_stop(self, work):
+        self._begin('restore_stop', work)
+        for member in _ours(work):
+            self._begin('stop_member', member.spec.name)
+            with self._guests([member.spec]) as (guest,):
+                if guest['state'] in ACTIVE:
+                    guest['stopped'][work.restore_id] = guest['state']
+                guest.update(state='shut off', off_reason='destroyed')
+        return records.RestoreOutcome()
+
+    def restore_start(self, work, tell=_untold):
+        self._begin('restore_start', work)
+        ours = _ours(work)
+        for member in ours:
+            self._begin('swap', member.spec.name)
+            with self._guests([member.spec]) as (guest,):
+                if not _loaded(guest, work):
+                    self._swap(guest, work)
+        for number, member in enumerate(ours):
+            tell(number, len(ours))
+            self._load(member, work)
+        return records.RestoreOutcome()
+
+    def _swap(self, guest, work):
+        files, restore_id = guest['files'], work.restore_id
+        if guest['state'] in ACTIVE:
+            where = 'own disk' if f'old-{restore_id}' not in files else 'disk of the cut'
+            raise exception.GuestChanged(
+                member=guest['name'], reason=f'somebody started it; it runs on its {where}')
+        noted = work.notes.get('disks', {}).get(guest['id'])
+        if f'new-{restore_id}' in files:
+            if noted and files['disk'] != noted['old']:
+                raise exception.GuestChanged(member=guest['name'], reason='its disk is another')
+            files[f'old-{restore_id}'] = files['disk']
+            files['disk'] = files.pop(f'new-{restore_id}')
+        elif f'old-{restore_id}' not in files:
+            raise exception.TargetFailed(member=guest['name'], device='vda',
+                                         reason='the disk of the cut is no longer there')
+        if guest['inodes'][str(files['disk'])]['written']:
+            raise exception.GuestChanged(member=guest['name'],
+                                         reason='somebody wrote to the disk of the cut')
+
+    def _load(self, member, work):
+        self._begin('load', member.spec.name)
+        with self._guests([member.spec]) as (guest,):
+            if guest['state'] not in ACTIVE:
+                guest.update(state='paused', open=guest['files']['disk'],
+                             loaded=work.restore_id, starts=guest['starts'] + 1)
+            elif not _loaded(guest, work):
+                raise exception.HypervisorError(
+                    member=guest['name'], reason='restore: domain is already active')
+
+    def restore_resume(self, work):
+        self._begin('restore_resume', work)
+        faults, standing = [], []
+        for member in _ours(work):
+            try:
+                if self._stands(member, work):
+                    standing.append(member)
+            except exception.HotsnapError as exc:
+                faults.append(records.RestoreFault(member.spec.id, exc))
+        for member in standing:
+            with self._guests([member.spec]) as (guest,):
+                guest['resumed'] = sorted({*guest['resumed'], work.restore_id})
+            self._begin('let_run', member.spec.name)
+            with self._guests([member.spec]) as (guest,):
+                if guest['state'] not in ACTIVE:
+                    faults.append(_left(guest, 'it has died at the cut'))
+                elif not work.paused:
+                    guest['state'] = 'running'
+                guest['loaded'] = ''
+        return records.RestoreOutcome(tuple(faults))
+
+    def _stands(self, member, work):
+        """Whether a member is to be let run: it was loaded from the cut, perhaps just now."""
+        with self._guests([member.spec]) as (guest,):
+            if guest['state'] in ACTIVE:
+                if not _loaded(guest, work) and work.restore_id not in guest['resumed']:
+                    raise exception.MemberLeft(
+                        member=guest['name'], reason='somebody started it anew on the disk of '
+                        'the cut, so that it is not as it was at the cut')
+                return _loaded(guest, work)
+            if work.restore_id in guest['resumed']:
+                if guest['off_reason'] == 'crashed':
+                    raise exception.MemberLeft(member=guest['name'],
+                                               reason='it died after it was resumed')
+                return False
+            if guest['inodes'][str(guest['files']['disk'])]['written']:
+                raise exception.MemberLeft(
+                    member=guest['name'], reason='somebody ran it on the disk of the cut')
+        self._load(member, work)
+        return True
+
+    def restore_finish(self, work):
+        self._begin('restore_finish', work)
+        for guest in self._there(work):
+            files, restore_id = guest['files'], work.restore_id
+            files.pop(f'new-{restore_id}', None)
+            if old := files.pop(f'old-{restore_id}', None):
+                for kept in [name for name in files if name.startswith('kept-')]:
+                    del files[kept]
+                files[f'kept-{restore_id}'] = old
+            self._forget_restore(guest, work)
+        return records.RestoreOutcome()
+
+    def restore_undo(self, work):
+        self._begin('restore_undo', work)
+        faults = []
+        for member in work.members:
+            with contextlib.suppress(exception.MemberNotFound):
+                fault = self._undo(member, work)
+                faults += [fault] if fault else []
+        return records.RestoreOutcome(tuple(faults))
+
+    def _undo(self, member, work):
+        owned = member.spec.id in work.withdrawn
+        with self._guests([member.spec]) as (guest,):
+            files, restore_id = guest['files'], work.restore_id
+            if _loaded(guest, work) and guest['state'] == 'paused' and not owned:
+                guest.update(state='shut off', off_reason='destroyed', open=0, loaded='')
+            swapped = files.get(f'old-{restore_id}', files['disk']) != files['disk']
+            if guest['state'] in ACTIVE and swapped:
+                self._forget_restore(guest, work)
+                return _left(guest, f'it runs on the disk of the cut; the one of before is '
+                                    f'old-{restore_id}')
+            if swapped:
+                if guest['inodes'][str(files['disk'])]['written']:
+                    files[f'kept-{restore_id}'] = files['disk']
+                files['disk'] = files.pop(f'old-{restore_id}')
+            files.pop(f'new-{restore_id}', None)
+            files.pop(f'old-{restore_id}', None)
+            ran = guest['stopped'].get(restore_id)
+            boots = ran == 'running' and guest['state'] not in ACTIVE and not owned
+        if boots:
+            try:
+                self._begin('boot', member.spec.name)
+            except exception.HotsnapError as exc:
+                return records.RestoreFault(member.spec.id, exception.MemberLeft(
+                    member=member.spec.name,
+                    reason=f'it was stopped for the restore, and does not start again: {exc}'))
+            self.world.boot(member.spec.name)
+        with self._guests([member.spec]) as (guest,):
+            self._forget_restore(guest, work)
+            if ran and guest['state'] in ACTIVE:
+                return records.RestoreFault(
+                    guest['id'], exception.MemberRebooted(member=guest['name']))
+            if ran == 'paused' and not owned:
+                return _left(guest, 'it was paused before the restore, and is now off')
+        return None
+
+    def restore_touched(self, work):
+        return any(name.endswith(f'-{work.restore_id}') and not name.startswith('kept-')
+                   for guest in self._there(work) for name in guest['files']) or any(
+            work.restore_id in (*guest['stopped'], *guest['resumed'])
+            for guest in self._there(work))
+
+    # -- inside --------------------------------------------------------------------------------
+
+    def _there(self, work):
+        for member in work.members:
+            with contextlib.suppress(exception.MemberNotFound), \
+                    self._guests([member.spec]) as (guest,):
+                yield guest
+
+    def _forget_restore(self, guest, work):
+        tag = self.tag_of(work.restore_id)
+        guest['left'] = [each for each in guest['left'] if each != tag]
+        guest['stopped'].pop(work.restore_id, None)
+        guest['resumed'] = [each for each in guest['resumed'] if each != work.restore_id]
+
+
+def _ours(work):
+    return [member for member in work.members if member.spec.id not in work.withdrawn]
+
+
+def _loaded(guest, work):
+    """Whether this very QEMU was loaded from the cut, and nobody was told to run it since."""
+    return guest['state'] in ACTIVE and guest['loaded'] == work.restore_id
+
+
+def _left(guest, reason):
+    return records.RestoreFault(
+        guest['id'], exception.MemberLeft(member=guest['name'], reason=reason))
+
+
+def _inode(guest, content):
+    number = 1 + max(map(int, guest['inodes']))
+    guest['inodes'][str(number)] = {'of': content, 'written': False}
+    return number
+
+
+def _with_members(work, members):
+    return records.RestoreWork(work.snapshot_id, work.restore_id, tuple(members), work.paused,
+                               work.withdrawn, work.notes)
