@@ -3,6 +3,9 @@
 
 Errors cross as data: an endpoint wrapped in `answers` never raises, and
 `Client.call` raises the same `HotsnapError` at the near end.
+
+What nobody waits for any more is not begun: RabbitMQ drops a message after its
+call's time-out, and so do we where it has waited for a thread.
 """
 
 import functools
@@ -27,6 +30,10 @@ from hotsnap_nova import exception
 LOG = logging.getLogger(__name__)
 
 IN_PROCESS = 'fake:/'
+#: In a message's context: for how many seconds from when it is sent its answer is waited for.
+_VALID_S = 'valid_s'
+#: The same by this host's CLOCK_MONOTONIC, from when the message came.
+_EXPIRES_NS = 'expires_ns'
 _TOO_OLD = ('UnsupportedVersion', 'NoSuchMethod')
 
 
@@ -50,8 +57,18 @@ def open_server(transport, topic: str, host: str, endpoints: list):
         transport, oslo_messaging.Target(topic=topic, server=host), endpoints,
         access_policy=oslo_messaging.ExplicitRPCAccessPolicy)
     # futurist's threads look once a second whether they are to end: a command would end so late.
-    server._executor_cls = futures.ThreadPoolExecutor
+    server._executor_cls = _Threads
     return server
+
+
+class _Threads(futures.ThreadPoolExecutor):
+    """Tell messages that wait for a thread until when somebody waits for their answers."""
+
+    def submit(self, process, messages):
+        for message in messages:
+            if valid_s := message.ctxt.get(_VALID_S):
+                message.ctxt.setdefault(_EXPIRES_NS, time.monotonic_ns() + int(valid_s * 1e9))
+        return super().submit(process, messages)
 
 
 def close(servers, timeout_s: float) -> bool:
@@ -82,6 +99,12 @@ def answers(method):
     @oslo_messaging.expose
     @functools.wraps(method)
     def answer(self, context, /, **kwargs):    # a message may have a `context`, too
+        expires_ns = context.get(_EXPIRES_NS)
+        if expires_ns is not None and time.monotonic_ns() >= expires_ns:
+            LOG.warning('%s is not begun: it waited until nobody waited for it any more',
+                        method.__name__)
+            return {'error': exception.HostUnreachable(
+                host='here', reason=f'{method.__name__} came too late').to_dict()}
         try:
             return {'result': method(self, context, **kwargs)}
         except exception.HotsnapError as exc:
@@ -117,7 +140,7 @@ class Client:
         prepared = self._client(host).prepare(
             server=host, timeout=timeout_s, retry=1, version=version or self._target.version)
         try:
-            answer = prepared.call(self._context, method, **kwargs)
+            answer = prepared.call({**self._context, _VALID_S: timeout_s}, method, **kwargs)
         except oslo_messaging.MessagingException as exc:
             if _is_too_old(exc):
                 raise exception.HostTooOld(host=host or 'any', method=method) from exc
@@ -194,6 +217,8 @@ class _PromptDriver(impl_fake.FakeDriver):
         # Deliver and wake in one step, or a listener could look in between and sleep on.
         reply = impl_fake.queue.Queue()
         self._check_serialize(message)
+        if timeout is not None:    # as RabbitMQ, which has it as the message's expiration
+            ctxt = {**ctxt, _EXPIRES_NS: time.monotonic_ns() + int(timeout * 1e9)}
         exchange = self._exchange_manager.get_exchange(target.exchange)
         with self._news:
             exchange.deliver_message(target.topic, ctxt, message, server=target.server,

@@ -103,28 +103,49 @@ class Steps:
         return self._engine.restore_start(self._work(command, withdrawn), wanted)
 
     def _resume(self, command, withdrawn, *_):
+        if not self._is_touched(command):
+            return records.RestoreOutcome(faults=tuple(
+                records.RestoreFault(member.id, exception.MemberLeft(
+                    member=member.name or member.id,
+                    reason='this host knows nothing of the restore'))
+                for member in _called(command.share)))
         self._must_lock(command, withdrawn)
         return self._engine.restore_resume(self._work(command, withdrawn))
 
     def _finish(self, command, withdrawn, _wanted, _hasten, faults):
-        done = self._engine.restore_finish(self._lockable(command, withdrawn))
+        done = records.RestoreOutcome()
+        if self._is_touched(command):
+            done = self._engine.restore_finish(self._lockable(command, withdrawn))
         self._owner.end(command.restore, faults={each.member: each.cause.text or each.cause.code
                                                  for each in faults})
         return done
 
     def _undo(self, command, withdrawn, *_):
         done = records.RestoreOutcome()
-        if self._orders.kept(command.restore) is not None:    # else nothing was touched
+        if self._is_touched(command):
             done = self._engine.restore_undo(self._lockable(command, withdrawn))
         self._owner.end(command.restore, _UNDONE)
         return done
 
     # -- members -------------------------------------------------------------------------------
 
+    def _is_touched(self, command):
+        """Whether anything was done here for this restore; known without the store."""
+        if self._orders.kept(command.restore) is not None:
+            return True
+        # It came no further than to the proof of digests, or the order is lost.
+        return self._engine.restore_touched(
+            _work(command.restore, command.share, _bare(command.share)))
+
     def _work(self, command, withdrawn):
         kept = self._orders.kept(command.restore)
-        if kept is None:
-            kept = self._read_members(command.share)
+        if kept is None:    # the order was lost
+            try:
+                kept = self._read_members(command.share)
+            except exception.HotsnapError as exc:
+                LOG.warning('Restore %(id)s: what was done is ended without the snapshot: '
+                            '%(error)s', {'id': command.restore, 'error': exc})
+                kept = _bare(command.share)
             self._orders.keep(command.restore, kept)
         return _work(command.restore, command.share, kept, withdrawn, command.notes)
 
@@ -230,6 +251,12 @@ def _work(restore, share, members, withdrawn=(), notes=''):
             spec=records.MemberSpec(each['id'], each['name']), folder=each['folder'],
             facts=each['facts']) for each in members),
         withdrawn=tuple(withdrawn), notes=json.loads(notes or '{}'))
+
+
+def _bare(share):
+    """The members as they are known without the store."""
+    return [{'id': member.id, 'name': member.name, 'folder': '', 'facts': {}}
+            for member in share.members]
 
 
 def _options(share):
