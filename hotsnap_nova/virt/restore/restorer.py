@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The engine's side of a restore, step by step; each step may be repeated.
 
-What is started is what is defined now, or what `definitions` says, with its own paths;
-nothing of the archive's XML is used but to compare. Until ``restore_resume``
+What is started has the hardware of the cut, and all else as it is defined now, or as
+`definitions` says: see `definition`. Until ``restore_resume``
 everything can be undone, but that members which were stopped stay stopped: a
 guest cannot be un-stopped, and its disk is as it left it.
 """
@@ -23,6 +23,7 @@ from oslo_log import log
 from hotsnap_nova import exception
 from hotsnap_nova.virt import definitions, domain, files, guest, records
 from hotsnap_nova.virt.checks import obstacles
+from hotsnap_nova.virt.definition import cut, merging
 from hotsnap_nova.virt.memory import saveimage
 from hotsnap_nova.virt.restore import replacement
 
@@ -61,8 +62,7 @@ class Restorer:
                     member.spec.name, 'guest', 'its domain is not defined here', 'define it',
                     (records.RESTORE,)))
                 continue
-            findings += [records.Finding(member.spec.name, *rest, (records.RESTORE,))
-                         for rest in obstacles.of_member(found, member, wanted, self._libvirt())]
+            findings += obstacles.of_member(found, member, wanted, self._libvirt())
         return records.Verdict(('restore',), tuple(findings))
 
     def still_there(self, work: records.RestoreWork) -> records.RestoreWork:
@@ -124,10 +124,10 @@ class Restorer:
         if found.state().name == 'paused':
             return
         self.definitions.starting(member.spec.id)
-        wanted = self._wanted(found, member)
-        if wanted != found.xml(live=False):
-            self._define(wanted, member)
-        xml = found.xml(live=False)
+        today = self._wanted(found, member)
+        xml = merging.merged(cut.xml(member), today)
+        if today != found.xml(live=False):
+            self._define(xml, member)
         path = f'{member.folder}/memory.save'
         if not os.path.exists(path):
             path = self._unpacked_path(work, member)
@@ -138,15 +138,11 @@ class Restorer:
                 member=found.name, reason=f'restore: {exc}') from exc
 
     def _wanted(self, found, member):
-        """XML to start a member with; None where nobody has any.
+        """The definition of today; None where nobody has any.
 
         :param found: its domain, or None
         """
-        wanted = self.definitions.xml(member.spec.id)
-        if found is None:
-            return wanted
-        defined = found.xml(live=False)
-        return defined if wanted is None else definitions.settled(wanted, defined)
+        return self.definitions.xml(member.spec.id) or (found and found.xml(live=False))
 
     def _define_missing(self, member):
         try:
@@ -240,8 +236,7 @@ class Restorer:
     def _replacements(self, work, member):
         """(source, replacement) of each disk the snapshot has and the domain still has."""
         found = self._guest(member.spec.id)
-        current = {disk.target: disk for disk in
-                   domain.DomainXml(found.xml(live=False)).disks}
+        current = cut.disks(member.facts, found.xml(live=False))
         pairs = []
         for disk in member.facts['disks']:
             if target := current.get(disk['target']):
