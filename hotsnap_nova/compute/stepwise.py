@@ -155,6 +155,8 @@ class Restores:
         done = None
         if not busy:    # else this is an undo, and the preparation found it busy too
             done = getattr(self._engine, f'restore_{step}')(work)
+            if done.notes is not None:
+                self._note(work.restore_id, done.notes)
         if step in _ENDS:
             self._owner.end(work.restore_id, 'the restore was undone' if step == 'undo' else '')
             for member_id in self._locked.pop(work.restore_id, ()):
@@ -165,6 +167,11 @@ class Restores:
             self._orders.forget(work.restore_id)
         return [str(fault.error) for fault in done.faults
                 if isinstance(fault.error, exception.MemberLeft)] if done else []
+
+    def _note(self, restore_id, notes):
+        work = self._works[restore_id] = dataclasses.replace(
+            self._works[restore_id], notes=notes)
+        self._orders.write(work)
 
     def _work(self, snapshot, restore_id, paused, ids):
         manifest = self._store.load(snapshot)

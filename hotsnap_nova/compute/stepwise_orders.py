@@ -72,4 +72,5 @@ def _work(plain):
         snapshot_id=plain['snapshot_id'], restore_id=plain['restore_id'], paused=plain['paused'],
         members=tuple(records.RestoreMember(
             spec=records.MemberSpec(each['spec']['id'], each['spec']['name']),
-            folder=each['folder'], facts=each['facts']) for each in plain['members']))
+            folder=each['folder'], facts=each['facts']) for each in plain['members']),
+        notes=plain.get('notes', {}))

@@ -23,7 +23,6 @@ class DiskXml:
     transient: bool
     encrypted: bool
     chained: bool
-    serial: str
 
     @property
     def writable(self) -> bool:
@@ -85,10 +84,6 @@ class DomainXml:
     @property
     def cpu(self) -> ET.Element | None:
         return self.root.find('./cpu')
-
-    @property
-    def cpu_xml(self) -> str:
-        return '' if self.cpu is None else ET.tostring(self.cpu, encoding='unicode')
 
     @property
     def cpu_name(self) -> str:
@@ -156,8 +151,7 @@ def _disk(element: ET.Element) -> DiskXml:
         transient=element.find('transient') is not None,
         encrypted=(element.find('encryption') is not None
                    or element.find('./source/encryption') is not None),
-        chained=element.find('./backingStore/source') is not None,
-        serial=element.findtext('serial', '').strip())
+        chained=element.find('./backingStore/source') is not None)
 
 
 def _nic(element: ET.Element) -> NicXml:

@@ -27,6 +27,11 @@ _STATES = {
     libvirt.VIR_DOMAIN_CRASHED: 'crashed',
     libvirt.VIR_DOMAIN_PMSUSPENDED: 'asleep',
 }
+#: Why a guest is off that somebody wanted off.
+_WANTED = {libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN, libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED,
+           libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED, libvirt.VIR_DOMAIN_SHUTOFF_SAVED,
+           libvirt.VIR_DOMAIN_SHUTOFF_FROM_SNAPSHOT}
+
 
 def connect(uri: str):
     """A libvirt connection with events delivered by one thread of this process.
@@ -63,14 +68,26 @@ class State:
     :ivar ours: paused for no reason that libvirt knows, as after our bare QMP
         ``stop``. A pause by an operator, an I/O error or a migration has its
         reason, survives us, and is never ended by us.
+    :ivar starting: QEMU is there, and not ready yet
+    :ivar loaded: paused where it was loaded from memory, and never resumed since
+    :ivar booted: running, and never stopped since it was started from its disks
+    :ivar died: off, and nobody wanted that as far as libvirt knows
     """
 
     name: str
     ours: bool = False
+    starting: bool = False
+    loaded: bool = False
+    booted: bool = False
+    died: bool = False
 
     @property
     def running(self) -> bool:
         return self.name == 'running'
+
+    @property
+    def off(self) -> bool:
+        return self.name in ('shut off', 'crashed', 'gone')
 
     @property
     def may_be_ours(self) -> bool:
@@ -142,8 +159,13 @@ class Guest:
         try:
             yield
         except libvirt.libvirtError as exc:
-            raise exception.HypervisorError(
-                member=self.name, reason=f'{doing}: {exc}') from exc
+            raise self._error(doing, exc) from exc
+
+    def _error(self, doing, exc):
+        if not self.connected():
+            return exception.HostUnreachable(
+                host='libvirt', reason=f'{self.name}, {doing}: {exc}')
+        return exception.HypervisorError(member=self.name, reason=f'{doing}: {exc}')
 
     def active(self) -> bool:
         """Whether there is a QEMU, whatever state it is in."""
@@ -172,8 +194,12 @@ class Guest:
                     return State('gone')
                 raise
         name = _STATES.get(state, 'in an unknown state')
-        return State(name, ours=name == 'paused'
-                     and reason == libvirt.VIR_DOMAIN_PAUSED_UNKNOWN)
+        return State(
+            name, ours=(name, reason) == ('paused', libvirt.VIR_DOMAIN_PAUSED_UNKNOWN),
+            starting=(name, reason) == ('paused', libvirt.VIR_DOMAIN_PAUSED_STARTING_UP),
+            loaded=(name, reason) == ('paused', libvirt.VIR_DOMAIN_PAUSED_MIGRATION),
+            booted=(name, reason) == ('running', libvirt.VIR_DOMAIN_RUNNING_BOOTED),
+            died=name == 'crashed' or (name == 'shut off' and reason not in _WANTED))
 
     def require_running(self) -> None:
         """:raises exception.GuestNotRunning:"""
@@ -240,12 +266,21 @@ class Guest:
             self._domain.destroy()
         except libvirt.libvirtError as exc:
             if exc.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:
-                raise exception.HypervisorError(
-                    member=self.name, reason=f'destroy: {exc}') from exc
+                raise self._error('destroy', exc) from exc
 
     def resume(self) -> None:
         with self._translated('resume'):
             self._domain.resume()
+
+    def boot(self) -> None:
+        """Start the guest from its disks, as it is defined."""
+        with self._translated('start'):
+            self._domain.create()
+
+    def load(self, save_image: str, xml: str) -> None:
+        """Start the guest from memory; it stands there, see `State.loaded`."""
+        with self._translated('restore'):
+            self._connection.restoreFlags(save_image, xml, libvirt.VIR_DOMAIN_SAVE_PAUSED)
 
     def set_clock(self, seconds: int) -> bool:
         """Whether the guest's agent set its clock."""
@@ -256,16 +291,21 @@ class Guest:
         return True
 
     def libvirt_version(self) -> str:
-        return libvirt_version(self._connection)
-
-    def host_cpu(self) -> dict:
-        """See :func:`host_cpu`."""
-        return host_cpu(self._connection)
+        number = self._connection.getLibVersion()
+        return f'{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}'
 
     def memory(self, address: int, length: int) -> bytes:
         """Guest-physical memory, at most 64 KiB; the guest may be paused."""
         with self._translated('memory'):
             return self._domain.memoryPeek(address, length, libvirt.VIR_MEMORY_PHYSICAL)
+
+
+def define(connection, xml: str, member: str) -> None:
+    """Have a guest defined anew."""
+    try:
+        connection.defineXML(xml)
+    except libvirt.libvirtError as exc:
+        raise exception.HypervisorError(member=member, reason=f'definition: {exc}') from exc
 
 
 def incompatible(connection, save_image: str, xml: str) -> str:
@@ -277,74 +317,18 @@ def incompatible(connection, save_image: str, xml: str) -> str:
     return ''
 
 
-def worded(connection, save_image: str) -> str:
-    """The definition in a save image as libvirt words it today.
-
-    :raises exception.InvalidValue: it makes nothing of it
-    """
+def canonical_machine(connection, parsed) -> str:
+    """The versioned name of a `DomainXml`'s machine type, which may have none."""
     try:
-        return connection.saveImageGetXMLDesc(
-            save_image, libvirt.VIR_DOMAIN_SAVE_IMAGE_XML_SECURE)
-    except libvirt.libvirtError as exc:
-        raise exception.InvalidValue(name='definition', reason=str(exc)) from exc
-
-
-def unknown_machine(connection, parsed) -> str:
-    """Why this host has no such machine as a `DomainXml`'s; '' where it has."""
-    try:
-        connection.getDomainCapabilities(
+        found = connection.getDomainCapabilities(
             parsed.emulator or None, parsed.arch or None, parsed.machine or None,
             parsed.virt_type or None)
-    except libvirt.libvirtError as exc:
-        return str(exc)
-    return ''
-
-
-def unfit_host(connection, parsed, cpu_xml: str) -> str:
-    """Why this host cannot give a guest this CPU; '' where it can, or libvirt cannot tell.
-
-    :param parsed: the `DomainXml` of the guest
-    """
-    try:
-        connection.compareHypervisorCPU(
-            parsed.emulator or None, parsed.arch or None, parsed.machine or None,
-            parsed.virt_type or None, cpu_xml,
-            libvirt.VIR_CONNECT_COMPARE_CPU_FAIL_INCOMPATIBLE)
-    except libvirt.libvirtError as exc:
-        if exc.get_error_code() in (libvirt.VIR_ERR_NO_SUPPORT,
-                                    libvirt.VIR_ERR_OPERATION_UNSUPPORTED):
-            return ''
-        return str(exc)
-    return ''
-
-
-def host_cpu(connection) -> dict:
-    """The processor of this host: vendor, model (family, model, stepping), microcode.
-
-    What libvirt does not tell is empty.
-    """
-    try:
-        found = ET.fromstring(connection.getCapabilities()).find('./host/cpu')  # noqa: S314
     except libvirt.libvirtError:
-        return {}
-    if found is None:
-        return {}
-    signature = found.find('signature')
-    microcode = found.find('microcode')
-    return {'vendor': found.findtext('vendor', ''),
-            'model': '' if signature is None else '.'.join(
-                signature.get(part, '') for part in ('family', 'model', 'stepping')),
-            'microcode': '' if microcode is None else microcode.get('version', '')}
+        return parsed.machine
+    return ET.fromstring(found).findtext('machine') or parsed.machine  # noqa: S314 - libvirt's own
 
 
 def qemu_version(connection) -> str:
     """Of the QEMU that is installed now."""
-    return _dotted(connection.getVersion())
-
-
-def libvirt_version(connection) -> str:
-    return _dotted(connection.getLibVersion())
-
-
-def _dotted(number: int) -> str:
+    number = connection.getVersion()
     return f'{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}'

@@ -95,7 +95,6 @@ class MemberFacts:
     vcpus: int
     disks: tuple[dict, ...]
     media: tuple[dict, ...] = ()
-    host_cpu: dict = dataclasses.field(default_factory=dict, hash=False)
 
 
 @dataclasses.dataclass(frozen=True)

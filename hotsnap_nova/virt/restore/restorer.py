@@ -1,298 +1,452 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engine's side of a restore, step by step; each step may be repeated.
+"""The engine's side of a restore, step by step; each step may be repeated, by any process.
 
-What is started has the hardware of the cut, and all else as it is defined now, or as
-`definitions` says: see `definition`. Until ``restore_resume``
-everything can be undone, but that members which were stopped stay stopped: a
+What is started is what is defined now, or what `definitions` says, with its own paths;
+nothing of the archive's XML is used but to compare. Until ``restore_resume``
+everything can be undone, but that what was stopped can only be booted again: a
 guest cannot be un-stopped, and its disk is as it left it.
+
+Which QEMU is whose, libvirt knows: one that was loaded from memory and has not run since stands
+at the cut, and is ours; any other was started by somebody, and is left alone. Which file is whose,
+`replacement` knows; what happened to a member before a loss of power, the marks of `parts`.
 """
 
 import concurrent.futures
 import contextlib
 import dataclasses
-import functools
-import os
-import tempfile
 import time
 from collections.abc import Callable
 
-import libvirt
-import zstandard
 from oslo_log import log
 
 from hotsnap_nova import exception
-from hotsnap_nova.virt import definitions, domain, files, guest, records
+from hotsnap_nova.virt import definitions, domain, guest, records
 from hotsnap_nova.virt.checks import obstacles
-from hotsnap_nova.virt.definition import cut, merging
-from hotsnap_nova.virt.memory import saveimage
-from hotsnap_nova.virt.restore import replacement
+from hotsnap_nova.virt.restore import exporting, keeping, parts
 
 LOG = log.getLogger(__name__)
 
+#: How long a QEMU may take to be gone, or to let go of its disks.
 _STOPPED_TIMEOUT_S = 30.0
+#: How long one member's resumption is tried; all others run meanwhile.
+_RESUME_TIMEOUT_S = 10.0
+_LOOK_S = 0.1
+#: Loading is bound by processor and disk.
+_LOADS_AT_ONCE = 2
+_STEPS_AT_ONCE = 8
+
+Tell = Callable[[int, int], None]
 
 
 def _untold(_done: int, _total: int) -> None:
     pass
 
 
-class Restorer:
+class Restorer(keeping.Keeper):
     """What `host.Engine` knows of restores.
 
-    :ivar keep_hours: how long replaced disks are kept
     :ivar definitions: who says what restored guests are started with
-    :ivar files: who does what only root may do with disks
     """
 
-    keep_hours = 24.0
     definitions = definitions.Definitions()
-    files = files.Files()
+    export = staticmethod(exporting.export)
 
     def restore_check(self, work: records.RestoreWork) -> records.Verdict:
         """What stands in the way; nothing is touched."""
         findings = []
         for member in work.members:
-            try:
-                found = self._guest(member.spec.id)
-            except exception.MemberNotFound:
-                found = None
+            found = self._found(member)
             wanted = self._wanted(found, member)
             if wanted is None:
                 findings.append(records.Finding(
                     member.spec.name, 'guest', 'its domain is not defined here', 'define it',
                     (records.RESTORE,)))
                 continue
-            findings += obstacles.of_member(found, member, wanted, self._libvirt())
+            findings += [records.Finding(member.spec.name, *rest, (records.RESTORE,))
+                         for rest in obstacles.of_member(found, member, wanted, self._libvirt())]
         return records.Verdict(('restore',), tuple(findings))
 
     def still_there(self, work: records.RestoreWork) -> records.RestoreWork:
         """The work without members that were deleted meanwhile: the others need not wait."""
-        there = []
-        for member in work.members:
-            try:
-                self._guest(member.spec.id)
-            except exception.MemberNotFound:
-                LOG.warning('%s was deleted while it was being restored', member.spec.name)
-            else:
-                there.append(member)
-        return dataclasses.replace(work, members=tuple(there))
+        return dataclasses.replace(work, members=tuple(
+            member for member in work.members if self._found(member)))
+
+    # -- before the decision -------------------------------------------------------------------
 
     def restore_prepare(self, work: records.RestoreWork,
-                        tell: Callable[[int, int], None] = _untold) -> records.RestoreOutcome:
-        """Place the disks and memory of the cut beside the domains'; they run on."""
-        for number, member in enumerate(work.members):
-            tell(number, len(work.members))
+                        tell: Tell = _untold) -> records.RestoreOutcome:
+        """Place the disks and memory of the cut beside the domains'; they run on.
+
+        Its notes say which files a swap must find again.
+
+        :param tell: called with (done_bytes, total_bytes); what it raises ends it soon
+        """
+        prepared = []
+        for member in _ours(work):
             self._define_missing(member)
-            for source, placed in self._replacements(work, member):
-                placed.prepare(source)
-            packed = f'{member.folder}/memory.save.zst'
-            if os.path.exists(packed):
-                self._drop_memory(work, member)
-                _unpack(packed, self._unpacked_path(work, member))
-        return records.RestoreOutcome()
+            xml = self._guest(member.spec.id).xml(live=False)
+            prepared.append(parts.Part(work, member, xml, self.files))
+        total, done, noted = sum(part.needed_bytes() for part in prepared), 0, {}
+        for part in prepared:
+            noted[part.member.spec.id] = part.prepare(
+                lambda now_bytes, before=done: tell(min(before + now_bytes, total), total))
+            done += part.needed_bytes()
+            tell(done, total)
+        return records.RestoreOutcome(notes={'members': noted})
 
     def restore_stop(self, work: records.RestoreWork) -> records.RestoreOutcome:
-        """Return when every old member here is proved stopped."""
-        guests = [self._guest(member.spec.id) for member in work.members]
-        for old in guests:
-            old.destroy()
+        """Return when every old member here is proved stopped.
+
+        By libvirt's word, and by the locks that any QEMU holds on the disks it runs on.
+
+        :raises HypervisorError: one is not; which, and why
+        """
+        members = [(part, self._guest(part.member.spec.id)) for part in self._parts(work)]
+        for part, old in members:
+            if not (state := old.state()).off:
+                part.mark(parts.STOPPED, state.name)
+        _together(lambda each: each[1].destroy(), members)
         deadline = time.monotonic() + _STOPPED_TIMEOUT_S
-        for old in guests:
-            while old.state().name not in ('shut off', 'crashed'):
-                if time.monotonic() > deadline:
-                    raise exception.HypervisorError(
-                        member=old.name, reason=f'still {old.state().name} after being stopped')
-                time.sleep(0.02)
-            self.definitions.stopped(old.uuid)
+        _together(lambda each: self._prove_stopped(*each, deadline), members)
         return records.RestoreOutcome()
+
+    def _prove_stopped(self, part, old, deadline):
+        while True:
+            state = old.state()
+            open_path = part.in_use() if state.off else ''
+            if state.off and not open_path:
+                break
+            if time.monotonic() > deadline:
+                raise exception.HypervisorError(member=part.name, reason=(
+                    f'it is off, and {open_path} is open in a QEMU or a tool of its all the same'
+                    if state.off else f'still {state.name} after being stopped'))
+            time.sleep(_LOOK_S)
+        self.definitions.stopped(old.uuid)
 
     def restore_start(self, work: records.RestoreWork,
-                      tell: Callable[[int, int], None] = _untold) -> records.RestoreOutcome:
-        """Swap the disks and start every member, paused at the cut."""
-        for member in work.members:
-            for _source, placed in self._replacements(work, member):
-                placed.swap()
-        with concurrent.futures.ThreadPoolExecutor(2) as pool:
-            starting = [pool.submit(self._start, work, member) for member in work.members]
-            for number, started in enumerate(starting, 1):
-                started.result()
-                tell(number, len(starting))
+                      tell: Tell = _untold) -> records.RestoreOutcome:
+        """Swap the disks and start every member, paused at the cut.
+
+        A member that somebody started since it was stopped stays as it is, on the disk it has.
+
+        :param tell: called with (done, total) members; what it raises ends it soon
+        :raises GuestBusy: there is one; which, and which file is what
+        """
+        with contextlib.ExitStack() as locks:
+            loading = []
+            for part in self._parts(work):
+                found = self._guest(part.member.spec.id)
+                state = found.state()
+                if state.loaded:
+                    continue
+                if not state.off:
+                    raise exception.GuestBusy(
+                        member=part.name, reason='somebody has started it, and it stays so: '
+                        f'{part.where()}')
+                held = locks.enter_context(_held(part, found))
+                loading.append((part, found, held))
+            for part, _found, _locks in loading:
+                self._require_unwritten(part)
+                part.swap()
+            self._load_all(loading, tell)
         return records.RestoreOutcome()
 
-    def _start(self, work: records.RestoreWork, member: records.RestoreMember) -> None:
-        found = self._guest(member.spec.id)
-        if found.state().name == 'paused':
-            return
-        self.definitions.starting(member.spec.id)
-        today = self._wanted(found, member)
-        xml = merging.merged(cut.xml(member), today)
-        if today != found.xml(live=False):
-            self._define(xml, member)
-        path = f'{member.folder}/memory.save'
-        if not os.path.exists(path):
-            path = self._unpacked_path(work, member)
-        try:
-            self._libvirt().restoreFlags(path, xml, libvirt.VIR_DOMAIN_SAVE_PAUSED)
-        except libvirt.libvirtError as exc:
-            raise exception.HypervisorError(
-                member=found.name, reason=f'restore: {exc}') from exc
+    def _load_all(self, loading, tell):
+        with concurrent.futures.ThreadPoolExecutor(_LOADS_AT_ONCE) as pool:
+            loads = {pool.submit(self._load, part, found, held): found
+                     for part, found, held in loading}
+            try:
+                left = set(loads)
+                while left:
+                    done, left = concurrent.futures.wait(
+                        left, _LOOK_S, concurrent.futures.FIRST_EXCEPTION)
+                    for each in done:
+                        each.result()
+                    tell(len(loads) - len(left), len(loads))
+            except BaseException:
+                for each in loads:
+                    each.cancel()
+                for each, found in loads.items():    # which ends a load that is under way
+                    while not each.done():
+                        with contextlib.suppress(exception.HotsnapError):
+                            found.destroy()
+                        concurrent.futures.wait([each], _LOOK_S)
+                raise
 
-    def _wanted(self, found, member):
-        """The definition of today; None where nobody has any.
+    def _load(self, part, found, held):
+        """Start a member at the cut; its disks are there, and locked as long as it takes."""
+        self.definitions.starting(found.uuid)
+        wanted = self._wanted(found, part.member)
+        if wanted != found.xml(live=False):
+            self._define(wanted, part.member)
+        xml = found.xml(live=False)
+        part.require_paths(xml)
+        found.load(part.memory(), xml)
+        held.close()
 
-        :param found: its domain, or None
-        """
-        return self.definitions.xml(member.spec.id) or (found and found.xml(live=False))
+    @staticmethod
+    def _require_unwritten(part):
+        if part.swapped and part.written:
+            raise exception.GuestChanged(
+                member=part.name, reason='it may have run on the disk of the cut since: '
+                f'{part.where()}')
 
-    def _define_missing(self, member):
-        try:
-            self._guest(member.spec.id)
-        except exception.MemberNotFound:
-            if wanted := self.definitions.xml(member.spec.id):
-                self._define(wanted, member)
-
-    def _define(self, xml, member):
-        try:
-            self._libvirt().defineXML(xml)
-        except libvirt.libvirtError as exc:
-            raise exception.HypervisorError(
-                member=member.spec.name, reason=f'definition: {exc}') from exc
+    # -- after it ------------------------------------------------------------------------------
 
     def restore_resume(self, work: records.RestoreWork) -> records.RestoreOutcome:
-        """Let all members run, together; set clocks where an agent answers."""
-        guests = [self._guest(member.spec.id) for member in self.still_there(work).members]
-        with concurrent.futures.ThreadPoolExecutor(max(1, len(guests))) as pool:
-            list(pool.map(_resume, guests))
-            for found in guests:
-                if domain.DomainXml(found.full_xml()).agent:
-                    pool.submit(found.set_clock, int(time.time()))
-        return records.RestoreOutcome()
+        """Let all members run, together; set clocks where an agent answers.
+
+        One that died at the cut is loaded again. One that ran before is its owner's, whatever
+        became of it. What cannot be done for a member keeps no other.
+
+        :raises HostUnreachable: libvirt is away, and nothing can be judged; to be tried again
+        """
+        told, standing = _Told(), []
+        for part in self._parts(work):
+            with told.of(part):
+                found = self._guest(part.member.spec.id)
+                if self._stands(part, found):
+                    part.mark(parts.RESUMED, work.restore_id)
+                    standing.append((part, found))
+
+        def let_run(each):
+            with told.of(each[0]):
+                _let_run(*each)
+
+        def set_clock(each):
+            with contextlib.suppress(exception.HotsnapError):
+                if domain.DomainXml(each[1].full_xml()).agent:
+                    each[1].set_clock(int(time.time()))
+        if not work.paused:
+            _together(let_run, standing)
+            _together(set_clock, standing)
+        return told.outcome()
+
+    def _stands(self, part, found):
+        """Whether a member stands at the cut and is to be let run; it is loaded again if it died.
+
+        :raises MemberLeft: it is not as it was at the cut, or not any more
+        """
+        state, resumed = found.state(), part.marked(parts.RESUMED)
+        if state.loaded:
+            return True
+        if state.booted and not resumed:
+            raise exception.MemberLeft(
+                member=part.name, reason='somebody has started it from the disk of the cut, so '
+                f'that it is not as it was then: {part.where()}')
+        if not state.off:
+            return False
+        if resumed:
+            if state.died:
+                raise exception.MemberLeft(
+                    member=part.name, reason='it was let run, and has died since; it was not '
+                    'started again')
+            return False
+        LOG.warning('%s died before it could be resumed: it is loaded again', part.name)
+        with _held(part, found) as held:
+            self._require_unwritten(part)
+            self._load(part, found, held)
+        return True
 
     def restore_finish(self, work: records.RestoreWork) -> records.RestoreOutcome:
-        """Remove temporary files; replaced disks stay for ``keep_hours``."""
-        for member in self.still_there(work).members:
-            for _source, placed in self._replacements(work, member):
-                placed.finish(self.keep_hours)
-            self._drop_memory(work, member)
+        """Replaced disks stay for ``keep_hours``, all else of the restore goes; no guest is
+        touched.
+        """
+        for member in work.members:
+            part = self._part(work, member)
+            part.finish(self.keep_hours)
+            self.drop_older(part)
         return records.RestoreOutcome()
 
     def restore_undo(self, work: records.RestoreWork) -> records.RestoreOutcome:
-        """Old disks back; members that this restore started are stopped."""
-        faults = []
-        for member in work.members:
-            with contextlib.suppress(exception.MemberNotFound):
-                replaced = [placed for _source, placed in self._replacements(work, member)]
-                if any(placed.swapped for placed in replaced):
-                    found = self._guest(member.spec.id)
-                    if found.state().running:
-                        # We had not resumed anybody: somebody else did, and has
-                        # worked on the disk of the cut since. The old one stays
-                        # aside.
-                        faults.append(records.RestoreFault(found.uuid, exception.MemberLeft(
-                            member=found.name, reason='it runs on the disk of the cut; the old '
-                            f'one is {", ".join(placed.old for placed in replaced)}')))
-                        continue
-                    found.destroy()
-                for placed in replaced:
-                    placed.undo()
-            self._drop_memory(work, member)
-        return records.RestoreOutcome(tuple(faults))
+        """Old disks back; what this restore started is ended, what it stopped boots again.
 
-    def drop_expired(self) -> tuple[str, ...]:
-        """Drop disks that restores replaced more than ``keep_hours`` ago.
-
-        They are looked for beside the disks of every domain defined here; what
-        is a disk of one, or below one, stays.
-
-        :returns: paths of what was dropped
+        :returns: as faults, what had to be left as it is, and what booted anew
         """
-        definitions = tuple(self._definitions())
+        told = _Told()
+        undoing = [self._part(work, member) for member in work.members]
 
-        @functools.cache
-        def used():    # asked for only where something is due
-            return {below for definition in definitions for path in definition.files
-                    for below in replacement.chain(path)}
-        dropped = ()
-        for image in sorted({os.path.realpath(disk.path) for definition in definitions
-                             for disk in definition.disks
-                             if disk.writable and disk.kind == 'file' and disk.path}):
-            try:
-                dropped += replacement.expire(image, self.keep_hours, lambda kept: kept in used(),
-                                              self.files)
-            except OSError as exc:
-                LOG.warning('Disks kept beside %(image)s cannot be dropped: %(error)s',
-                            {'image': image, 'error': exc})
-        return dropped
+        def undo(part):
+            with told.of(part):
+                self._undo(part, part.member.spec.id in work.withdrawn)
+        _together(undo, undoing)
+        outcome = told.outcome()
+        for part in undoing:    # all is done, and has been told of
+            part.end()
+        return outcome
 
-    def _definitions(self):
-        """Of every domain, as it runs and as it would start."""
-        for each in self._libvirt().listAllDomains():
-            # It may go away, or be busy ending, while we ask.
-            with contextlib.suppress(exception.HotsnapError):
-                found = self._guest(each.UUIDString())
-                yield domain.DomainXml(found.full_xml())
-                yield domain.DomainXml(found.xml(live=False))
+    def _undo(self, part, withdrawn):
+        found = self._found(part.member)
+        state = found.state() if found else guest.State('gone')
+        if state.loaded and not withdrawn:
+            self._end(found)
+            state = found.state()
+        was = part.marked(parts.STOPPED)
+        if not state.off and part.swapped:
+            raise exception.MemberLeft(
+                member=part.name, reason=f'somebody has it {state.name}, and it stays so: '
+                f'{part.where()}')
+        if part.swapped:
+            _until_unused(part)
+        with part.undone():
+            if found:
+                _settle(found)
+        if kept_words := part.kept():
+            LOG.warning('%(member)s ran on the disk of the cut; what was written is kept: '
+                        '%(words)s', {'member': part.name, 'words': kept_words})
+        if not was or withdrawn or state.name == 'gone':
+            return
+        if state.off and was != 'running':
+            raise exception.MemberLeft(
+                member=part.name, reason=f'it was {was} before the restore, and is off now')
+        if state.off:
+            self._boot(part, found)
+        raise exception.MemberRebooted(member=part.name)
 
-    def _replacements(self, work, member):
-        """(source, replacement) of each disk the snapshot has and the domain still has."""
-        found = self._guest(member.spec.id)
-        current = cut.disks(member.facts, found.xml(live=False))
-        pairs = []
-        for disk in member.facts['disks']:
-            if target := current.get(disk['target']):
-                pairs.append((f'{member.folder}/{disk["file"]}', replacement.Replacement(
-                    found.name, target.path, target.form, work.restore_id,
-                    self.files)))
-        return pairs
+    @staticmethod
+    def _end(found):
+        try:
+            found.destroy()
+        except exception.HypervisorError as exc:    # to be tried until it does
+            raise exception.HostUnreachable(host='libvirt', reason=str(exc)) from exc
 
-    def _unpacked_path(self, work, member) -> str:
-        """Where compressed memory lies unpacked: beside the first disk."""
-        disks = domain.DomainXml(self._guest(member.spec.id).xml(live=False)).disks
-        folder = next((os.path.dirname(os.path.realpath(disk.path)) for disk in disks
-                       if disk.writable and disk.path), tempfile.gettempdir())
-        return os.path.join(folder, f'{member.spec.id}.hotsnap-memory-{work.restore_id}')
+    def _boot(self, part, found):
+        try:
+            self.definitions.starting(found.uuid)
+            if (today := self._wanted(found, part.member)) != found.xml(live=False):
+                self._define(today, part.member)
+            found.boot()
+        except exception.HypervisorError as exc:
+            if found.state().off:
+                raise exception.MemberLeft(
+                    member=part.name, reason='it was stopped for the restore, its disks are as '
+                    f'they were, and it does not start again: {exc}') from exc
 
-    def _drop_memory(self, work, member) -> None:
-        with contextlib.suppress(FileNotFoundError, exception.MemberNotFound):
-            os.unlink(self._unpacked_path(work, member))
+    def restore_touched(self, work: records.RestoreWork) -> bool:
+        """Whether anything of this restore is beside any of the members' disks, by names."""
+        return any(self._part(work, member).touched for member in work.members)
 
-    def export(self, folder: str, facts: dict, destination: str) -> dict:
-        """Overlays and an XML for plain ``virsh restore --xml``.
+    # -- inside --------------------------------------------------------------------------------
 
-        The archive's own files are only read; the overlays need it as long as
-        they are used.
+    def _part(self, work, member):
+        if member.spec.id in work.notes.get('members', {}):
+            return parts.Part(work, member, None, self.files)
+        found = self._found(member)
+        return parts.Part(work, member, found and found.xml(live=False), self.files)
 
-        :returns: paths: ``xml``, ``memory``, and one ``disk-<target>`` each
+    def _parts(self, work):
+        """Of members that are not their owner's again."""
+        return [self._part(work, member) for member in _ours(work)]
+
+    def _found(self, member):
+        with contextlib.suppress(exception.MemberNotFound):
+            return self._guest(member.spec.id)
+        return None
+
+    def _wanted(self, found, member):
+        """XML to start a member with; None where nobody has any.
+
+        :param found: its domain, or None
         """
-        os.makedirs(destination, mode=0o700, exist_ok=True)
-        paths = {}
-        sources = {}
-        for disk in facts['disks']:
-            overlay = f'{destination}/{facts["name"]}-{disk["target"]}.qcow2'
-            replacement.overlay(facts['name'], f'{folder}/{disk["file"]}', overlay)
-            paths[f'disk-{disk["target"]}'] = overlay
-            sources[disk['target']] = (overlay, 'qcow2')
-        packed = f'{folder}/memory.save.zst'
-        if os.path.exists(packed):
-            paths['memory'] = f'{destination}/{facts["name"]}.save'
-            _unpack(packed, paths['memory'])
-        else:
-            paths['memory'] = f'{folder}/memory.save'
-        with open(f'{folder}/domain.xml') as archive:
-            xml = saveimage.with_sources(archive.read(), sources)
-        paths['xml'] = f'{destination}/{facts["name"]}.xml'
-        with open(os.open(paths['xml'], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 'w') \
-                as file:
-            file.write(xml)
-        return paths
+        wanted = self.definitions.xml(member.spec.id)
+        if found is None:
+            return wanted
+        defined = found.xml(live=False)
+        return defined if wanted is None else definitions.settled(wanted, defined)
+
+    def _define_missing(self, member):
+        if self._found(member) is None and (wanted := self.definitions.xml(member.spec.id)):
+            self._define(wanted, member)
+
+    def _define(self, xml, member):
+        guest.define(self._libvirt(), xml, member.spec.name)
 
 
-def _resume(found: guest.Guest) -> None:
-    if not found.state().running:
-        found.resume()
+def _ours(work):
+    return [member for member in work.members if member.spec.id not in work.withdrawn]
 
 
-def _unpack(packed: str, path: str) -> None:
-    with open(packed, 'rb') as source, \
-            open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), 'wb') as plain:
-        zstandard.ZstdDecompressor().copy_stream(source, plain)
+class _Told:
+    """What cannot be done for a member is its fault, and keeps no other."""
+
+    def __init__(self):
+        self._faults = []
+        self._again = []
+
+    @contextlib.contextmanager
+    def of(self, part):
+        """Whatever is raised within is of this member, or nothing could be judged."""
+        try:
+            yield
+        except (exception.HostUnreachable, OSError) as exc:
+            self._again.append(exc)
+        except exception.HotsnapError as exc:
+            LOG.warning('%s', exc)
+            self._faults.append(records.RestoreFault(part.member.spec.id, exc))
+
+    def outcome(self):
+        """:raises Exception: libvirt or a file system was away: all is to be tried again"""
+        if self._again:
+            raise self._again[0]
+        return records.RestoreOutcome(tuple(self._faults))
+
+
+@contextlib.contextmanager
+def _held(part, found):
+    """Its disks locked for the block, or until what it gives is closed.
+
+    :raises GuestBusy: somebody has one open
+    """
+    with contextlib.ExitStack() as held:
+        held.enter_context(part.locked())
+        try:
+            yield held
+        except BaseException:
+            _settle(found)
+            raise
+
+
+def _settle(found):
+    """Return when nobody can be starting a guest from a disk whose name was just changed.
+
+    Whoever tries while such disks are locked fails, and libvirt says as long that it starts.
+    """
+    deadline = time.monotonic() + _STOPPED_TIMEOUT_S
+    with contextlib.suppress(exception.HotsnapError):
+        while found.state().starting:
+            if time.monotonic() > deadline:
+                LOG.warning('%s does not get started, nor does it fail', found.name)
+                return
+            time.sleep(_LOOK_S)
+
+
+def _until_unused(part):
+    """Return when nobody has its disks open, or after a while."""
+    deadline = time.monotonic() + _STOPPED_TIMEOUT_S
+    while part.in_use() and time.monotonic() < deadline:
+        time.sleep(_LOOK_S)
+
+
+def _let_run(part, found):
+    deadline = time.monotonic() + _RESUME_TIMEOUT_S
+    while True:
+        try:
+            found.resume()
+            return
+        except exception.HypervisorError as exc:
+            state = found.state()
+            if state.running:
+                return
+            if state.off or time.monotonic() > deadline:
+                raise exception.MemberLeft(
+                    member=part.name,
+                    reason=f'it is {state.name} at the cut, and does not go on: {exc}') from exc
+        time.sleep(_LOOK_S)
+
+
+def _together(do, members):
+    """For each at once; each is done, whatever another raises."""
+    with concurrent.futures.ThreadPoolExecutor(_STEPS_AT_ONCE) as pool:
+        done = [pool.submit(do, member) for member in members]
+        for each in done:
+            each.result()

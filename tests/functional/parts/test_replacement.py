@@ -14,7 +14,7 @@ import pytest
 
 from hotsnap_nova import exception
 from hotsnap_nova.virt import domain, files
-from hotsnap_nova.virt.restore import replacement, restorer
+from hotsnap_nova.virt.restore import keeping, replacement, restorer
 
 
 @pytest.fixture
@@ -286,7 +286,7 @@ def test_a_disk_of_another_user_is_replaced_kept_and_dropped(foreign):
     placed.finish(keep_hours=1)
 
     (kept,) = image.parent.glob('*.hotsnap-kept-*')
-    assert replacement.expire(str(image), 0, lambda _path: False, Helper()) == (str(kept),)
+    assert keeping.expire(str(image), 'kept', 0, lambda _path: False, Helper()) == (str(kept),)
     assert sorted(each.name for each in image.parent.iterdir()) == [
         'disk.raw', 'of-the-cut.qcow2']
 
@@ -318,4 +318,4 @@ def test_what_cannot_be_read_is_not_taken_for_an_image_with_nothing_below(foreig
     image, _source = foreign
 
     with pytest.raises(PermissionError):
-        replacement.chain(str(image))
+        keeping.chain(str(image))

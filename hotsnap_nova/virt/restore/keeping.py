@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What restores leave beside disks, until it is old: see `replacement` and `parts`.
+
+One replaced disk an image is kept: the next restore's takes its place.
+"""
+
+import contextlib
+import fcntl
+import functools
+import glob
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable
+
+from oslo_log import log
+
+from hotsnap_nova import exception
+from hotsnap_nova.virt import domain, files
+from hotsnap_nova.virt.restore import parts
+
+LOG = log.getLogger(__name__)
+
+#: A disk of the cut that nobody put in its place for so long belongs to no restore any more. One
+#: that needs it all the same fails before it has touched anything.
+_ABANDONED_HOURS = 24.0
+
+
+class Keeper:
+    """What the engine does with them, by the domains that it finds.
+
+    :ivar keep_hours: how long replaced disks are kept
+    :ivar files: who does what only root may do with disks
+    """
+
+    keep_hours = 24.0
+    files = files.Files()
+
+    def drop_expired(self) -> tuple[str, ...]:
+        """Drop disks that restores replaced more than ``keep_hours`` ago, or never came to use.
+
+        They are looked for beside the disks of every domain defined here; what
+        is a disk of one, or below one, stays.
+
+        :returns: paths of what was dropped
+        """
+        definitions = tuple(self._definitions())
+        used = _users(lambda: definitions)
+        dropped = ()
+        for image in sorted({os.path.realpath(disk.path) for definition in definitions
+                             for disk in definition.disks
+                             if disk.writable and disk.kind == 'file' and disk.path}):
+            try:
+                for name, hours in (('kept', self.keep_hours), ('new', _ABANDONED_HOURS)):
+                    dropped += expire(image, name, hours, used, self.files)
+            except OSError as exc:
+                LOG.warning('Disks kept beside %(image)s cannot be dropped: %(error)s',
+                            {'image': image, 'error': exc})
+        return dropped
+
+    def drop_older(self, part: parts.Part) -> None:
+        """Drop what earlier restores kept of a member, as far as that can be done now."""
+        used = _users(self._definitions)
+        for placed in part.replaced:
+            try:
+                expire(placed.path, 'kept', 0.0,
+                       lambda kept, own=placed.kept: kept == own or used(kept), self.files)
+            except (OSError, exception.HotsnapError) as exc:
+                LOG.warning('Disks kept beside %(image)s are dropped later: %(error)s',
+                            {'image': placed.path, 'error': exc})
+
+    def _definitions(self):
+        """Of every domain, as it runs and as it would start."""
+        for each in self._libvirt().listAllDomains():
+            # It may go away, or be busy ending, while we ask.
+            with contextlib.suppress(exception.HotsnapError):
+                found = self._guest(each.UUIDString())
+                yield domain.DomainXml(found.full_xml())
+                yield domain.DomainXml(found.xml(live=False))
+
+
+def expire(image: str, name: str, keep_hours: float, is_used: Callable[[str], bool],
+           privileged: files.Files | None = None) -> tuple[str, ...]:
+    """Drop what restores left beside ``image`` as ``hotsnap-<name>-``, if it is old enough.
+
+    :param is_used: whether somebody has use for the file at a path
+    :param privileged: for what this process may not do by itself
+    :returns: paths of what was dropped
+    """
+    privileged, dropped = privileged or files.Files(), []
+    for left in sorted(glob.glob(f'{glob.escape(os.path.realpath(image))}.hotsnap-{name}-*')):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - os.stat(left).st_mtime < keep_hours * 3600 or is_used(left):
+                continue
+            if os.geteuid() not in (0, os.stat(left).st_uid):
+                privileged.chown(left, os.geteuid(), -1)    # to look whether it is open
+            if _unlink_unopened(left):
+                dropped.append(left)
+    return tuple(dropped)
+
+
+def chain(path: str) -> tuple[str, ...]:
+    """The image and all below it; the image alone where it is none.
+
+    :raises PermissionError: this process may not read it
+    """
+    with contextlib.suppress(FileNotFoundError):
+        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    shown = subprocess.run(
+        ['qemu-img', 'info', '-U', '--backing-chain', '--output', 'json', path],
+        capture_output=True, text=True, check=False)
+    below = json.loads(shown.stdout) if not shown.returncode else ()
+    return tuple(os.path.realpath(each) for each in (
+        path, *(image['filename'] for image in below)))
+
+
+def _unlink_unopened(path):
+    """Whether the file was removed: nobody has it open, were it to read; see `imagelock`."""
+    with open(path, 'r+b') as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        os.unlink(path)
+    return True
+
+
+def _users(definitions):
+    """Whether a path is a disk of a domain, or below one; asked for only where it matters."""
+    @functools.cache
+    def used():
+        return {below for definition in definitions() for path in definition.files
+                for below in chain(path)}
+    return lambda path: path in used()
