@@ -46,6 +46,7 @@ def _member(member_id, measured):
         'host': measured['host'],
         'machine': facts['machine'],
         'cpu': facts['cpu'] or '',
+        'host_cpu': facts.get('host_cpu', {}),
         'qemu_version': facts['qemu_version'],
         'libvirt_version': facts['libvirt_version'],
         'vcpus': facts['vcpus'],

@@ -2,6 +2,6 @@
 """The engine: hot snapshots of running guests through libvirt and QEMU.
 
 ``host.Engine`` is the way in; ``member.Member`` is one guest's part. Their nouns have rooms:
-``gates``, ``disks``, ``memory``, ``checks``, ``restore``. ``records``, ``definitions`` and
-``files`` are what callers may know besides.
+``gates``, ``disks``, ``memory``, ``definition``, ``checks``, ``restore``. ``records``,
+``definitions`` and ``files`` are what callers may know besides.
 """

@@ -23,6 +23,7 @@ class DiskXml:
     transient: bool
     encrypted: bool
     chained: bool
+    serial: str
 
     @property
     def writable(self) -> bool:
@@ -84,6 +85,10 @@ class DomainXml:
     @property
     def cpu(self) -> ET.Element | None:
         return self.root.find('./cpu')
+
+    @property
+    def cpu_xml(self) -> str:
+        return '' if self.cpu is None else ET.tostring(self.cpu, encoding='unicode')
 
     @property
     def cpu_name(self) -> str:
@@ -151,7 +156,8 @@ def _disk(element: ET.Element) -> DiskXml:
         transient=element.find('transient') is not None,
         encrypted=(element.find('encryption') is not None
                    or element.find('./source/encryption') is not None),
-        chained=element.find('./backingStore/source') is not None)
+        chained=element.find('./backingStore/source') is not None,
+        serial=element.findtext('serial', '').strip())
 
 
 def _nic(element: ET.Element) -> NicXml:

@@ -291,8 +291,11 @@ class Guest:
         return True
 
     def libvirt_version(self) -> str:
-        number = self._connection.getLibVersion()
-        return f'{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}'
+        return libvirt_version(self._connection)
+
+    def host_cpu(self) -> dict:
+        """See :func:`host_cpu`."""
+        return host_cpu(self._connection)
 
     def memory(self, address: int, length: int) -> bytes:
         """Guest-physical memory, at most 64 KiB; the guest may be paused."""
@@ -317,18 +320,74 @@ def incompatible(connection, save_image: str, xml: str) -> str:
     return ''
 
 
-def canonical_machine(connection, parsed) -> str:
-    """The versioned name of a `DomainXml`'s machine type, which may have none."""
+def worded(connection, save_image: str) -> str:
+    """The definition in a save image as libvirt words it today.
+
+    :raises exception.InvalidValue: it makes nothing of it
+    """
     try:
-        found = connection.getDomainCapabilities(
+        return connection.saveImageGetXMLDesc(
+            save_image, libvirt.VIR_DOMAIN_SAVE_IMAGE_XML_SECURE)
+    except libvirt.libvirtError as exc:
+        raise exception.InvalidValue(name='definition', reason=str(exc)) from exc
+
+
+def unknown_machine(connection, parsed) -> str:
+    """Why this host has no such machine as a `DomainXml`'s; '' where it has."""
+    try:
+        connection.getDomainCapabilities(
             parsed.emulator or None, parsed.arch or None, parsed.machine or None,
             parsed.virt_type or None)
+    except libvirt.libvirtError as exc:
+        return str(exc)
+    return ''
+
+
+def unfit_host(connection, parsed, cpu_xml: str) -> str:
+    """Why this host cannot give a guest this CPU; '' where it can, or libvirt cannot tell.
+
+    :param parsed: the `DomainXml` of the guest
+    """
+    try:
+        connection.compareHypervisorCPU(
+            parsed.emulator or None, parsed.arch or None, parsed.machine or None,
+            parsed.virt_type or None, cpu_xml,
+            libvirt.VIR_CONNECT_COMPARE_CPU_FAIL_INCOMPATIBLE)
+    except libvirt.libvirtError as exc:
+        if exc.get_error_code() in (libvirt.VIR_ERR_NO_SUPPORT,
+                                    libvirt.VIR_ERR_OPERATION_UNSUPPORTED):
+            return ''
+        return str(exc)
+    return ''
+
+
+def host_cpu(connection) -> dict:
+    """The processor of this host: vendor, model (family, model, stepping), microcode.
+
+    What libvirt does not tell is empty.
+    """
+    try:
+        found = ET.fromstring(connection.getCapabilities()).find('./host/cpu')  # noqa: S314
     except libvirt.libvirtError:
-        return parsed.machine
-    return ET.fromstring(found).findtext('machine') or parsed.machine  # noqa: S314 - libvirt's own
+        return {}
+    if found is None:
+        return {}
+    signature = found.find('signature')
+    microcode = found.find('microcode')
+    return {'vendor': found.findtext('vendor', ''),
+            'model': '' if signature is None else '.'.join(
+                signature.get(part, '') for part in ('family', 'model', 'stepping')),
+            'microcode': '' if microcode is None else microcode.get('version', '')}
 
 
 def qemu_version(connection) -> str:
     """Of the QEMU that is installed now."""
-    number = connection.getVersion()
+    return _dotted(connection.getVersion())
+
+
+def libvirt_version(connection) -> str:
+    return _dotted(connection.getLibVersion())
+
+
+def _dotted(number: int) -> str:
     return f'{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}'

@@ -95,6 +95,7 @@ class MemberFacts:
     vcpus: int
     disks: tuple[dict, ...]
     media: tuple[dict, ...] = ()
+    host_cpu: dict = dataclasses.field(default_factory=dict, hash=False)
 
 
 @dataclasses.dataclass(frozen=True)

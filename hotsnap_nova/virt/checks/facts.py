@@ -46,9 +46,11 @@ def of_member(running: guest.Guest, parsed: domain.DomainXml,
         libvirt_version=running.libvirt_version(), memory_bytes=parsed.memory_bytes,
         vcpus=parsed.vcpus,
         disks=tuple({'target': disk.target, 'file': f'{disk.target}.qcow2',
-                     'format': forms[disk.target], 'size_bytes': disk.size_bytes}
+                     'format': forms[disk.target], 'size_bytes': disk.size_bytes,
+                     'path': disk.path}
                     for disk in frozen),
-        media=tuple(_medium(running, disk) for disk in parsed.disks if disk.medium))
+        media=tuple(_medium(running, disk) for disk in parsed.disks if disk.medium),
+        host_cpu=running.host_cpu())
 
 
 def _medium(running, disk):

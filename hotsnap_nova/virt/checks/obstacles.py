@@ -1,24 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
 """What stands in the way of a member's restore, told before anything is stopped.
 
-Each yields device, cause, remedy. What the snapshot's definition and today's do
-not share is named here one by one; libvirt's own comparison comes last.
+What the snapshot's definition and today's do not share is named one by one;
+libvirt's own comparison comes last. Within, each yields device, cause, remedy, and
+what it rules out where that is not the restore.
 """
 
+import contextlib
 import os
-import tempfile
+from collections.abc import Iterator
 
+from hotsnap_nova import exception
 from hotsnap_nova.virt import domain, guest, records
+from hotsnap_nova.virt.checks import matching, probe
+from hotsnap_nova.virt.definition import cut, differences, merging
 from hotsnap_nova.virt.disks import media
 from hotsnap_nova.virt.memory import saveimage
 
+#: CPUs that are whatever the host has.
+_AS_THE_HOST = ('host-passthrough', 'maximum')
 
-def of_member(found: guest.Guest | None, member: records.RestoreMember, wanted: str, connection):
-    """Yield device, cause, remedy for what would make this member's restore fail.
+
+def of_member(found: guest.Guest | None, member: records.RestoreMember, today: str,
+              connection) -> Iterator[records.Finding]:
+    """Yield what would make this member's restore fail, and what it will change.
 
     :param found: its domain; None: it is to be defined
-    :param wanted: the XML that it would be started with
+    :param today: as it is defined today, by libvirt or whoever defines guests
     """
+    for device, cause, remedy, *rules_out in _of_member(found, member, today, connection):
+        yield records.Finding(member.spec.name, device, cause, remedy,
+                              *rules_out or [(records.RESTORE,)])
+
+
+def _of_member(found, member, today, connection):
     if found and not found.persistent():
         yield 'guest', 'its domain is transient: nothing is defined to restore to', \
             'define the domain'
@@ -26,56 +41,66 @@ def of_member(found: guest.Guest | None, member: records.RestoreMember, wanted: 
     if found and found.has_saved_state():
         yield 'guest', 'it has a managed save image, which would be started instead', \
             'start it, or remove that with virsh managedsave-remove'
-    defined = domain.DomainXml(wanted)
+    kept, images = cut.xml(member), matching.of_disks(member, cut.xml(member), today)
+    yield from images.findings
+    with probe.made(connection, images.folder) as libvirt:
+        try:
+            worded = libvirt.worded(kept), libvirt.worded(today)
+        except exception.InvalidValue as exc:
+            yield 'definition', f'libvirt makes nothing of it: {exc}', 'see what changed'
+            return
+        changes = list(differences.differences(*worded))
+        yield from changes
+        yield from _host(member, domain.DomainXml(worded[0]), connection)
+        yield from media.changes(member.facts.get('media', ()), domain.DomainXml(today))
+        yield from _space(member.facts, images.now)
+        # Of other changes libvirt would tell, too, and less clearly.
+        if not changes and not images.differ and (
+                reason := libvirt.refusal(kept, merging.merged(kept, today))):
+            yield 'definition', f'it no longer fits the snapshot: {reason}', \
+                'define the domain as it was'
+
+
+def _host(member: records.RestoreMember, parsed: domain.DomainXml, connection):
+    """Whether this host has what the guest ran on."""
     facts = member.facts
-    changes = [*_hardware(facts, defined, connection), *_ports(member, defined)]
-    yield from changes
-    kept = {disk['target'] for disk in facts['disks']}
-    now = {disk.target: disk for disk in defined.disks if disk.writable}
-    for target in sorted(kept ^ now.keys()):
-        change = 'gone' if target in kept else 'new since the snapshot'
-        yield target, f'this disk is {change}', 'define the disks of the snapshot'
-    for target in sorted(kept & now.keys()):
-        if now[target].kind != 'file' or not os.path.isdir(os.path.dirname(now[target].path)):
-            yield target, f'{now[target].path or "its source"} is not a file that can be put ' \
-                'back', 'define a file-backed disk'
-        elif now[target].chained:
-            yield target, 'its definition names a backing file, and the restored disk has none', \
-                'define it without <backingStore>'
-    yield from media.changes(facts.get('media', ()), defined)
-    yield from _space(facts, now)
-    if not changes:    # which libvirt would tell of, too, and less clearly
-        yield from _incompatible(member, wanted, connection)
-
-
-def _hardware(facts: dict, defined: domain.DomainXml, connection):
-    machine = guest.canonical_machine(connection, defined)
-    if facts['machine'] != machine:
-        yield ('machine', f'it was {facts["machine"]} and is now {machine}',
-               'define the machine type of the snapshot')
-    for name, unit, before, now in (
-            ('vcpus', '', facts.get('vcpus'), defined.vcpus),
-            ('memory', ' MiB', facts.get('memory_bytes', 0) >> 20, defined.memory_bytes >> 20)):
-        if before and before != now:
-            yield (name, f'it had {before}{unit} and has now {now}{unit}',
-                   'give it what it had; with Nova, resize it back')
-    cpu = defined.cpu
-    if cpu is not None and cpu.get('mode') == 'custom' and facts.get('cpu') != defined.cpu_name:
-        yield ('cpu', f'it was {facts.get("cpu")} and is now {defined.cpu_name}',
-               'give it the CPU model of the snapshot')
+    if reason := guest.unknown_machine(connection, parsed):
+        yield ('machine', f'it ran on {parsed.machine}: {reason}',
+               'install a QEMU that has it')
     here = guest.qemu_version(connection)
     if _parts(here) < _parts(facts.get('qemu_version', '')):
         yield ('host', f'QEMU {facts["qemu_version"]} took it, and here is {here}',
                'install that QEMU or a newer one')
+    mode = '' if parsed.cpu is None else parsed.cpu.get('mode', '')
+    if mode not in _AS_THE_HOST:
+        if not _as_it_was(facts, connection) and (reason := guest.unfit_host(
+                connection, parsed, _cpu_of(member) or parsed.cpu_xml)):
+            yield 'cpu', reason, 'restore it on a host that has the CPU it ran on'
+    elif parsed.virt_type == 'kvm':
+        now = guest.host_cpu(connection)
+        for name, before in facts.get('host_cpu', {}).items():
+            if before and now.get(name) and before != now[name]:
+                yield ('cpu', f'it ran on {mode}, and the {name} of the processor was {before} '
+                       f'and is {now[name]} here', 'restore it on the host it ran on, as that was')
+    elif here != facts.get('qemu_version', here):
+        yield ('cpu', f'it ran on {mode} of QEMU {facts["qemu_version"]}, and here is {here}',
+               'install that QEMU')
 
 
-def _ports(member: records.RestoreMember, defined: domain.DomainXml):
-    with open(f'{member.folder}/domain.xml') as archive:
-        before = {nic.mac.lower() for nic in domain.DomainXml(archive.read()).nics}
-    now = {nic.mac.lower() for nic in defined.nics}
-    for mac in sorted(before ^ now):
-        change = 'gone' if mac in before else 'new since the snapshot'
-        yield mac, f'this NIC is {change}', 'give it the ports of the snapshot'
+def _as_it_was(facts, connection):
+    """Whether this is the host of then, where the CPU is as it was, whatever libvirt thinks."""
+    return bool(facts.get('host_cpu')) and (
+        facts['host_cpu'], facts['qemu_version'], facts['libvirt_version']) == (
+        guest.host_cpu(connection), guest.qemu_version(connection),
+        guest.libvirt_version(connection))
+
+
+def _cpu_of(member):
+    """The CPU as it ran, as the save image has it; '' in those of old."""
+    for name in ('memory.save', 'memory.save.zst'):
+        with contextlib.suppress(FileNotFoundError):
+            return saveimage.cpu_of(saveimage.read_header(f'{member.folder}/{name}').cookie)
+    return ''
 
 
 def _parts(version: str) -> tuple[int, ...]:
@@ -93,20 +118,3 @@ def _space(facts: dict, now: dict):
         if status.f_bavail * status.f_frsize < needed:
             yield (disk['target'], f'{needed >> 20} MiB are needed beside {target.path}',
                    'make room')
-
-
-def _incompatible(member: records.RestoreMember, wanted: str, connection):
-    """libvirt's own comparison of the archive's XML with the domain's.
-
-    It is asked by redefining a save image of our own that has no memory in it,
-    for the comparison is not offered otherwise, and must come before anything
-    is stopped.
-    """
-    with open(f'{member.folder}/domain.xml') as archive:
-        xml = archive.read()
-    with tempfile.NamedTemporaryFile(prefix='hotsnap-', suffix='.save') as probe:
-        probe.write(saveimage.header(xml, whole=True))
-        probe.flush()
-        if reason := guest.incompatible(connection, probe.name, wanted):
-            yield 'definition', f'it no longer fits the snapshot: {reason}', \
-                'define the domain as it was'

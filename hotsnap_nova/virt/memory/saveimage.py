@@ -13,6 +13,8 @@ import dataclasses
 import struct
 import xml.etree.ElementTree as ET
 
+import zstandard
+
 from hotsnap_nova import exception
 
 MAGIC_PARTIAL = b'LibvirtQemudPart'
@@ -65,12 +67,18 @@ def cookie_of(live_xml: str) -> str:
     return ET.tostring(cookie, encoding='unicode')
 
 
+def cpu_of(cookie: str) -> str:
+    """The CPU in a cookie; '' where there is none."""
+    found = ET.fromstring(cookie).find('./cpu') if cookie else None  # noqa: S314 - libvirt's words
+    return '' if found is None else ET.tostring(found, encoding='unicode')
+
+
 def read_header(path: str) -> Header:
-    """What a save image says of itself.
+    """What a save image says of itself; one that ends in ``.zst`` is compressed.
 
     :raises exception.InvalidValue: it is not one
     """
-    with open(path, 'rb') as image:
+    with _opened(path) as image:
         fixed = image.read(_HEADER.size)
         if len(fixed) != _HEADER.size:
             raise exception.InvalidValue(name=path, reason='too short for a save image')
@@ -80,6 +88,10 @@ def read_header(path: str) -> Header:
         text = image.read(length)
     return Header(magic == MAGIC_WHOLE, _text(text),
                   _text(text[cookie_at:]) if cookie_at else '', _HEADER.size + length)
+
+
+def _opened(path):
+    return zstandard.open(path) if path.endswith('.zst') else open(path, 'rb')
 
 
 def _text(raw: bytes) -> str:

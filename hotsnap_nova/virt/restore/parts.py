@@ -20,6 +20,7 @@ import zstandard
 
 from hotsnap_nova import exception
 from hotsnap_nova.virt import domain, files, records
+from hotsnap_nova.virt.definition import cut
 from hotsnap_nova.virt.restore import durable, imagelock, replacement
 
 STOPPED, RESUMED = 'stopped', 'resumed'
@@ -40,13 +41,15 @@ class Part:
         self._restore = work.restore_id
         noted = work.notes.get('members', {}).get(member.spec.id)
         if noted is None:
-            noted = _placed(xml) if xml else {'folder': None, 'disks': {}}
+            noted = _placed(xml, member.facts) if xml else {'folder': None, 'disks': {}}
         self._folder = noted['folder']
+        sources = {disk['target']: f'{member.folder}/{disk["file"]}'
+                   for disk in member.facts.get('disks', ())}
         self._disks = {
-            disk['target']: (f'{member.folder}/{disk["file"]}', replacement.Replacement(
+            target: (sources.get(target, ''), replacement.Replacement(
                 self.name, at['path'], at['form'], work.restore_id, privileged,
                 at if 'new' in at else None))
-            for disk in member.facts['disks'] if (at := noted['disks'].get(disk['target']))}
+            for target, at in noted['disks'].items()}
 
     @property
     def replaced(self) -> tuple[replacement.Replacement, ...]:
@@ -224,11 +227,14 @@ class Part:
             self._folder, f'{self.member.spec.id}.hotsnap-{what}-{self._restore}')
 
 
-def _placed(xml):
-    """As what is noted, but for files: where a definition has its disks."""
-    disks = domain.DomainXml(xml).disks
-    folder = next((os.path.dirname(os.path.realpath(disk.path)) for disk in disks
-                   if disk.writable and disk.path), tempfile.gettempdir())
-    return {'folder': folder,
-            'disks': {disk.target: {'path': disk.path, 'form': disk.form} for disk in disks
-                      if disk.path}}
+def _placed(xml, facts):
+    """As what is noted, but for files: where a definition has its disks.
+
+    All its disks, where nothing is known of the cut's.
+    """
+    disks = [disk for disk in domain.DomainXml(xml).disks if disk.writable and disk.path]
+    found = cut.disks(facts, xml) if 'disks' in facts else {disk.target: disk for disk in disks}
+    return {'folder': next((os.path.dirname(os.path.realpath(disk.path)) for disk in disks),
+                           tempfile.gettempdir()),
+            'disks': {target: {'path': disk.path, 'form': disk.form}
+                      for target, disk in found.items() if disk.path}}

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The engine's side of a restore, step by step; each step may be repeated, by any process.
 
-What is started is what is defined now, or what `definitions` says, with its own paths;
-nothing of the archive's XML is used but to compare. Until ``restore_resume``
+What is started has the hardware of the cut, and all else as it is defined now, or as
+`definitions` says: see `definition`. Until ``restore_resume``
 everything can be undone, but that what was stopped can only be booted again: a
 guest cannot be un-stopped, and its disk is as it left it.
 
@@ -22,6 +22,7 @@ from oslo_log import log
 from hotsnap_nova import exception
 from hotsnap_nova.virt import definitions, domain, guest, records
 from hotsnap_nova.virt.checks import obstacles
+from hotsnap_nova.virt.definition import cut, merging
 from hotsnap_nova.virt.restore import exporting, keeping, parts
 
 LOG = log.getLogger(__name__)
@@ -62,8 +63,7 @@ class Restorer(keeping.Keeper):
                     member.spec.name, 'guest', 'its domain is not defined here', 'define it',
                     (records.RESTORE,)))
                 continue
-            findings += [records.Finding(member.spec.name, *rest, (records.RESTORE,))
-                         for rest in obstacles.of_member(found, member, wanted, self._libvirt())]
+            findings += obstacles.of_member(found, member, wanted, self._libvirt())
         return records.Verdict(('restore',), tuple(findings))
 
     def still_there(self, work: records.RestoreWork) -> records.RestoreWork:
@@ -176,11 +176,11 @@ class Restorer(keeping.Keeper):
     def _load(self, part, found, held):
         """Start a member at the cut; its disks are there, and locked as long as it takes."""
         self.definitions.starting(found.uuid)
-        wanted = self._wanted(found, part.member)
-        if wanted != found.xml(live=False):
-            self._define(wanted, part.member)
-        xml = found.xml(live=False)
+        today = self._wanted(found, part.member)
+        xml = merging.merged(cut.xml(part.member), today)
         part.require_paths(xml)
+        if today != found.xml(live=False):
+            self._define(xml, part.member)
         found.load(part.memory(), xml)
         held.close()
 
@@ -344,15 +344,11 @@ class Restorer(keeping.Keeper):
         return None
 
     def _wanted(self, found, member):
-        """XML to start a member with; None where nobody has any.
+        """The definition of today; None where nobody has any.
 
         :param found: its domain, or None
         """
-        wanted = self.definitions.xml(member.spec.id)
-        if found is None:
-            return wanted
-        defined = found.xml(live=False)
-        return defined if wanted is None else definitions.settled(wanted, defined)
+        return self.definitions.xml(member.spec.id) or (found and found.xml(live=False))
 
     def _define_missing(self, member):
         if self._found(member) is None and (wanted := self.definitions.xml(member.spec.id)):

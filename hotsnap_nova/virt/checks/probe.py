@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Questions to libvirt about definitions, without defining anything."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+
+from hotsnap_nova.virt import guest
+from hotsnap_nova.virt.memory import saveimage
+
+
+class Probe:
+    """A save image of ours that has no memory in it; libvirt answers about such alone.
+
+    :param path: where libvirt can read and write, too
+    """
+
+    def __init__(self, connection, path: str):
+        self._connection = connection
+        self._path = path
+
+    def worded(self, xml: str) -> str:
+        """A definition as libvirt words it, with all that it adds by itself.
+
+        :raises exception.InvalidValue: it makes nothing of it
+        """
+        self._write(xml)
+        return guest.worded(self._connection, self._path)
+
+    def refusal(self, xml: str, wanted: str) -> str:
+        """Why memory of ``xml`` cannot be put on ``wanted``; '' where it can."""
+        self._write(xml)
+        return guest.incompatible(self._connection, self._path, wanted)
+
+    def _write(self, xml):
+        with open(self._path, 'wb') as image:
+            image.write(saveimage.header(xml, whole=True))
+
+
+@contextlib.contextmanager
+def made(connection, folder: str | None) -> Iterator[Probe]:
+    """A probe for the block.
+
+    :param folder: of something that libvirt must reach anyway: it may have other folders
+        of its own than this process, and a /tmp of its own
+    """
+    if folder is None or not os.access(folder, os.W_OK):
+        folder = None
+    with tempfile.NamedTemporaryFile(prefix='.hotsnap-probe-', dir=folder) as file:
+        yield Probe(connection, file.name)
