@@ -187,6 +187,18 @@ def test_a_decision_that_failed_is_tried_again_when_it_is_ordered_again(host):
     assert host.told(order(Step.UNDO)) == OrderDone("r", "h", Step.UNDO)
 
 
+def test_why_a_decision_failed_is_told_to_whoever_orders_it_again(host):
+    """It failed when nobody was waiting: hosts carry out in the background."""
+    host.fails = {Step.UNDO}
+    host.told(order(Step.UNDO))
+
+    (journal,) = host.machine.receive(order(Step.UNDO), 0)
+    begun, reply = host.machine.receive(do.OrderJournaled(journal), 0)
+
+    assert isinstance(begun, do.CarryOut)
+    assert reply == do.ReplyToOrder(OrderWorking("r", "h", Step.UNDO, trouble="it broke"))
+
+
 # -- hosts: whose a guest is ----------------------------------------------------------------------
 def test_a_member_that_was_withdrawn_fails_what_is_not_decided(host):
     up_to(host, Step.PREPARE)

@@ -166,10 +166,14 @@ class RestoreParticipant:
         return self._begin(part, step)
 
     def _begin(self, part, step):
-        """The intent is journalled first; where that fails a decision goes on without it."""
-        part = self._put(
-            _replace(part, step=step, status=Status.WORKING, then=None, progress=(), trouble="")
-        )
+        """The intent is journalled first; where that fails a decision goes on without it.
+
+        Why it failed the last time is told until it has succeeded.
+        """
+        trouble = part.trouble if step is part.step else ""
+        part = self._put(_replace(
+            part, step=step, status=Status.WORKING, then=None, progress=(), trouble=trouble
+        ))  # fmt: skip
         return [do.JournalOrder(part.restore, part, begins=True)]
 
     def _carry_out(self, part):
