@@ -66,9 +66,11 @@ class Orders:
         return tuple(parts)
 
     def under_way(self) -> dict[str, tuple[str, ...]]:
-        """Ids of the members by restore, of all that have not ended here."""
+        """Ids of the members by restore, of all that have not ended here; not of those withdrawn.
+        """
         parts = [part for part in map(self._read, self.known()) if part]
-        return {part.restore: tuple(member.id for member in part.share.members)
+        return {part.restore: tuple(member.id for member in part.share.members
+                                    if member.id not in part.withdrawn)
                 for part in parts}
 
     def ended(self) -> tuple[durable.RestoreEnded, ...]:

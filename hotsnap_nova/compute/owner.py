@@ -6,7 +6,7 @@ work on a guest, and tells its users what we do with it. A claim is named by
 the id of a snapshot or of a restore.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from hotsnap_nova.virt import records
 
@@ -28,6 +28,13 @@ class Owner:
 
         :raises HotsnapError: why a guest cannot be had; none is claimed
         """
+
+    def gone(self, _member_ids: Collection[str]) -> frozenset[str]:
+        """Ids of those guests that are no longer this host's: another's, or nobody's.
+
+        :raises Unavailable: it cannot be known just now
+        """
+        return frozenset()
 
     def end(self, claim: str, error: str = '',
             faults: Mapping[str, str] | None = None) -> None:

@@ -30,6 +30,8 @@ _CLOSE_S = 30.0
 #: How long a guest's owner waits for the step that is at work on it.
 _WITHDRAW_S = 30.0
 _PROGRESS_EVERY_S = 0.2
+#: How long until a guest's owner who did not answer is asked again.
+_ASK_AGAIN_S = 1.0
 
 
 class Restores:
@@ -195,6 +197,7 @@ class Restores:
         if not (at_work := self._begin(command)):
             return
         try:
+            self._withdraw_gone(command, at_work)
             done = self._steps.do(command, at_work.withdrawn, at_work.hasten,
                                   self._teller(command), self._faults(command.restore))
             outcome = commands.CarriedOut(
@@ -225,6 +228,29 @@ class Restores:
             if command.restore in self._hastened:
                 at_work.hasten.set()
             return at_work
+
+    def _withdraw_gone(self, command, at_work):
+        """Guests that their owner moved away or removed while nobody here could hear of it."""
+        here = [member.id for member in command.share.members
+                if member.id not in at_work.withdrawn]
+        for member_id in sorted(self._gone(command, here, at_work.hasten)):
+            error = exception.GuestChanged(
+                member=steps.name_of(command.share, member_id),
+                reason='it is no longer on this host')
+            self._runner.receive(commands.MemberWithdrawn(
+                command.restore, member_id, runner.cause_of(error, self._host)))
+            at_work.withdrawn |= {member_id}
+
+    def _gone(self, command, member_ids, hasten):
+        while True:
+            try:
+                return self._steps.gone(member_ids)
+            except exception.Unavailable as exc:
+                # A decision is ordered again; before one, to fail is to give all up.
+                if command.step not in restores.BEFORE_DECISION or hasten.wait(_ASK_AGAIN_S):
+                    raise
+                LOG.warning('Restore %(id)s: its guests\' owner is asked again: %(error)s',
+                            {'id': command.restore, 'error': exc})
 
     def _faults(self, restore):
         part = self._machine.state.part(restore)

@@ -77,9 +77,10 @@ class Steps:
         called = _called(command.share)
 
         def wanted(done_bytes, total_bytes):
-            if hasten.is_set():
-                raise exception.Aborted(who='the coordinator, or for the owner of a guest')
+            _must_be_of_use(hasten)
             tell(done_bytes, total_bytes)
+        if command.step in _BEFORE_DECISION:
+            _must_be_of_use(hasten)
         with translate.in_users_words(self._engine, called):
             do = getattr(self, f'_{command.step}')
             done = do(command, tuple(sorted(withdrawn)), wanted, hasten, tuple(faults))
@@ -179,6 +180,13 @@ class Steps:
 
     # -- whose they are ------------------------------------------------------------------------
 
+    def gone(self, member_ids: Iterable[str]) -> frozenset[str]:
+        """Ids of those that are no longer this host's.
+
+        :raises Unavailable: it cannot be known just now
+        """
+        return self._owner.gone(tuple(member_ids))
+
     def lock(self, restore: str, members: Iterable[messages.Member]) -> None:
         """Lock them again, as far as nobody else has."""
         self._claims.lock(restore, members)
@@ -220,6 +228,11 @@ class Steps:
             member for member in work.members if member.spec.id not in left_out))
 
 
+def _must_be_of_use(hasten):
+    if hasten.is_set():
+        raise exception.Aborted(who='the coordinator, or for the owner of a guest')
+
+
 def _abandonable(hasten, read):
     """What ``read`` returns, unless it is of no use before it has.
 
@@ -236,8 +249,7 @@ def _abandonable(hasten, read):
     done = threading.Event()
     threading.Thread(target=run, daemon=True, name='hotsnap-restore-read').start()
     while not done.wait(0.1):
-        if hasten.is_set():
-            raise exception.Aborted(who='the coordinator, or for the owner of a guest')
+        _must_be_of_use(hasten)
     found, error = ended[0]
     if error:
         raise error
@@ -270,6 +282,11 @@ def _called(share):
             for member in share.members]
 
 
+def name_of(share: restores.Share, member_id: str) -> str:
+    """What the user calls a member."""
+    return next((member.name for member in _called(share) if member.id == member_id),
+                '') or member_id
+
+
 def _moved(share, ids):
-    return exception.MembersMoved(members=', '.join(sorted(
-        member.name or member.id for member in _called(share) if member.id in ids)))
+    return exception.MembersMoved(members=', '.join(sorted(name_of(share, each) for each in ids)))

@@ -13,7 +13,7 @@ from hotsnap_nova.conductor import fanout, requests, snapshots
 from hotsnap_nova.db import api
 from hotsnap_nova.storage import local
 from tests.fakes import tables
-from tests.fakes.engine import Engine, World
+from tests.fakes.engine import Died, Engine, World
 
 
 def until(true, timeout_s=60):
@@ -22,10 +22,6 @@ def until(true, timeout_s=60):
     while not true():
         assert time.monotonic() < ends, 'it does not happen'
         time.sleep(0.005)
-
-
-class Died(BaseException):
-    """Ends a thread as kill -9 ends a process: no handler of ours may catch it."""
 
 
 class Host:
@@ -38,13 +34,13 @@ class Host:
         self.store = local.LocalStore(f'{folder}/store')
         self._transport = transport
         self.threads = None    # of its server
+        self.owner = None    # of its guests
         self.manager = None
         self._server = None
 
     def start(self):
         """Ids of the snapshots that were cleaned up."""
-        self.manager = manager.ComputeManager(
-            self.name, self.engine, self.store, f'{self.folder}/state-{self.name}')
+        self.manager = self._manager()
         found = self.manager.start()
         self._server = server.Server(
             self._transport, self.name, endpoint.Endpoint(self.manager), self.threads)
@@ -53,12 +49,16 @@ class Host:
 
     def manager_only(self):
         """What another process of this host would clean up as it starts."""
-        other = manager.ComputeManager(
-            self.name, self.engine, self.store, f'{self.folder}/state-{self.name}')
+        other = self._manager()
         try:
             return other.start()
         finally:
             other.stop()
+
+    def _manager(self):
+        return manager.ComputeManager(
+            self.name, self.engine, self.store, f'{self.folder}/state-{self.name}',
+            guests_owner=self.owner)
 
     def phases(self):
         return {str(part.phase) for part in self.manager._participants._machine.state.parts}
@@ -67,7 +67,7 @@ class Host:
         """At the engine's next ``method`` the service ends, silent to those who wait."""
         def die(_about):
             self.engine.faults.clear()
-            self.manager._participants._runner.carry_out = lambda todo: None
+            self._end_threads()
             raise Died
         self.engine.faults[method] = die
 
@@ -78,12 +78,27 @@ class Host:
             self._server = None
 
     def kill(self):
-        """End without any tidying: journal and guests stay as they are."""
+        """End without any tidying: journal and guests stay as they are, wherever threads are."""
+        world = self.engine.world
+        self.engine.die()
+        if self.manager:
+            self._end_threads()
         self.silence()
         if self.manager:
             self.manager._participants.locks.release_all()
             self.manager = None
-        self.engine = Engine(self.engine.world)
+        self.engine = Engine(world)
+
+    def lose_power(self, *guests):
+        """As `kill`, and these guests are off."""
+        self.kill()
+        self.engine.world.kill(*guests)
+
+    def _end_threads(self):
+        def ended(*_anything):
+            raise Died
+        for serving in (self.manager._participants, self.manager._restores):
+            serving._runner.carry_out = ended
 
     def stop(self):
         self.silence()

@@ -24,6 +24,17 @@ from tests.fakes import restorer
 NAMESPACE = uuid.UUID('6ba7b812-9dad-11d1-80b4-00c04fd430c8')
 
 
+class Died(SystemExit):
+    """Ends a thread as kill -9 ends a process: no handler of ours may catch it."""
+
+
+class _Nowhere:
+    """Instead of a world, once the process is dead."""
+
+    def __getattr__(self, name):
+        raise Died
+
+
 class World:
     """Guests, in a file that several engines and processes share."""
 
@@ -133,6 +144,10 @@ class Engine(restorer.Restorer):
         self._closed_ns = {}
         self._ended = set()
         self._event = threading.Condition()
+
+    def die(self):
+        """Touch no guest any more: whoever is in the middle of something ends there."""
+        self.world = _Nowhere()
 
     # -- questions -----------------------------------------------------------------------------
 
@@ -302,6 +317,8 @@ class Engine(restorer.Restorer):
             raise fault
         if fault:
             fault(about)
+        if isinstance(self.world, _Nowhere):
+            raise Died
 
     @contextlib.contextmanager
     def _guests(self, members):
