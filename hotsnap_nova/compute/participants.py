@@ -150,10 +150,26 @@ class Participants:
             time.sleep(0.05)    # what the engine is at just now ends by itself, and soon
 
     def withdraw_all(self, cause: messages.Cause) -> None:
-        """Give up all that can be given up."""
-        for part in self._machine.state.parts:
-            for member in part.work.members[:1]:
-                self.withdraw(member.id, cause)
+        """Give up all that can be given up; what hangs keeps no other.
+
+        :raises GuestBusy: one does not let go of its guests in time
+        """
+        failures = []
+
+        def give_up(member_id):
+            try:
+                self.withdraw(member_id, cause)
+            except Exception as exc:
+                failures.append(exc)
+        threads = [threading.Thread(target=give_up, args=(part.work.members[0].id,), daemon=True,
+                                    name='hotsnap-withdraw')
+                   for part in self._machine.state.parts if part.work.members]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if failures:
+            raise failures[0]
 
     def _part_with(self, member_id):
         return next((part for part in self._machine.state.parts

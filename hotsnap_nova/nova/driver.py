@@ -14,10 +14,12 @@ from nova import conf as nova_conf
 from nova import exception
 from nova.compute import power_state
 from nova.virt.libvirt import driver as libvirt_driver
+from oslo_log import log as logging
 
 from hotsnap_nova import conf as our_conf
 from hotsnap_nova.nova import definitions, instances, participation, vif
 
+LOG = logging.getLogger(__name__)
 CONF = nova_conf.CONF
 our_conf.register(CONF)
 
@@ -61,10 +63,21 @@ class HotSnapLibvirtDriver(libvirt_driver.LibvirtDriver):
         else:
             provider_tree.remove_traits(nodename, TRAIT)
 
+    def resume_state_on_host_boot(self, context, instance, *args, **kwargs):
+        # One that is being restored is stopped on purpose, or has the disk of the cut: the
+        # restore starts it at its end, or what was before it.
+        if self._participation.restores(instance):
+            LOG.info('Not started with the host: a restore of its group has it', instance=instance)
+            return
+        super().resume_state_on_host_boot(context, instance, *args, **kwargs)
+
     def _power_state_of(self, instance):
         try:
             return self.get_info(instance).state
+        except exception.InstanceNotFound:
+            return power_state.SHUTDOWN
         except exception.NovaException:
+            LOG.warning('libvirt does not say what it is', instance=instance, exc_info=True)
             return power_state.NOSTATE
 
 

@@ -60,7 +60,8 @@ class Instances(owner.Owner):
     """The instances of one host.
 
     :param host: as Nova calls it
-    :param power_state_of: what an instance's guest is now; never raises
+    :param power_state_of: what an instance's guest is now; `power_state.NOSTATE` where that is
+        not known
     """
 
     def __init__(self, host: str, power_state_of: Callable[[objects.Instance], int]):
@@ -76,38 +77,55 @@ class Instances(owner.Owner):
     def begin_restore(self, claim, members, caller):
         self._begin(claim, members, caller, _RESTORE)
 
+    def gone(self, member_ids):
+        with _asking(self._host):
+            found = objects.InstanceList.get_by_filters(
+                nova_context.get_admin_context(), {'uuid': list(member_ids), 'deleted': False})
+        here = {instance.uuid for instance in found if instance.host == self._host}
+        return frozenset(member_ids) - here
+
     def end(self, claim, error='', faults=None):
         current = self._claims.get(claim)
-        while current and current.instances:
-            instance = current.instances[0]
-            self._give_back(claim, current, instance,
-                            error or (faults or {}).get(instance.uuid, ''))
-            current.instances.pop(0)
+        failures = []
+        for instance in tuple(current.instances) if current else ():
+            try:
+                self._give_back(claim, current, instance,
+                                error or (faults or {}).get(instance.uuid, ''))
+            except exception.HotsnapError as exc:    # which keeps no other instance
+                failures.append(exc)
+            else:
+                current.instances.remove(instance)
+        if failures:
+            raise failures[0]
         self._claims.pop(claim, None)
 
     def recover(self, under_way: Mapping[str, Collection[str]]) -> None:
         """Keep what a restore held when this service died and still needs; give back the rest.
+
+        May be repeated until it succeeds.
 
         The coordinator goes on with a restore, or undoes it: up to then its guests are stopped
         or have another disk, and nobody else may work on them. Nova itself gives back what a
         snapshot held.
 
         :param under_way: ids of instances, by the restore that has begun and not ended
-        :raises Unavailable: Nova's conductor does not answer
+        :raises Unavailable: Nova's conductor or libvirt does not answer
         """
         context = nova_context.get_admin_context()
         restores = {uuid: claim for claim, uuids in under_way.items() for uuid in uuids}
+        kept = {instance.uuid for claim in self._claims.values() for instance in claim.instances}
         with _asking(self._host):
             for instance in objects.InstanceList.get_by_host(context, self._host):
                 # Nova restores deleted instances under this task state, too.
-                if (instance.task_state == task_states.RESTORING
-                        and instance.vm_state != vm_states.SOFT_DELETED):
-                    LOG.info('A restore of its group was interrupted', instance=instance)
-                    if claim := restores.get(instance.uuid):
-                        self._keep(claim, objects.Instance.get_by_uuid(
-                            context, instance.uuid, expected_attrs=_ATTRIBUTES))
-                    else:
-                        self._settle(instance, task_states.RESTORING)
+                if (instance.task_state != task_states.RESTORING or instance.uuid in kept
+                        or instance.vm_state == vm_states.SOFT_DELETED):
+                    continue
+                LOG.info('A restore of its group was interrupted', instance=instance)
+                if claim := restores.get(instance.uuid):
+                    self._keep(claim, objects.Instance.get_by_uuid(
+                        context, instance.uuid, expected_attrs=_ATTRIBUTES))
+                else:
+                    self._settle(instance, task_states.RESTORING)
 
     # --- inside ---
 
@@ -188,8 +206,16 @@ class Instances(owner.Owner):
         self._reports.ended(claim.context, instance, claim.kind.action, name, error)
 
     def _settle(self, instance, *held):
-        """What Nova says of it becomes what its guest is."""
-        instance.power_state = self._power_state_of(instance)
+        """What Nova says of it becomes what its guest is.
+
+        :raises HypervisorError: that is not known: to say "stopped" of a guest that runs would
+            let Nova stop it
+        """
+        found = self._power_state_of(instance)
+        if found == power_state.NOSTATE:
+            raise exception.HypervisorError(member=instance.display_name,
+                                            reason='libvirt does not say whether it runs')
+        instance.power_state = found
         instance.vm_state = _VM_STATES.get(instance.power_state, vm_states.STOPPED)
         instance.task_state = None
         instance.save(expected_task_state=list(held))

@@ -12,8 +12,12 @@ from nova import exception as nova_exception
 from nova import rpc as nova_rpc
 from oslo_log import log as logging
 
+from hotsnap_nova import exception
+
 LOG = logging.getLogger(__name__)
 
+#: How long until Nova's conductor, or libvirt, is asked again.
+_RECOVER_EVERY_S = 5.0
 #: nova-compute waits so long for ours to clean up before it goes on; a QEMU may hang.
 _START_S = 60.0
 #: What is being answered has so long to end when nova-compute does; a QEMU or a store may hang.
@@ -26,7 +30,8 @@ class Participation:
     def __init__(self):
         self._manager = None
         self._server = None
-        self._ended = False
+        self._ended = threading.Event()
+        self._state_path = None
         self._mutex = threading.Lock()
 
     @property
@@ -41,6 +46,7 @@ class Participation:
         :param instances: the owner of this host's guests
         :param definitions: what restored ones are started with
         """
+        self._state_path = os.path.abspath(conf.state_path)
         starting = threading.Thread(
             target=self._start, args=(conf, host, uri, instances, definitions), daemon=True,
             name='hotsnap-start')
@@ -53,20 +59,23 @@ class Participation:
     def stop(self) -> None:
         """Give up what is under way, and end."""
         with self._mutex:
-            self._ended = True
+            self._ended.set()
             server, manager = self._server, self._manager
             self._server = self._manager = None
-        ended = server is None or server.close(_END_S)
-        if manager:
-            try:
-                manager.withdraw_all('nova-compute is stopped')
-            except Exception:
-                LOG.exception('Not every snapshot under way could be given up; the next '
-                              'nova-compute will clean up')
-            if ended:
-                manager.stop()
-            else:    # it may still work on guests, whose locks go when the process does
-                LOG.warning('Work on snapshots of server groups hangs; it ends with the process')
+        if not manager:
+            return
+        # Guests may stand still, or have their gates closed: they do not wait for what hangs.
+        ended = []
+        closing = threading.Thread(target=lambda: ended.append(server.close(_END_S)),
+                                   daemon=True, name='hotsnap-close')
+        closing.start()
+        _give_up(manager)
+        closing.join()
+        _give_up(manager)    # what came in between
+        if ended == [True]:
+            manager.stop()
+        else:    # it may still work on guests, whose locks go when the process does
+            LOG.warning('Work on snapshots of server groups hangs; it ends with the process')
 
     def withdraw(self, instance, why: str) -> None:
         """Nova needs the guest: a snapshot under way is given up first. Never raises."""
@@ -86,10 +95,35 @@ class Participation:
                 instance_uuid=instance.uuid, attr='group snapshot', state='in progress',
                 method=method)
 
+    def restores(self, instance) -> bool:
+        """Whether a restore has this guest, be it one that a dead predecessor began."""
+        try:
+            return any(instance.uuid in members for members in self._under_way().values())
+        except Exception:
+            LOG.exception('Whether a restore has it cannot be known', instance=instance)
+            return False
+
+    def _under_way(self):
+        if self._state_path is None:
+            return {}
+        from hotsnap_nova.compute import locks, orders, stepwise_orders
+        by_step = stepwise_orders.Orders(self._state_path).under_way()
+        return by_step | orders.Orders(
+            self._state_path, locks.Locks(f'{self._state_path}/locks')).under_way()
+
+    def _recover(self, instances):
+        while not self._ended.is_set():
+            try:
+                instances.recover(self._under_way())
+                return
+            except exception.Unavailable as exc:
+                LOG.warning('Instances that a restore held are looked for again in %(wait_s)d s: '
+                            '%(error)s', {'wait_s': _RECOVER_EVERY_S, 'error': exc})
+                self._ended.wait(_RECOVER_EVERY_S)
+
     def _start(self, conf, host, uri, instances, definitions):
         try:
-            from hotsnap_nova.compute import stepwise_orders as orders
-            instances.recover(orders.Orders(os.path.abspath(conf.state_path)).under_way())
+            self._recover(instances)
         except Exception:
             LOG.exception('Instances may be left with a task of a restore that was interrupted')
         try:
@@ -103,7 +137,7 @@ class Participation:
             server = servers.Server(nova_rpc.TRANSPORT, host, endpoint.Endpoint(manager),
                                     conf.compute_threads)
             with self._mutex:
-                if self._ended:
+                if self._ended.is_set():
                     manager.stop()
                     return
                 server.start()
@@ -111,3 +145,11 @@ class Participation:
         except Exception as exc:
             LOG.error('This host takes no part in snapshots of server groups until nova-compute '
                       'is started again: %s', exc, exc_info=True)
+
+
+def _give_up(manager):
+    try:
+        manager.withdraw_all('nova-compute is stopped')
+    except Exception:
+        LOG.exception('Not every snapshot under way could be given up; the next nova-compute '
+                      'will clean up')

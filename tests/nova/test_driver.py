@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The driver in stock nova-computes: what it adds to Nova's life, and what it leaves alone."""
 
+import contextlib
+import json
 import threading
 import time
 import xml.etree.ElementTree as ET
@@ -8,16 +10,41 @@ import xml.etree.ElementTree as ET
 import fixtures
 import oslo_messaging
 import pytest
+from nova import exception as nova_exception
 from nova import objects
 from nova.compute import power_state, task_states, vm_states
 from nova.tests import fixtures as nova_fixtures
+from nova.virt.libvirt import host as libvirt_host
 
 from hotsnap_nova import exception
+from hotsnap_nova.protocol import messages
+from hotsnap_nova.protocol.restore import messages as orders
+from hotsnap_nova.protocol.restore.messages import Step
 from tests.fakes.cluster import until
 from tests.nova.computes import CALLER, ComputeTestCase
 
+ALL = (Step.PREPARE, Step.STOP, Step.START, Step.RESUME)
 SNAPSHOTTING = (vm_states.ACTIVE, task_states.IMAGE_SNAPSHOT)
 AT_REST = (vm_states.ACTIVE, None)
+
+
+class Away:
+    """A method that does not work, and then as ever.
+
+    :ivar is_away: it does not
+    """
+
+    def __init__(self, method, error):
+        self._method, self._error = method, error
+        self.is_away = True
+
+    def __get__(self, instance, _kind):
+        return lambda *args, **kwargs: self(instance, *args, **kwargs)
+
+    def __call__(self, *args, **kwargs):
+        if self.is_away:
+            raise self._error
+        return self._method(*args, **kwargs)
 
 
 class TestComesAndGoes(ComputeTestCase):
@@ -57,6 +84,27 @@ class TestComesAndGoes(ComputeTestCase):
         assert self.snapshots.wait(snapshot, timeout_s=60)
         assert self.snapshots.get(snapshot).status == 'error'
         assert self.state(server) == AT_REST
+        assert self.world.untouched()
+
+    def test_a_stop_frees_guests_before_it_waits_for_what_hangs(self):
+        self.start_compute('compute1')
+        server = self.boot('web')
+        saving, hanging, goes_on = self.saving(), threading.Event(), threading.Event()
+        self.snapshots.create(self.request(server))
+        assert saving.wait(30)
+        self.useFixture(fixtures.MonkeyPatch('hotsnap_nova.nova.participation._END_S', 300.0))
+        self.addCleanup(goes_on.set)
+        self.engine.faults['check'] = lambda _about: (hanging.set(), goes_on.wait(300))
+
+        def ask():
+            with contextlib.suppress(exception.HostUnreachable):
+                self.compute_api.check('compute1', [], 'hold')
+        threading.Thread(target=ask, daemon=True).start()
+        assert hanging.wait(30)
+
+        self.computes['compute1'].stop()
+
+        until(lambda: self.state(server) == AT_REST)
         assert self.world.untouched()
 
     def test_disks_are_given_away_by_novas_privileged_helper(self):
@@ -227,21 +275,43 @@ class TestRestores(ComputeTestCase):
         self.start_compute('compute1')
         self.server = self.boot('web')
         self.row = self.snapshot(self.server)
+        self.orders = self.restoring(self.row)
 
-    def restore(self):
-        found = self.snapshots.get(self.row.id)
-        self.snapshots.restoring(found, context=CALLER).run(False)
+    def restoring(self, row):
+        """A function that has the host do steps, and returns the answer to the last of them.
+
+        One that has trouble with a decision is asked no further.
+        """
+        share = orders.Share(row.id, tuple(
+            messages.Member(each.member_id, each.name) for each in row.members), False,
+            json.dumps({'context': CALLER}))
+
+        def do(*steps):
+            answers = []
+            for step in steps:
+                order = orders.Order(f'of-{row.id}', 'compute1', step, share)
+                until(lambda order=order: answers.append(self.compute_api.order(order, 30))
+                      or is_said(answers[-1]))
+            return answers[-1]
+
+        def is_said(answer):
+            return not isinstance(answer, orders.OrderWorking) or bool(answer.trouble)
+        return do
 
     def stop(self):
         self._stop_server(self.api.get_server(self.server))
         with self.world.open() as guests:
             guests['web']['state'] = 'shut off'
 
+    def domain(self, server=None):
+        """The guest as Nova's fake libvirt has it; our engine has others."""
+        return self.driver()._host.get_guest(self.instance(server or self.server))
+
     def test_an_instance_has_a_task_through_a_restore(self):
         seen = [self.during(f'restore_{step}', lambda: self.state(self.server)[1])
                 for step in ('prepare', 'stop', 'start', 'resume', 'finish')]
 
-        self.restore()
+        self.orders(*ALL)
 
         assert seen == [[task_states.RESTORING]] * 5
         assert self.state(self.server) == AT_REST
@@ -251,20 +321,18 @@ class TestRestores(ComputeTestCase):
 
     def test_a_member_that_was_stopped_is_active_after_a_restore(self):
         self.stop()
-        domain = self.driver()._host.get_guest(self.instance(self.server))
+        domain = self.domain()
         self.engine.faults['restore_resume'] = lambda _work: domain.launch()
 
-        self.restore()
+        self.orders(*ALL)
 
         assert self.state(self.server) == AT_REST
         assert self.instance(self.server).power_state == power_state.RUNNING
 
     def test_an_undone_restore_leaves_an_instance_as_its_guest_is(self):
         self.stop()
-        self.engine.faults['restore_start'] = exception.Bug(reason='broken')
 
-        with pytest.raises(exception.Bug):
-            self.restore()
+        self.orders(*ALL[:2], Step.UNDO)
 
         assert self.state(self.server) == (vm_states.STOPPED, None)
         _action, event = self.action(self.server)
@@ -275,13 +343,45 @@ class TestRestores(ComputeTestCase):
         instance.task_state = task_states.REBOOTING
         instance.save()
 
-        with pytest.raises(exception.GuestBusy, match='rebooting'):
-            self.restore()
+        refused = self.orders(Step.PREPARE)
 
-        assert 'restore_stop' not in self.engine.calls
+        assert (refused.cause.code, 'rebooting' in refused.cause.text) == ('guest_busy', True)
+        self.orders(Step.UNDO)
+        assert 'restore_prepare' not in self.engine.calls
         assert self.state(self.server)[1] == task_states.REBOOTING
 
-    def test_a_restart_frees_what_a_restore_held(self):
+    def test_a_guest_of_which_libvirt_does_not_tell_is_not_said_to_be_off(self):
+        self.orders(*ALL[:3])
+        libvirt = Away(libvirt_host.Host.get_guest, nova_exception.InternalError('no libvirt'))
+        self.useFixture(fixtures.MonkeyPatch('nova.virt.libvirt.host.Host.get_guest', libvirt))
+
+        answer = self.orders(Step.RESUME)
+
+        assert 'libvirt does not say whether it runs' in answer.trouble
+        assert self.state(self.server) == (vm_states.ACTIVE, task_states.RESTORING)
+        libvirt.is_away = False
+        until(lambda: self.orders(Step.RESUME) == self.done(Step.RESUME))
+        assert self.state(self.server) == AT_REST
+        assert self.instance(self.server).power_state == power_state.RUNNING
+
+    def test_a_conductor_that_is_away_at_the_end_costs_a_moment(self):
+        self.orders(*ALL[:3])
+        conductor = Away(objects.Instance.save, oslo_messaging.MessagingTimeout('no answer'))
+        self.useFixture(fixtures.MonkeyPatch('nova.objects.Instance.save', conductor))
+
+        answer = self.orders(Step.RESUME)
+
+        assert 'nova-conductor' in answer.trouble
+        assert self.state(self.server) == (vm_states.ACTIVE, task_states.RESTORING)
+        conductor.is_away = False
+        until(lambda: self.orders(Step.RESUME) == self.done(Step.RESUME))
+        assert self.state(self.server) == AT_REST
+        assert self.engine.calls.count('restore_resume') == 1
+
+    def done(self, step):
+        return orders.OrderDone(f'of-{self.row.id}', 'compute1', step)
+
+    def test_a_restart_frees_what_no_restore_holds(self):
         instance = self.instance(self.server)
         instance.task_state = task_states.RESTORING
         instance.save()
@@ -290,11 +390,23 @@ class TestRestores(ComputeTestCase):
 
         assert self.state(self.server) == AT_REST
 
+    def test_a_restart_without_libvirts_word_frees_it_when_that_comes(self):
+        instance = self.instance(self.server)
+        instance.task_state = task_states.RESTORING
+        instance.save()
+        self.useFixture(fixtures.MonkeyPatch(
+            'hotsnap_nova.nova.participation._RECOVER_EVERY_S', 0.01))
+        answers = iter([power_state.NOSTATE, power_state.RUNNING])
+        self.useFixture(fixtures.MonkeyPatch(
+            'hotsnap_nova.nova.driver.HotSnapLibvirtDriver._power_state_of',
+            lambda _driver, _instance: next(answers)))
+
+        self.restart_compute_service('compute1')
+
+        assert self.state(self.server) == AT_REST
+
     def test_a_restart_within_a_restore_keeps_its_members_until_it_ends(self):
-        def do(*steps):
-            for step in steps:
-                self.compute_api.restore('compute1', step, self.row.id, 'r', False, context=CALLER)
-        do('prepare', 'stop')
+        self.orders(*ALL[:2])
         other = self.boot('db')
 
         self.restart_compute_service('compute1')
@@ -303,24 +415,65 @@ class TestRestores(ComputeTestCase):
         self.api.post_server_action(
             self.server, {'reboot': {'type': 'HARD'}}, check_response_status=[409])
         assert self.state(other) == AT_REST
-        do('undo')
+        self.orders(Step.UNDO)
         assert self.state(self.server) == AT_REST
         _action, event = self.action(self.server)
         assert event.result == 'Error'
 
+    def test_a_host_that_boots_starts_no_guest_of_a_restore(self):
+        self.flags(resume_guests_state_on_host_boot=True)
+        other = self.boot('db')
+        self.orders(*ALL[:2])
+        for server in (self.server, other):
+            self.domain(server).poweroff()
+
+        self.restart_compute_service('compute1')
+
+        states = {server: self.domain(server).get_power_state(self.driver()._host)
+                  for server in (self.server, other)}
+        assert states == {self.server: power_state.SHUTDOWN, other: power_state.RUNNING}
+
+    def test_a_guest_that_its_owner_took_back_is_given_back_by_a_restart(self):
+        self.orders(Step.PREPARE)
+        self.manager().withdraw(self.server, 'an administrator reboots it')
+
+        self.restart_compute_service('compute1')
+
+        assert self.state(self.server) == AT_REST
+
+    def test_a_member_evacuated_meanwhile_is_left_to_its_new_host(self):
+        """Its host was cut off after the disks were swapped, on shared storage."""
+        self.orders(*ALL[:3])
+        self.world.kill('web')
+        instance = self.instance(self.server)
+        instance.host, instance.task_state = 'compute2', None
+        instance.save()
+        self.engine.calls.clear()
+
+        answer = self.orders(Step.RESUME)
+
+        (fault,) = answer.faults
+        assert (fault.member, fault.cause.code) == (self.server, 'withdrawn')
+        assert self.world.guest('web')['state'] == 'shut off'
+        assert self.state(self.server) == AT_REST
+
     def test_deleting_a_member_within_a_restore_fails_it_and_not_the_deletion(self):
         other = self.boot('db')
-        self.row = self.snapshot(self.server, other, name='both')
-        restores = self.manager().stepwise
+        do = self.restoring(self.snapshot(self.server, other, name='both'))
+        begun = threading.Event()
 
         def delete(_work):
             threading.Thread(target=self.api.delete_server, args=(self.server,)).start()
-            until(lambda: restores._unwanted)    # Nova waits for this step, and no longer
+            # Nova waits for this step, and no longer.
+            until(lambda: self.manager()._restores.busy()[0].withdrawn)
+            begun.set()
         self.engine.faults['restore_prepare'] = delete
 
-        with pytest.raises(exception.Aborted):
-            self.restore()
+        refused = do(Step.PREPARE)
 
+        assert begun.is_set()
+        assert refused.cause.code == 'withdrawn'
+        do(Step.UNDO)
         self._wait_until_deleted({'id': self.server})
         assert 'restore_stop' not in self.engine.calls
         assert self.state(other) == AT_REST
