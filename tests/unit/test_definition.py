@@ -9,6 +9,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from hotsnap_nova.virt.definition import cut, differences, merging, table
+from hotsnap_nova.virt.memory import saveimage
 
 ROOT = pathlib.Path(__file__).parents[2]
 MAC, OTHER_MAC = 'fa:16:3e:00:00:01', 'fa:16:3e:00:00:02'
@@ -154,8 +155,10 @@ def test_the_console_that_mirrors_a_serial_port_is_left_to_libvirt(merged):
     assert merged.find('devices/console') is None
 
 
-def test_namespaces_keep_their_names():
-    assert '<nova:instance>' in merging.merged(CUT, TODAY)
+def test_namespaces_keep_their_names_and_those_without_one_do_no_harm():
+    kept = saveimage.archived(CUT, 'snap').replace('nova:', 'ns0:').replace(':nova=', ':ns0=')
+
+    assert '<nova:instance>' in merging.merged(kept, TODAY)
 
 
 @pytest.mark.parametrize(('cuts', 'served'), [
