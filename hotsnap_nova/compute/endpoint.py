@@ -103,6 +103,14 @@ class Endpoint:
         return self._tasks.ask(task, export)
 
     @rpc.answers
+    def parts(self, _context):
+        return self._manager.remains.list()
+
+    @rpc.answers
+    def forget(self, _context, part):
+        return self._manager.remains.end(part)
+
+    @rpc.answers
     def restore(self, _context, task, step, snapshot, restore_id, paused, context=None,
                 members=None):
         return self._tasks.ask(task, lambda tell: self._manager.stepwise.do(

@@ -6,7 +6,15 @@ What others may ask over the bus is in `endpoint`; this is for the process that 
 
 from oslo_log import log as logging
 
-from hotsnap_nova.compute import expiry, locks, owner, participants, restores, stepwise
+from hotsnap_nova.compute import (
+    expiry,
+    locks,
+    owner,
+    participants,
+    remains,
+    restores,
+    stepwise,
+)
 from hotsnap_nova.protocol import messages
 from hotsnap_nova.protocol.restore import messages as restore_messages
 from hotsnap_nova.storage import base
@@ -35,6 +43,7 @@ class ComputeManager:
             self._participants.domain_locks, guests_owner)
         self.stepwise = stepwise.Restores(host, engine, store, state_path,
                                           self._participants.domain_locks, guests_owner)
+        self.remains = remains.Remains(host, state_path, self._participants, self._restores)
         self._expiry = expiry.Expiry(engine.drop_expired)
 
     def start(self) -> tuple[str, ...]:

@@ -178,9 +178,13 @@ class Participants:
                          part.phase in _LETTING_GO
                          and self._claims.holds(part.snapshot, member_id)))), None)
 
-    def busy(self) -> tuple[str, ...]:
-        """Ids of snapshots this process has a part in."""
-        return tuple(part.snapshot for part in self._machine.state.parts)
+    def busy(self) -> tuple[durable.Part, ...]:
+        """The parts that this process has."""
+        return self._machine.state.parts
+
+    def has_ended(self, snapshot: str) -> bool:
+        """Whether it is on record here how it ended."""
+        return self._machine.state.decision_of(snapshot) is not None
 
     def _phases(self):
         return {f'Snapshot {part.snapshot} epoch {part.epoch}': str(part.phase)

@@ -129,6 +129,10 @@ class Restores:
         """The parts that this process has."""
         return self._machine.state.parts
 
+    def has_ended(self, restore: str) -> bool:
+        """Whether it is on record here how it ended."""
+        return self._machine.state.end_of(restore) is not None
+
     def _wait_for_step(self, restore, member_id, ends):
         def is_kept_off():
             at_work = self._at_work.get(restore)

@@ -8,7 +8,7 @@ Version history:
 * 1.2  ping tells ``rpc_version``; receive is served on URGENT_TOPIC, too; restore takes
        ``members``
 * 1.3  check_restore; receive takes orders of restores; delete is asked until it is done, as
-       verify is
+       verify is; parts and forget
 
 A call is sent with the least version that has it, so that an older host answers
 it; what only newer hosts know is sent where ``ping`` found them, or as pinned.
@@ -37,6 +37,7 @@ _URGENT_VERSION = '1.2'
 _MEMBERS_VERSION = '1.2'
 _RESTORE_VERSION = '1.3'
 _DELETE_VERSION = '1.3'
+_PARTS_VERSION = '1.3'
 _URGENT = (messages.Record, messages.Release, messages.Discard)
 
 _PING_S = 5.0
@@ -158,6 +159,26 @@ class ComputeApi:
     def export(self, host: str, snapshot: str, destination: str) -> dict:
         """Paths by member name and kind, on that host."""
         return self._ask(host, 'export', None, snapshot=snapshot, destination=destination)
+
+    def parts(self, host: str) -> list[dict]:
+        """What the host has of snapshots and restores: see `compute.remains.Remains.list`.
+
+        :raises HostTooOld: it cannot say
+        """
+        self._must_speak(host, _PARTS_VERSION, 'parts')
+        return self._client.call(host, 'parts', _SHORT_S, version=_PARTS_VERSION)
+
+    def forget(self, host: str, part: str) -> bool:
+        """Whether this snapshot or restore, which no coordinator knows, has ended on the host.
+
+        False: the host is at it, and is to be asked again. See `compute.remains.Remains.end`.
+
+        :raises SnapshotNotFound: it has no such part
+        :raises SnapshotBusy: the part is decided, and comes to another end
+        :raises HostTooOld: it has no such method
+        """
+        self._must_speak(host, _PARTS_VERSION, 'forget')
+        return self._client.call(host, 'forget', _SHORT_S, version=_PARTS_VERSION, part=part)
 
     def restore(self, host: str, step: str, snapshot: str, restore_id: str, paused: bool,
                 tell: Tell | None = None, context: dict | None = None,

@@ -92,6 +92,10 @@ def test_a_pin_keeps_what_is_newer_from_every_host(transport, serve):
         api.check_restore('h1', 'r1', SHARE, 10)
     with pytest.raises(exception.HostTooOld, match='pinned to version 1.2'):
         api.order(ORDER, 10)
+    with pytest.raises(exception.HostTooOld, match='pinned to version 1.2'):
+        api.parts('h1')
+    with pytest.raises(exception.HostTooOld, match='pinned to version 1.2'):
+        api.forget('h1', 's1')
     assert api.delete('h1', 's1')
 
     assert new.heard == ['s1']
