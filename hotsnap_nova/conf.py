@@ -46,9 +46,10 @@ OPTIONS = (
              'store.'),
     cfg.IntOpt(
         'silence_timeout_s', default=120, min=10,
-        help='Seconds a host may be silent while it saves; then it is taken for dead, and the '
-             'snapshot fails, so that members on other hosts are not kept for nothing. Raise it '
-             'where a restart of nova-compute or of the message broker takes longer.'),
+        help='Seconds a host may be silent while it saves or restores; then it is taken for dead, '
+             'and the snapshot fails or the restore is undone, so that members on other hosts are '
+             'not kept for nothing. Raise it where a restart of nova-compute or of the message '
+             'broker takes longer.'),
     cfg.IntOpt(
         'restore_keep_hours', default=24, min=0,
         help='Hours for which the disks replaced by a restore are kept beside the new ones, for '

@@ -264,6 +264,13 @@ class MemberRebooted(Unavailable):
                       'from its disks as they were then: it has booted anew.')
 
 
+class RestoreIncomplete(Unavailable):
+    """A restore was decided, and went on without members or hosts that failed at it."""
+
+    code = 'restore_incomplete'
+    message_format = 'The group is back at the cut, but not wholly: %(left)s.'
+
+
 class RestoreNotUndone(Unavailable):
     """A restore failed and a member had meanwhile been started by somebody else."""
 
@@ -287,6 +294,13 @@ class NotEnoughSpace(Unavailable):
 class StoreUnavailable(Unavailable):
     code = 'store_unavailable'
     message_format = 'Store %(store)s: %(reason)s.'
+
+
+class NovaUnavailable(Unavailable):
+    """What Nova knows of servers and hosts is in its own databases, and one is away."""
+
+    code = 'nova_unavailable'
+    message_format = 'What Nova knows cannot be read: %(reason)s.'
 
 
 class DatabaseUnavailable(Unavailable):

@@ -84,10 +84,11 @@ class Local:
         serving.start()
         self._ends.callback(serving.close, 2 * _END_S)    # `__exit__` gives up before that
 
-        def is_dead(other):
+        def is_dead(lease_owner):
+            other = lease_owner.partition('/')[0]    # of one piece of its work
             if not other.startswith(_OWNER):
                 return None
-            if not owners.take(other):
+            if other == owner or not owners.take(other):
                 return False
             owners.release(other)
             return True
@@ -98,6 +99,8 @@ class Local:
         self.recovered = found.recover()
         for snapshot in self.recovered:
             found.wait(snapshot, timeout_s=_RECOVERY_S)
+        with contextlib.suppress(exception.HotsnapError):    # the log has why it is left
+            found.errands.run()
         return found
 
     def _state_path(self):

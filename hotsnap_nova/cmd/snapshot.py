@@ -150,7 +150,10 @@ class Delete(base.Command):
 
 
 class Abort(base.OfOne, base.Command):
-    """Give up a snapshot that is being made; nothing of it stays."""
+    """Give up a snapshot that is being made, or a restore until its members run.
+
+    Of the one nothing stays, the other is undone.
+    """
 
     examples = '  hotsnap snapshot abort nightly\n'
 

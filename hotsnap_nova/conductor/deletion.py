@@ -1,89 +1,66 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A snapshot removed from its hosts, then from the database.
+"""A snapshot removed: one write says what each host owes, and the row goes with the last of it.
 
-By force it may be one that is being made or restored: the first write takes it
-from whoever is at it, who can decide nothing from then on, and every host is
-told to end what it has begun. A host that does not answer is left an errand.
+That write takes the snapshot from whoever makes or restores it, who can decide nothing from then
+on. By force the row goes at once, and hosts do their part when they can.
 """
-
-import json
 
 from oslo_log import log as logging
 
 from hotsnap_nova import exception
-from hotsnap_nova.conductor import actions, errands, fanout, places, rows
-from hotsnap_nova.protocol import commands, durable
+from hotsnap_nova.conductor import actions, errands, restorations, rows
+from hotsnap_nova.protocol import durable, messages
+from hotsnap_nova.protocol.restore import durable as restore_durable
+from hotsnap_nova.protocol.restore import messages as restores
 
 LOG = logging.getLogger(__name__)
 
-_PHASE, _PHASE_BY_FORCE = 'delete', 'delete by force'
+PHASE, PHASE_BY_FORCE = 'delete', 'delete by force'
 
 
-class Deletion:
-    """One deletion of one snapshot.
+def begin(database, found, force: bool = False) -> tuple[str, ...]:
+    """Have hosts owe whatever of the snapshot is left on them; those hosts.
 
-    :param found: the database's row, with its members
-    :param force: do not wait for hosts that do not answer
-    :ivar owner: of its lease
+    :param found: the row, with its members
+    :param force: the row goes at once
+    :raises StaleGeneration: somebody else was quicker
+    :raises SnapshotNotFound: likewise
     """
+    owing = owed(found)
+    values = {'status': rows.DELETING, 'phase': PHASE, 'decision': str(durable.Decision.DISCARD),
+              'closed': True, 'restore': None} | actions.ended(
+        found.last_action if found.action_status == actions.RUNNING else None,
+        exception.Aborted(who='a deletion'))
+    database.swap_for_errands(found.id, found.generation, owing, remove=force, **values)
+    LOG.info('Snapshot %(id)s is deleted%(how)s', {
+        'id': found.id, 'how': ' by force' if force else ''})
+    return tuple(dict.fromkeys(host for host, _, _ in owing))
 
-    def __init__(self, found, database, compute, owner: str, lease_s: float,
-                 force: bool = False):
-        self._found = found
-        self._database = database
-        self._compute = compute
-        self.owner = owner
-        self._lease_s = lease_s
-        # Whoever takes it over is to do what was asked for.
-        self._force = force or (found.status == rows.DELETING and found.phase == _PHASE_BY_FORCE)
 
-    def begin(self) -> None:
-        """Have the row say so, and nobody else go on with it.
+def owed(found) -> list[tuple[str, str, dict]]:
+    """(host, kind, detail) of all that is to be done before the row may go, in order."""
+    keeping = {member.host for member in found.members}
+    owing = [*_of_restore(found), *_of_making(found)]
+    hosts = sorted(keeping | {host for host, _, _ in owing})
+    return owing + [(host, errands.DELETE, {}) for host in hosts]
 
-        :raises StaleGeneration: somebody else was quicker
-        """
-        found = self._found
-        values = {}
-        if not found.closed and found.machine:
-            row = rows.load(found.machine, found.generation)
-            if row.decision is not durable.Decision.FINISH:
-                values = rows.decided(row, commands.Persist(
-                    found.id, found.generation, durable.Decision.DISCARD, False, row.cause, ()))
-        self._database.compare_and_swap(found.id, found.generation, **values | {
-            'status': rows.DELETING, 'phase': _PHASE_BY_FORCE if self._force else _PHASE,
-            'lease': (self.owner, self._lease_s)} | actions.ended(
-                found.last_action if found.action_status == actions.RUNNING else None,
-                exception.Aborted(who='a deletion')))
-        self._found = self._database.get(found.id)
 
-    def carry_out(self) -> None:
-        """Remove it; may be repeated until every host has answered.
+def _of_restore(found):
+    """The end of a restore: forwards where that was decided."""
+    if not found.restore:
+        return []
+    row = restorations.load(found, restore_durable.RestoreLimits())
+    step = (restores.Step.RESUME if row.resolution is restore_durable.Resolution.RESUME
+            else restores.Step.UNDO)
+    return [(host, *errands.of(restores.Order(row.restore, host, step, share)))
+            for host, share in row.hosts]
 
-        :raises HotsnapError: the row says so, and stays
-        """
-        found = self._found
-        hosts = {member.host for member in found.members}
-        if found.restore:
-            hosts |= set(places.of(found, json.loads(found.restore)).values())
-        _, errors = fanout.outcomes(sorted(hosts), self._settle)
-        for host, error in errors.items():
-            if self._force and isinstance(error, exception.HostUnreachable):
-                LOG.warning('Snapshot %(id)s is deleted without host %(host)s, which is told when '
-                            'it comes back', {'id': found.id, 'host': host})
-                for kind, detail in errands.owed(found, host):
-                    self._database.add_errand(found.id, host, kind, detail)
-            else:
-                self._failed(host, error)
-                raise error
-        self._database.delete(found.id)
 
-    def _settle(self, host):
-        for kind, detail in errands.owed(self._found, host):
-            errands.do(self._compute, host, self._found.id, kind, detail)
-
-    def _failed(self, host, error):
-        told = actions.told(error)
-        self._database.compare_and_swap(
-            self._found.id, self._found.generation, status=rows.ERROR_DELETING,
-            error_code=told['code'], error_message=told['message'],
-            error_member=told['member'], error_host=host, lease=(None, 0))
+def _of_making(found):
+    """Nothing stays of a snapshot that not every host has ended its part of."""
+    if not found.machine:
+        return []
+    row = rows.load(found.machine, found.generation)
+    return [(host, *errands.of(messages.Discard(
+        row.snapshot, row.epoch, host, work.group, work.members, deleted=True)))
+        for host, work in row.hosts if not row.closed or host in row.absent]

@@ -11,31 +11,37 @@ import time
 import oslo_messaging
 
 from hotsnap_nova import exception, rpc
-from hotsnap_nova.conductor import actions, errands, membership, requests, rows, rpcapi, shown
+from hotsnap_nova.conductor import (
+    actions,
+    errands,
+    membership,
+    requests,
+    rows,
+    rpcapi,
+    shown,
+    snapshots,
+)
 
 #: Of `rpcapi.HOSTS_S`, in which a restore has to begin, so much is for the hosts' verdict.
 _CHECK_S = 40.0
 #: For the last write, and the way there and back.
 _SPARE_S = 5.0
-_BEING_MADE = (rows.CREATING, rows.RESTORING, rows.DELETING)
 
 
 class ConductorManager:
     """Serves any of Nova's APIs.
 
     :param conf: group ``[hotsnap]`` of the configuration
-    :param snapshots: `snapshots.Snapshots`, with ``works``
-    :param works: `background.Background`
+    :param made: `snapshots.Snapshots`
     :param cells: `cells.Cells`, or one like it
     """
 
     target = oslo_messaging.Target(version=rpcapi.VERSION)
 
-    def __init__(self, conf, database, snapshots, works, cells):
+    def __init__(self, conf, database, made: snapshots.Snapshots, cells):
         self._conf = conf
         self._database = database
-        self._snapshots = snapshots
-        self._works = works
+        self._snapshots = made
         self._cells = cells
 
     @rpc.answers
@@ -80,51 +86,44 @@ class ConductorManager:
     def delete(self, _context, *, snapshot, force):
         found = self._get(snapshot)
         if not force:
-            _must_be_idle(found, _BEING_MADE)
-        deleting = self._snapshots.deleting(found, force)
+            _must_be_idle(found)
         with _in_users_way(found):
-            deleting.begin()
-        self._works.start(found.id, deleting.owner, deleting.carry_out)
+            self._snapshots.begin_delete(found, force)
 
     @rpc.answers
     def restore(self, context, *, snapshot, ignore_new_members):
         asked_at = time.monotonic()
         found = self._get(snapshot)
-        _must_be_available(found)
-        errands.must_have_ended_restores(self._database, found)
+        snapshots.must_be_available(found)
         servers = self._cells.servers(each.member_id for each in found.members)
         membership.must_be_of_project(servers.values(), found.project_id)
         try:
             group = self._cells.group(found.group_id)
         except rpcapi.GroupNotFound:
             group = None
+        errands.must_not_be_owed(
+            self._database, found,
+            lambda host: self._cells.states([host])[host] == membership.GONE)
         places = membership.must_be_as_then(
             found.members, servers, group, self._cells.states(
                 {each.host for each in found.members}
                 | {each.host for each in servers.values() if each.host}), ignore_new_members)
         caller = _caller(context)
-        begun = actions.begun('restore', caller['request_id'] or '')
-        restoring = self._snapshots.restoring(
-            found, caller, begun['last_action'], places=places)
-        restoring.check(timeout_s=_CHECK_S)
+        planned = self._snapshots.plan_restore(found, places=places, context=caller)
+        self._snapshots.check_restore(planned, _CHECK_S)
         if time.monotonic() - asked_at >= rpcapi.HOSTS_S - _SPARE_S:
             # Its user is told so by now, or about to be.
             raise exception.Unavailable('Whether the group can be restored could not be told in '
                                         'time; nothing was begun.')
         with _in_users_way(found):
-            restoring.begin(**begun)
-        self._works.start(found.id, restoring.owner, lambda: restoring.carry_out(
-            is_unwanted=lambda: bool(self._database.abort_requested(found.id))))
+            self._snapshots.begin_restore(found, planned, caller['request_id'] or '')
 
     @rpc.answers
     def verify(self, context, *, snapshot):
         found = self._get(snapshot)
-        _must_be_available(found)
-        begun = actions.begun('verify', _caller(context)['request_id'] or '')
+        snapshots.must_be_available(found)
         with _in_users_way(found):
-            owner = self._snapshots.claim(found, begun)
-        self._works.start(
-            found.id, owner, lambda: self._verify(found.id, begun['last_action']))
+            self._snapshots.begin_verify(found, _caller(context)['request_id'] or '')
 
     @rpc.answers
     def abort(self, _context, *, snapshot):
@@ -158,15 +157,6 @@ class ConductorManager:
             raise exception.SnapshotNotFound(snapshot=snapshot)
         return found
 
-    def _verify(self, snapshot, action):
-        try:
-            result, error = self._snapshots.verify(snapshot), None
-        except Exception as exc:
-            result, error = None, exc
-        self._database.update(snapshot, **actions.ended(action, error, result))
-        if error:
-            raise error
-
 
 def _caller(context):
     return {key: context.get(key) for key in ('user_id', 'project_id', 'request_id')}
@@ -182,14 +172,12 @@ def _gate(wanted, conf):
     return conf.gate if wanted == 'auto' else wanted
 
 
-def _must_be_available(found):
-    if found.status != rows.AVAILABLE:
-        raise exception.SnapshotBusy(snapshot=found.name, status=found.status)
-    _must_be_idle(found, ())
+def _must_be_idle(found):
+    """Nothing, where a snapshot can be deleted without force.
 
-
-def _must_be_idle(found, statuses):
-    if found.status in statuses:
+    What is decided, and goes on at hosts alone, is in nobody's way.
+    """
+    if found.status in (rows.CREATING, rows.RESTORING, rows.DELETING):
         raise exception.SnapshotBusy(snapshot=found.name, status=found.status)
     if found.action_status == actions.RUNNING:
         raise exception.SnapshotBusy(

@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from hotsnap_nova import exception
 from hotsnap_nova.conductor import rpcapi
 
-#: Of a host's nova-compute. FENCED: an operator or a fencing agent vouches that it is off.
-UP, DOWN, FENCED = 'up', 'down', 'fenced'
+#: Of a host's nova-compute. FENCED: an operator or a fencing agent vouches that it is off. GONE:
+#: Nova has no trace of such a host left.
+UP, DOWN, FENCED, GONE = 'up', 'down', 'fenced', 'gone'
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,17 @@ from collections.abc import Callable
 from oslo_log import log as logging
 
 from hotsnap_nova import exception
-from hotsnap_nova.conductor import actions, background, deletion, drive, restore, rows
+from hotsnap_nova.conductor import (
+    actions,
+    deletion,
+    errands,
+    making,
+    restorations,
+    restoring,
+    rows,
+    work,
+)
+from hotsnap_nova.protocol.restore import durable as restores
 
 LOG = logging.getLogger(__name__)
 
@@ -18,20 +28,21 @@ class Recovery:
 
     :param database: `db.api`, or one like it
     :param compute: `compute.rpcapi.ComputeApi`
-    :param owner: who holds the leases; unique to this process
+    :param owner: who holds the leases, of each piece of work with an end of its own; unique to
+        this process
     :param is_dead: whether an owner is no more, so that its leases need not be waited for; False
         where it is known to live, however late it is; None: its leases tell
-    :param patience_s: how long hosts may take for what was decided before those
-        who wait are told
-    :param silence_s: as of `drive.Drive`
-    :param works: does long work in threads, and somebody runs the errands of hosts that were
-        away; None: whoever asks for work waits for it
+    :param patience_s: how long hosts may take for what was decided before nobody waits for them
+    :param silence_s: for so long a host may be silent while it saves or restores
+    :param has_errands: somebody runs the errands of hosts that were away
+    :param restore_timeout_s: in which every member of a restore must be read and placed
+    :ivar errands: what hosts owe
     """
 
     def __init__(self, database, compute, owner: str, lease_s: float = 30.0,
                  is_dead: Callable[[str], bool | None] = lambda _owner: None,
-                 patience_s: float = 30.0, silence_s: float = drive.SILENCE_S,
-                 works: background.Background | None = None):
+                 patience_s: float = 30.0, silence_s: float = making.SILENCE_S,
+                 has_errands: bool = False, restore_timeout_s: float = 3600.0):
         self._database = database
         self._compute = compute
         self._owner = owner
@@ -39,61 +50,33 @@ class Recovery:
         self._is_dead = is_dead
         self._patience_s = patience_s
         self._silence_s = silence_s
-        self._works = works
+        self._absent_s = patience_s if has_errands else None
+        self._restore_limits = restores.RestoreLimits(
+            prepare_timeout_ms=int(restore_timeout_s * 1000), silence_ms=int(silence_s * 1000),
+            absent_ms=int(patience_s * 1000) if has_errands else None)
+        self.errands = errands.Errands(database, compute, owner)
         self._beginning: set[str] = set()
-        self._drives: dict[str, drive.Drive] = {}
+        self._works: dict[str, work.Work] = {}
         self._mutex = threading.Lock()
 
     def wait(self, snapshot: str, timeout_s: float | None = None) -> bool:
-        """Whether a snapshot made or recovered here has ended, after waiting for that."""
-        with self._mutex:
-            driven = self._drives.get(snapshot)
-        return driven is None or driven.wait(timeout_s)
+        """Whether nothing goes on with a snapshot here any more, after waiting for that."""
+        going_on = self._work_on(snapshot)
+        return going_on is None or going_on.wait(timeout_s)
 
     def wait_patiently(self, snapshot: str, timeout_s: float) -> bool:
         """As `wait`, but where hosts fail at what was decided not for ever.
 
         :raises CleanupIncomplete: recovery goes on with it
         """
-        if self.wait(snapshot, timeout_s):
+        going_on = self._work_on(snapshot)
+        if going_on is None or going_on.wait(timeout_s):
             return True
-        if self._drives[snapshot].seconds_decided() >= self._patience_s:
+        if going_on.seconds_decided() >= self._patience_s:
             found = self._database.get(snapshot)
-            raise exception.CleanupIncomplete(snapshot=found.name, decision=found.decision)
+            raise exception.CleanupIncomplete(
+                snapshot=found.name, decision=found.phase if found.restore else found.decision)
         return False
-
-    def deleting(self, found, force: bool = False, owner: str | None = None) -> deletion.Deletion:
-        """A deletion of this row, not begun.
-
-        :param owner: has the row's lease already
-        """
-        return deletion.Deletion(found, self._database, self._compute, owner or self._new_owner(),
-                                 self._lease_s, force)
-
-    def restoring(self, found, context: dict | None = None, action: dict | None = None,
-                  owner: str | None = None,
-                  places: dict[str, str] | None = None) -> restore.Restore:
-        """A restore of this row, not begun, or found under way.
-
-        :param action: the row's `last_action`, ended with it
-        :param places: see `places`; None: all are where they were kept
-        :param owner: has the row's lease already
-        """
-        return restore.Restore(
-            found, self._database, self._compute, owner or self._new_owner(), self._lease_s,
-            context, lambda error: actions.ended(action, error),
-            has_errands=self._works is not None, places=places)
-
-    def claim(self, found, columns: dict) -> str:
-        """Write columns and take the lease, for work that changes nothing on the hosts.
-
-        :returns: the lease's owner
-        :raises StaleGeneration: somebody else was quicker
-        """
-        owner = self._new_owner()
-        self._database.compare_and_swap(
-            found.id, found.generation, **columns, lease=(owner, self._lease_s))
-        return owner
 
     # -- after a restart -----------------------------------------------------------------------
 
@@ -104,73 +87,70 @@ class Recovery:
             if only not in (None, found.id) or self._is_at(found.id):
                 continue
             is_dead = self._is_dead(found.lease_owner) if found.lease_owner else None
+            owner = self._new_owner()
             if is_dead is False or not self._database.take_lease(
-                    found.id, self._owner, self._lease_s, force=bool(is_dead)):
+                    found.id, owner, self._lease_s, force=bool(is_dead)):
                 continue
             LOG.warning('Snapshot %s is taken over', found.id)
             try:
-                self._take_over(self._database.get(found.id))
+                self._take_over(self._database.get(found.id), owner)
             except Exception as exc:
                 # One that cannot be gone on with must not be in the way of all else.
                 LOG.error('Snapshot %(id)s cannot be gone on with yet: %(error)s',
                           {'id': found.id, 'error': exc})
-                self._database.release_lease(found.id, self._owner)
+                self._database.release_lease(found.id, owner)
             else:
                 taken.append(found.id)
         return tuple(taken)
 
-    def show_decided(self) -> None:
-        """Have those shown as what was decided whose hosts take too long to do their part."""
-        for snapshot, driven in tuple(self._drives.items()):
-            if not self.wait(snapshot, 0) and driven.seconds_decided() >= self._patience_s:
-                self._database.show_decided(snapshot)
-
     def leave(self) -> None:
-        """End all that is driven here where it is: whoever recovers it goes on at once."""
-        for driven in tuple(self._drives.values()):
-            driven.leave()
+        """End all that goes on here where it is: whoever recovers it goes on at once."""
+        for going_on in tuple(self._works.values()):
+            going_on.leave()
 
     def close(self) -> None:
-        """Return when nothing is driven here any more; what hosts fail at is left to recovery."""
-        for snapshot, driven in tuple(self._drives.items()):
-            while not self.wait(snapshot, timeout_s=0.2):
-                if driven.seconds_decided() >= self._patience_s:
-                    driven.leave()
+        """Return when nothing goes on here any more; what hosts fail at is left to recovery."""
+        for going_on in tuple(self._works.values()):
+            while not going_on.wait(timeout_s=0.2):
+                if going_on.seconds_decided() >= self._patience_s:
+                    going_on.leave()
 
     # -- inside --------------------------------------------------------------------------------
 
-    def _is_at(self, snapshot):
-        if snapshot in self._beginning:    # asked first: what leaves it is among the drives
-            return True
-        return (snapshot in self._drives and not self.wait(snapshot, 0)) or (
-            self._works is not None and self._works.has(snapshot))
+    def _work_on(self, snapshot):
+        with self._mutex:
+            return self._works.get(snapshot)
 
-    def _take_over(self, found):
-        if found.status == rows.DELETING:
-            self._do(found, self.deleting(found, owner=self._owner).carry_out)
+    def _is_at(self, snapshot):
+        # Asked first: what leaves it is among the works.
+        return snapshot in self._beginning or self._work_on(snapshot) is not None
+
+    def _take_over(self, found, owner):
+        if found.status == rows.DELETING:    # an older version's: nobody owes anything for it yet
+            force = found.phase == deletion.PHASE_BY_FORCE
+            self.errands.begin(deletion.begin(self._database, found, force))
         elif found.restore:    # whatever status an operator has set
-            self._do(found, self.restoring(
-                found, action=found.last_action, owner=self._owner).recover)
+            self._start(restoring.Restoring(
+                restorations.load(found, self._restore_limits), self._database, self._compute,
+                owner, self._lease_s, found.last_action, restorations.names(found), resume=True))
         elif found.action_status == actions.RUNNING:
             self._database.update(found.id, **actions.ended(
                 found.last_action, exception.Aborted(who='a restart of the coordinator')))
-            self._database.release_lease(found.id, self._owner)
+            self._database.release_lease(found.id, owner)
         else:
-            self._start(drive.Drive(rows.load(found.machine, found.generation),
-                                    self._database, self._compute, self._owner,
-                                    self._lease_s, silence_s=self._silence_s), resume=True)
-
-    def _do(self, found, work):
-        if self._works is None:
-            work()
-        else:
-            self._works.start(found.id, self._owner, work)
+            self._start(making.Making(
+                rows.load(found.machine, found.generation, self._absent_s), self._database,
+                self._compute, owner, self._lease_s, silence_s=self._silence_s, resume=True))
 
     def _new_owner(self):
-        """Of a lease for work in a thread; see `background`."""
-        return self._owner if self._works is None else f'{self._owner}/{uuid.uuid4().hex[:8]}'
+        return f'{self._owner}/{uuid.uuid4().hex[:8]}'
 
-    def _start(self, driven, resume=False):
+    def _start(self, going_on):
+        with self._mutex:    # who aborts it waits until it can be
+            going_on.start(self._forget)
+            self._works[going_on.snapshot] = going_on
+
+    def _forget(self, going_on):
         with self._mutex:
-            self._drives[driven.snapshot] = driven
-            driven.start(resume)
+            if self._works.get(going_on.snapshot) is going_on:
+                del self._works[going_on.snapshot]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Between the protocol's row of a snapshot and the database's."""
 
+import dataclasses
 import datetime
 import json
 
@@ -14,11 +15,12 @@ RESTORING, DELETING, ERROR_DELETING = 'restoring', 'deleting', 'error_deleting'
 _SPARE_MS = 1_000
 
 
-def first(snapshot: str, epoch: int, group: str, gate: str, members: dict,
-          request) -> durable.Snapshot:
+def first(snapshot: str, epoch: int, group: str, gate: str, members: dict, request,
+          absent_s: float | None) -> durable.Snapshot:
     """What hosts are to do for a `requests.CreateRequest`.
 
     :param members: by host, ``{'id', 'name'}`` each
+    :param absent_s: for how long a host is waited for once its part is decided; None: for ever
     """
     delays = {each['id']: request.record_delays_s[each['name']]
               for here in members.values() for each in here
@@ -41,17 +43,24 @@ def first(snapshot: str, epoch: int, group: str, gate: str, members: dict,
     deadline_ms = int((request.deadline_s or request.save_timeout_s) * 1000)
     return durable.Snapshot(snapshot, epoch, hosts, durable.Limits(
         prepare_timeout_ms=min(int(request.prepare_timeout_s * 1000), deadline_ms),
-        record_timeout_ms=record_ms, save_timeout_ms=deadline_ms, repeat_ms=500))
+        record_timeout_ms=record_ms, save_timeout_ms=deadline_ms, repeat_ms=500,
+        absent_ms=_ms(absent_s)))
 
 
 def dump(row: durable.Snapshot) -> str:
     return json.dumps(wire.encode(row))
 
 
-def load(machine: str, generation: int) -> durable.Snapshot:
-    """The protocol's row; the generation is the database's, which alone counts."""
-    plain = json.loads(machine)
-    return wire.decode({**plain, 'generation': generation})
+def load(machine: str, generation: int, absent_s: float | None = None) -> durable.Snapshot:
+    """The protocol's row; the generation is the database's, which alone counts.
+
+    :param absent_s: as of `first`, where the row, of an older version, does not say
+    """
+    row = wire.decode({**json.loads(machine), 'generation': generation})
+    if row.limits.absent_ms is not None:
+        return row
+    return dataclasses.replace(
+        row, limits=dataclasses.replace(row.limits, absent_ms=_ms(absent_s)))
 
 
 def decided(row: durable.Snapshot, write: commands.Persist) -> dict:
@@ -68,8 +77,9 @@ def decided(row: durable.Snapshot, write: commands.Persist) -> dict:
         values |= {'error_code': write.cause.code, 'error_message': write.cause.text,
                    'error_member': write.cause.member, 'error_host': write.cause.host}
     if write.closed:
-        finished = write.decision is durable.Decision.FINISH
-        values['status'] = AVAILABLE if finished else ERROR
+        # One that a host has lost its part of is of no use, though the others published theirs.
+        whole = write.decision is durable.Decision.FINISH and not write.cause
+        values['status'] = AVAILABLE if whole else ERROR
     return values
 
 
@@ -86,3 +96,7 @@ def measured(answers) -> tuple[float | None, dict[str, dict]]:
                   'cut_wall_ns': each.get('cut_wall_ns'), 'files': list(saved.get('files', ()))}
         columns[member_id] = found | {'detail': detail}
     return measurements.skew_ms(members), columns
+
+
+def _ms(seconds):
+    return None if seconds is None else int(seconds * 1000)

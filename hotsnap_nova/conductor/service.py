@@ -10,7 +10,7 @@ from oslo_log import log as logging
 
 from hotsnap_nova import exception, rpc
 from hotsnap_nova.compute import rpcapi as compute_rpcapi
-from hotsnap_nova.conductor import background, hosts, manager, rpcapi, snapshots
+from hotsnap_nova.conductor import hosts, manager, rpcapi, snapshots
 from hotsnap_nova.db import api
 
 LOG = logging.getLogger(__name__)
@@ -46,15 +46,13 @@ class Service:
         self.database.must_be_current()
         self.compute = compute_rpcapi.ComputeApi(
             self._cells.transport_of, pin=conf.compute_rpc_version)
-        self._works = background.Background(self.database, conf.lease_s)
         self.snapshots = snapshots.Snapshots(
             self.database, self.compute, owner, conf.lease_s, silence_s=conf.silence_timeout_s,
-            works=self._works)
-        self._hosts = hosts.Hosts(self.database, self.compute, self._cells.hosts,
-                                  conf.host_interval_s)
+            has_errands=True, restore_timeout_s=conf.save_timeout_s)
+        self._hosts = hosts.Hosts(self.database, self.compute, self._cells,
+                                  self.snapshots.errands, conf.host_interval_s)
         self._started_at = time.time()
-        endpoint = manager.ConductorManager(
-            conf, self.database, self.snapshots, self._works, self._cells)
+        endpoint = manager.ConductorManager(conf, self.database, self.snapshots, self._cells)
         self._server = rpc.open_server(self._transport, rpcapi.TOPIC, self._host, [endpoint])
         self._server.start()
         self._loop(self._look_after_snapshots, conf.service_interval_s)
@@ -66,7 +64,7 @@ class Service:
         self._ended.set()
         rpc.close([self._server], _END_S)
         self.snapshots.leave()
-        self._works.close(_END_S)
+        self.snapshots.errands.close(_END_S)
         for loop in self._loops:
             loop.join(_END_S)
         self._hosts.close(_END_S)
@@ -77,7 +75,6 @@ class Service:
             hosts.CONDUCTOR, self._host, version=version(), rpc_version=rpcapi.VERSION,
             started_at=self._started_at)
         self.snapshots.recover()
-        self.snapshots.show_decided()
 
     def _loop(self, look, every_s):
         def run():

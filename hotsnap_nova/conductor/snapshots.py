@@ -1,17 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 """The snapshots of this coordinator: begun, looked after, given up, deleted."""
 
+import contextlib
 import dataclasses
 import time
 import uuid
 from collections.abc import Callable
 
-from hotsnap_nova import exception
-from hotsnap_nova.conductor import drive, fanout, recovery, requests, rows
+from hotsnap_nova import exception, rpc
+from hotsnap_nova.conductor import (
+    actions,
+    deletion,
+    errands,
+    fanout,
+    making,
+    recovery,
+    requests,
+    restorations,
+    restoring,
+    rows,
+    verifying,
+    work,
+)
 from hotsnap_nova.protocol import messages
+from hotsnap_nova.protocol.restore import durable as restores
 
 _NAMESPACE = uuid.UUID('0f5a6c1e-94c9-4f4b-8d4b-6f1c5b0b2f6e')
 _POLL_S = 0.1
+#: In which hosts say whether they can restore, where nobody waits for an answer.
+_CHECK_S = 600.0
 
 
 class Snapshots(recovery.Recovery):
@@ -23,7 +40,7 @@ class Snapshots(recovery.Recovery):
     # -- making --------------------------------------------------------------------------------
 
     def create(self, request: requests.CreateRequest,
-               watcher: drive.Watcher | None = None) -> str:
+               watcher: work.Watcher | None = None) -> str:
         """The id of a snapshot that is now being made; see `wait`.
 
         :raises Invalid: nothing was touched
@@ -35,9 +52,10 @@ class Snapshots(recovery.Recovery):
         group = request.group_id or _group_of(members)
         epoch = self._database.next_epoch(group)
         request = dataclasses.replace(request, name=requests.name_of(request, epoch))
-        row = rows.first(snapshot, epoch, group, gate, members, request)
-        driven = drive.Drive(row, self._database, self._compute, self._owner, self._lease_s,
-                             watcher, request.deadline_s, self._silence_s)
+        row = rows.first(snapshot, epoch, group, gate, members, request, self._absent_s)
+        owner = self._new_owner()
+        made = making.Making(row, self._database, self._compute, owner, self._lease_s, watcher,
+                             request.deadline_s, self._silence_s)
         self._beginning.add(snapshot)    # before our own recovery can find its row
         try:
             self._database.create({
@@ -49,30 +67,29 @@ class Snapshots(recovery.Recovery):
                 'machine': rows.dump(row),
             }, [{'member_id': each['id'], 'name': each['name'], 'host': host}
                 for host, here in members.items() for each in here],
-                owner=self._owner, lease_s=driven.lease_s, unique_name=request.unique_name,
+                owner=owner, lease_s=made.lease_s, unique_name=request.unique_name,
                 quotas=request.quotas)
-            self._start(driven)
+            self._start(made)
         finally:
             self._beginning.discard(snapshot)
         return snapshot
 
     def abort(self, name: str, who: str) -> None:
-        """Give up a snapshot that is being made, whichever coordinator makes it.
+        """Give up what goes on with a snapshot, whichever coordinator is at it.
 
-        Returns at once; when it is over the snapshot is in ``error``, or was too far.
+        Returns at once, and waits for no host. One that is being made is in ``error`` when that
+        is over, one that is being restored as it was; or it was too far.
 
-        :raises SnapshotBusy: it is past that
+        :raises SnapshotBusy: nothing goes on, or it is past that
         """
         found = self._database.get(name)
-        if found.status != rows.CREATING:
-            raise exception.SnapshotBusy(snapshot=found.name, status=found.status)
+        _must_be_abortable(found)
         text = f'aborted by {who}'
-        with self._mutex:
-            driven = self._drives.get(found.id)
-        if driven:
-            driven.abort(messages.Cause(exception.Aborted.code, text))
+        # In the row whoever is at it finds the wish, and whoever takes it over.
+        self._database.request_abort(found.id, text)
+        if going_on := self._work_on(found.id):
+            going_on.abort(messages.Cause(exception.Aborted.code, text))
         else:
-            self._database.request_abort(found.id, text)
             self.recover(found.id)    # where its coordinator is dead this is all it takes
 
     def check(self, members: tuple[tuple[str, str], ...], gate: str = 'auto', **more) -> dict:
@@ -95,12 +112,12 @@ class Snapshots(recovery.Recovery):
                 'restorable': possible and requests.RESTORE not in ruled_out}
 
     def wait_until_over(self, name: str, timeout_s: float = 120.0) -> None:
-        """Return when a snapshot is being made by nobody any more, here or elsewhere.
+        """Return when nothing goes on with a snapshot any more, here or elsewhere.
 
         :raises SnapshotBusy: it takes longer than ``timeout_s``
         """
         ends = time.monotonic() + timeout_s
-        while (found := self._database.get(name)).status == rows.CREATING:
+        while goes_on(found := self._database.get(name)):
             if time.monotonic() >= ends:
                 raise exception.SnapshotBusy(snapshot=found.name, status=found.phase)
             time.sleep(_POLL_S)
@@ -123,9 +140,8 @@ class Snapshots(recovery.Recovery):
         :raises SnapshotDamaged, ManifestDamaged: names what is not
         """
         found = self._available(name)
-        done = fanout.each(hosts_of(found), lambda host: self._compute.verify(
-            host, found.id, tell))
-        return {key: sum(each[key] for each in done.values()) for key in ('files', 'size_bytes')}
+        return verifying.summed(fanout.each(hosts_of(found), lambda host: self._compute.verify(
+            host, found.id, tell)))
 
     def export(self, name: str, destination: str) -> dict:
         """Paths by member's name: what plain ``virsh restore --xml`` needs, on each host."""
@@ -134,34 +150,99 @@ class Snapshots(recovery.Recovery):
             host, found.id, destination))
         return {member: paths for each in done.values() for member, paths in each.items()}
 
+    def begin_verify(self, found, request_id: str) -> None:
+        """Have a verification go on; the row tells its end.
+
+        :param found: the row
+        :raises StaleGeneration: somebody else was quicker
+        """
+        owner, begun = self._new_owner(), actions.begun('verify', request_id)
+        self._database.compare_and_swap(
+            found.id, found.generation, **begun, abort_request=None, lease=(owner, self._lease_s))
+        self._start(verifying.Verifying(
+            found.id, hosts_of(found), self._database, self._compute, owner, self._lease_s,
+            begun['last_action']))
+
+    def begin_delete(self, found, force: bool = False) -> None:
+        """Have hosts remove a snapshot; the row goes with the last of them, or by force at once.
+
+        :param found: the row
+        :raises StaleGeneration, SnapshotNotFound: somebody else was quicker
+        """
+        self.errands.begin(deletion.begin(self._database, found, force))
+
     def delete(self, name: str) -> None:
-        """Remove a snapshot everywhere; may be repeated until every host has answered.
+        """Remove a snapshot everywhere, and return when that is done; it may be repeated.
 
         :raises SnapshotBusy: it is being made or restored
+        :raises HotsnapError: a host has not done its part; it still owes it
         """
         found = self._database.get(name)
         if found.status in (rows.CREATING, rows.RESTORING):
             raise exception.SnapshotBusy(snapshot=found.name, status=found.status)
-        deleting = self.deleting(found)
-        deleting.begin()
-        deleting.carry_out()
+        deletion.begin(self._database, found)
+        self.errands.run(found.id)
 
-    def restore(self, name: str, paused: bool = False, watcher: drive.Watcher | None = None,
+    # -- bringing back -------------------------------------------------------------------------
+
+    def plan_restore(self, found, paused: bool = False, places: dict[str, str] | None = None,
+                     context: dict | None = None) -> restores.Restore:
+        """A restore of this row, not begun; the arguments are of `restorations.planned`."""
+        return restorations.planned(found, str(uuid.uuid4()), self._restore_limits, paused,
+                                    places, context)
+
+    def check_restore(self, planned: restores.Restore, timeout_s: float) -> None:
+        """Nothing, where every host can restore its share; touches nothing.
+
+        :raises HostUnreachable: one has not said so in time
+        :raises HotsnapError: what stands in the way
+        """
+        shares = dict(planned.hosts)
+        fanout.each(shares, lambda host: self._compute.check_restore(
+            host, planned.restore, shares[host], timeout_s))
+
+    def begin_restore(self, found, planned: restores.Restore, request_id: str = '',
+                      watcher: work.Watcher | None = None) -> None:
+        """Have a restore go on; the row tells its end.
+
+        :param found: the row
+        :raises StaleGeneration: somebody else was quicker
+        """
+        owner, begun = self._new_owner(), restorations.begun(planned, request_id)
+        generation = self._database.compare_and_swap(
+            found.id, found.generation, **begun, lease=(owner, self._lease_s))
+        self._start(restoring.Restoring(
+            dataclasses.replace(planned, generation=generation), self._database, self._compute,
+            owner, self._lease_s, begun['last_action'], restorations.names(found), watcher))
+
+    def restore(self, name: str, paused: bool = False, watcher: work.Watcher | None = None,
                 is_unwanted: Callable[[], bool] = lambda: False) -> None:
-        """Bring all members back to the cut; returns when they run.
+        """Bring all members back to the cut; returns when they run, or with ``paused`` stand.
 
         :param is_unwanted: asked now and then whether to give up
-
-        :raises HotsnapError: everything is as before, but that old members may be stopped
+        :raises CleanupIncomplete: the end is decided, and a host fails at it
+        :raises LeaseHeld: another coordinator has taken it over
+        :raises HotsnapError: everything is as before, but that old members may be stopped; or
+            some member or host is named that is not as it should be
         """
-        self.restoring(self._available(name)).run(paused, watcher, is_unwanted)
+        found = self._available(name)
+        errands.must_not_be_owed(self._database, found)
+        planned = self.plan_restore(found, paused)
+        self.check_restore(planned, _CHECK_S)
+        self.begin_restore(found, planned, watcher=watcher)
+        aborted = False
+        while not self.wait_patiently(found.id, timeout_s=0.2):
+            if is_unwanted() and not aborted:
+                aborted = True
+                with contextlib.suppress(exception.SnapshotBusy):    # too late
+                    self.abort(found.id, 'the user')
+        _must_have_ended(self._database.get(found.id))
 
     # -- inside --------------------------------------------------------------------------------
 
     def _available(self, name):
         found = self._database.get(name)
-        if found.status != rows.AVAILABLE:
-            raise exception.SnapshotBusy(snapshot=found.name, status=found.status)
+        must_be_available(found)
         return found
 
     def _find(self, request):
@@ -199,6 +280,50 @@ class Snapshots(recovery.Recovery):
 def hosts_of(found) -> tuple[str, ...]:
     """Hosts that keep a part of a snapshot."""
     return tuple(sorted({member.host for member in found.members}))
+
+
+def goes_on(found) -> bool:
+    """Whether some coordinator is at a snapshot, or has to be."""
+    return (found.status in (rows.CREATING, rows.RESTORING) or not found.closed
+            or found.action_status == actions.RUNNING)
+
+
+def must_be_available(found) -> None:
+    """Nothing, where a snapshot can be used.
+
+    :raises SnapshotBusy:
+    """
+    if found.status == rows.AVAILABLE and not goes_on(found):
+        return
+    status = found.status
+    if found.status == rows.AVAILABLE:
+        status = f'busy ({found.last_action["name"] if found.closed else found.phase})'
+    raise exception.SnapshotBusy(snapshot=found.name, status=status)
+
+
+def _must_be_abortable(found):
+    status = found.status
+    if found.restore:
+        row = restorations.load(found, restores.RestoreLimits())
+        if row.resolution is not restores.Resolution.RESUME:
+            return
+        status = 'past that: it is decided that its members run'
+    elif status == rows.CREATING or found.action_status == actions.RUNNING:
+        return
+    raise exception.SnapshotBusy(snapshot=found.name, status=status)
+
+
+def _must_have_ended(found):
+    """Nothing, where the row tells that the restore went well.
+
+    :raises HotsnapError: why not
+    """
+    action = found.last_action
+    if action['status'] == actions.RUNNING:
+        raise exception.LeaseHeld(snapshot=found.name, owner=found.lease_owner or 'nobody')
+    if error := action['error']:
+        raise rpc.exception_of({**error, 'details': {
+            key: error[key] for key in ('member', 'host') if error[key]}})
 
 
 def _group_of(members):

@@ -148,10 +148,15 @@ class Database(hosts.Hosts, errands.Errands):
 
     @claims.transaction
     def open_snapshots(self) -> tuple[records.Snapshot, ...]:
-        """What some coordinator must still work on, oldest first: not closed, or acted upon."""
+        """What some coordinator must still work on, oldest first: not closed, or acted upon.
+
+        What hosts owe goes on by itself.
+        """
+        owed = sa.exists().where(models.Errand.snapshot_id == models.Snapshot.id)
         query = sa.select(models.Snapshot).where(sa.or_(
             models.Snapshot.closed.is_(False), models.Snapshot.action_status == 'running',
-            models.Snapshot.status.in_(('restoring', 'deleting')),
+            models.Snapshot.restore.is_not(None), models.Snapshot.status == 'restoring',
+            sa.and_(models.Snapshot.status == 'deleting', ~owed),
         )).order_by(models.Snapshot.created_at, models.Snapshot.id)
         with self._engine.reading() as session:
             return tuple(_record(row) for row in session.scalars(query))
@@ -221,15 +226,6 @@ class Database(hosts.Hosts, errands.Errands):
         :returns: whether it is; not where it comes late
         """
         return self._set(snapshot_id, {'phase': phase}, models.Snapshot.generation == generation)
-
-    @claims.transaction
-    def show_decided(self, snapshot_id: str) -> bool:
-        """Have a snapshot shown as what is decided before all hosts have done their part."""
-        return any(self._set(
-            snapshot_id, values, models.Snapshot.decision == decision,
-            models.Snapshot.status == 'creating') for decision, values in (
-                ('discard', {'status': 'error', 'live_name': None}),
-                ('finish', {'status': 'available'})))
 
     @claims.transaction
     def update_members(self, snapshot_id: str, values: dict[str, dict]) -> None:

@@ -109,7 +109,8 @@ class Errands(claims.Claims):
                          owed: list[tuple[str, str, dict]], *, remove: bool, **values) -> None:
         """In one go, if the row is still at ``generation``: hosts owe this, and columns are set.
 
-        Nobody has the row's lease any more. What a host owes already it goes on owing, at once.
+        Nobody has the row's lease any more. What a host owes already it goes on owing, at once;
+        another detail of the same kind replaces that.
 
         :param owed: (host, kind, detail) in the order in which a host is to do it
         :param remove: the row goes instead
@@ -130,11 +131,24 @@ class Errands(claims.Claims):
                 sa.update(models.Errand).where(models.Errand.snapshot_id == snapshot_id)
                 .values(not_before=None, attempts=0)
                 .execution_options(synchronize_session=False))
-            known = {(each.host, each.kind) for each in session.scalars(
+            known = {(each.host, each.kind): each for each in session.scalars(
                 sa.select(models.Errand).where(models.Errand.snapshot_id == snapshot_id))}
             for host, kind, detail in owed:
-                if (host, kind) not in known:
-                    _add(session, snapshot_id, host, kind, detail)
+                if before := known.get((host, kind)):
+                    if json.loads(before.detail) == detail:
+                        continue
+                    session.delete(before)
+                    session.flush()
+                _add(session, snapshot_id, host, kind, detail)
+
+    @claims.transaction
+    def show_lost(self, snapshot_id: str, **error) -> None:
+        """Have an available snapshot shown in error: a host has lost its part of it.
+
+        :param error: columns
+        """
+        self._set(snapshot_id, {'status': 'error', 'live_name': None, **error},
+                  models.Snapshot.status == 'available')
 
     @claims.transaction
     def show_deletion_failed(self, snapshot_id: str, **error) -> None:

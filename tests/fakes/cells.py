@@ -32,7 +32,9 @@ class Cells:
         return {each.id: each for each in found if each and each.id in wanted}
 
     def states(self, hosts):
-        return {host: self.down.get(host, membership.UP) for host in hosts}
+        known = self._cluster.hosts
+        return {host: self.down.get(host, membership.UP if host in known else membership.GONE)
+                for host in hosts}
 
     def hosts(self):
         return tuple(self._cluster.hosts)

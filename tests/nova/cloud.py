@@ -63,8 +63,12 @@ class CloudTestCase(base.ApiTestCase):
         with nova_context.target_cell(self.context, self.cell) as targeted:
             objects.Service(targeted, host=name, binary='nova-compute', topic='compute',
                             report_count=1).create()
+        self.add_node(name)
+
+    def add_node(self, host):
+        with nova_context.target_cell(self.context, self.cell) as targeted:
             objects.ComputeNode(
-                targeted, host=name, hypervisor_hostname=name, vcpus=1, memory_mb=1, local_gb=1,
+                targeted, host=host, hypervisor_hostname=host, vcpus=1, memory_mb=1, local_gb=1,
                 vcpus_used=0, memory_mb_used=0, local_gb_used=0, hypervisor_type='QEMU',
                 hypervisor_version=1, cpu_info='', uuid=str(uuid.uuid4()),
                 service_id=None).create()

@@ -153,11 +153,12 @@ def test_a_killed_restore_is_undone_or_completed(hotsnap, step, disk):
 
 
 def test_a_busy_guest_is_not_taken_from_the_process_that_has_it(hotsnap):
-    assert hotsnap.run(*CREATE, SAVE_S='3').status == 0
+    assert hotsnap.run(*CREATE, SAVE_S='60').status == 0
 
     ran = hotsnap.create('two')
 
     assert ran.status == 1
     assert 'busy' in ran.err
-    until(lambda: hotsnap.show('one')['status'] == 'available')
+    assert hotsnap.show('one')['phase'] == 'save'
+    assert hotsnap('snapshot', 'abort', 'one').status == 0
     assert hotsnap.world.untouched()

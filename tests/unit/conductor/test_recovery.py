@@ -7,7 +7,6 @@ import time
 
 import pytest
 
-from hotsnap_nova import exception
 from hotsnap_nova.protocol import coordinator as machines
 from tests.fakes import cluster as clusters
 
@@ -114,20 +113,41 @@ def test_a_dead_coordinators_snapshot_is_taken_over(cluster, stop_at, found, sta
 def test_a_snapshot_that_cannot_be_gone_on_with_is_not_in_the_way_of_others(cluster):
     stuck = cluster.create('stuck', members=(('a', 'h1'),))
     other = cluster.create('other', members=(('c', 'h2'),))
-    for row, plan in ((stuck, '{"restore_id": "x", "paused": false, "step": "decided"}'),
+    for row, plan in ((stuck, '{"kind": "OfTheFuture"}'),
                       (other, '{"restore_id": "y", "paused": false, "step": "prepare"}')):
         cluster.database.compare_and_swap(
             row.id, row.generation, status='restoring', restore=plan)
-    cluster.hosts['h1'].engine.faults['restore_resume'] = exception.HypervisorError(
-        member='a', reason='it is gone')
 
     taken = cluster.snapshots.recover()
 
     assert taken == (other.id,)
+    assert cluster.snapshots.wait(other.id, 60)
     assert cluster.snapshots.get('other').status == 'available'
-    assert cluster.snapshots.get('stuck').status == 'restoring'
-    cluster.hosts['h1'].engine.faults.clear()
-    assert cluster.coordinator('next').recover() == (stuck.id,)    # its lease was given back
+    stuck = cluster.snapshots.get('stuck')
+    assert (stuck.status, stuck.lease_owner) == ('restoring', None)    # it was given back
+
+
+def test_what_goes_on_is_forgotten_when_it_is_over(cluster):
+    for number in range(3):
+        cluster.create(f's{number}')
+
+    assert cluster.snapshots._works == {}
+
+
+def test_an_abort_of_what_another_has_taken_over_reaches_it(cluster):
+    """It comes to the first by chance, which has not noticed yet, or has just stood down."""
+    for engine in cluster.engines():
+        engine.save_s = 60
+    snapshot = cluster.snapshots.create(cluster.request())
+    clusters.until(lambda: 'saving' in cluster.hosts['h1'].phases())
+    heir = cluster.coordinator('heir', is_dead=lambda owner: owner.startswith('first/'))
+    assert heir.recover() == (snapshot,)
+    assert cluster.snapshots.wait(snapshot, 20)
+
+    cluster.snapshots.abort(snapshot, 'its user')
+
+    assert heir.wait(snapshot, 30)
+    assert (heir.get(snapshot).status, heir.get(snapshot).error_code) == ('error', 'aborted')
 
 
 def test_of_two_coordinators_the_one_that_is_late_stands_down(cluster):
@@ -135,10 +155,9 @@ def test_of_two_coordinators_the_one_that_is_late_stands_down(cluster):
         engine.save_s = 1.0
     snapshot = cluster.snapshots.create(cluster.request())
     clusters.until(lambda: 'saving' in cluster.hosts['h1'].phases())
-    cluster.database.take_lease(snapshot, 'heir', 3600, force=True)
-    heir = cluster.coordinator('heir')
+    heir = cluster.coordinator('heir', is_dead=lambda owner: owner.startswith('first/'))
 
-    heir.recover()
+    assert heir.recover() == (snapshot,)
     heir.wait(snapshot)
     cluster.snapshots.wait(snapshot)
 
@@ -160,9 +179,10 @@ def test_a_coordinator_that_is_late_but_known_to_live_is_left_alone(cluster):
     """A command on a busy machine: its lease is over, its process is not."""
     cluster.hosts['h1'].engine.save_s = 1.0
     snapshot = cluster.snapshots.create(cluster.request())
-    cluster.database.take_lease(snapshot, 'first', 0, force=True)
+    cluster.database.renew_lease(snapshot, cluster.database.get(snapshot).lease_owner, -1)
+    other = cluster.coordinator('other', is_dead=lambda owner: not owner.startswith('first/'))
 
-    assert cluster.coordinator('other', is_dead=lambda owner: owner != 'first').recover() == ()
+    assert other.recover() == ()
 
     cluster.snapshots.wait(snapshot)
     assert cluster.snapshots.get(snapshot).status == 'available'
@@ -173,7 +193,7 @@ def test_a_lease_lasts_while_gates_are_closed_and_nothing_renews_it(cluster):
     goes_on = threading.Event()
     cluster.hosts['h2'].engine.faults['record'] = lambda _about: goes_on.wait(60)
     snapshot = mine.create(cluster.request())
-    clusters.until(lambda: mine._drives[snapshot]._gates_are_closed())
+    clusters.until(lambda: mine._works[snapshot]._must_be_let_be())
     time.sleep(1.5)
 
     taken = cluster.coordinator('other').recover()
@@ -201,7 +221,7 @@ def test_what_a_coordinator_just_begins_it_does_not_take_over_from_itself(cluste
 
 def _bury(coordinator, snapshot):
     """End what a dead process would not have gone on with."""
-    driven = coordinator._drives[snapshot]
+    driven = coordinator._works[snapshot]
     driven._runner.carry_out = lambda todo: None
     driven._machine.state = dataclasses.replace(
         driven._machine.state, phase=machines.Phase.STOOD_DOWN, waiting=(), deadline_ns=None)

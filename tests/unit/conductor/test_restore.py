@@ -1,28 +1,81 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A group comes back whole, or is left as it was."""
+"""A group comes back whole, or is left as it was, whoever dies, stands still or is away."""
 
-import os
+import json
 import threading
 import time
 
 import pytest
 
 from hotsnap_nova import exception
-from hotsnap_nova.compute import locks
-from hotsnap_nova.compute import stepwise as restores_here
-from hotsnap_nova.conductor import restore as restores
+from hotsnap_nova.conductor import restorations, snapshots
+from hotsnap_nova.protocol.restore import durable, messages
 from tests.fakes import cluster as clusters
 
 BEFORE = ('restore_check', 'restore_prepare', 'restore_stop', 'restore_start')
 
 
-def _guests(cluster):
-    return {name: cluster.world.guest(name) for name, _ in cluster.members}
+class Meddled:
+    """A coordinator's database, of which ``replaced`` methods are the test's."""
+
+    def __init__(self, real, **replaced):
+        self._real = real
+        self.__dict__ |= replaced
+
+    def __getattr__(self, name):
+        return getattr(self._real, name)
 
 
-def _steps(cluster):
+class Gate:
+    """Where a host's engine stands until it is let go on."""
+
+    def __init__(self, engine, step):
+        self.reached, self._goes_on = threading.Event(), threading.Event()
+        engine.faults[step] = self._stand
+        self.open = self._goes_on.set
+
+    def _stand(self, _work):
+        self.reached.set()
+        assert self._goes_on.wait(60)
+
+    def wait(self):
+        assert self.reached.wait(60)
+
+
+def resolution_of(values):
+    """What a write decides of a restore, or None."""
+    return json.loads(values.get('restore') or '{}').get('resolution')
+
+
+def begin(coordinator, name='nightly'):
+    """Have a restore go on; the snapshot's id."""
+    found = coordinator.get(name)
+    coordinator.begin_restore(found, coordinator.plan_restore(found))
+    return found.id
+
+
+def disks(cluster):
+    return {cluster.world.guest(name)['disk'] for name, _ in cluster.members}
+
+
+def states(cluster):
+    return {cluster.world.guest(name)['state'] for name, _ in cluster.members}
+
+
+def steps(cluster):
     return [[call for call in engine.calls if call.startswith('restore_')]
             for engine in cluster.engines()]
+
+
+def is_over(cluster, name='nightly'):
+    """Nothing is left on any host, and the snapshot can be used again."""
+    found = cluster.database.get(name)
+    snapshots.must_be_available(found)
+    return (found.restore is None and found.lease_owner is None
+            and not any(host.left() for host in cluster.hosts.values()))
+
+
+# -- as it should be ------------------------------------------------------------------------------
 
 
 def test_all_members_run_on_the_disks_of_the_cut(cluster):
@@ -30,18 +83,16 @@ def test_all_members_run_on_the_disks_of_the_cut(cluster):
 
     cluster.snapshots.restore('nightly')
 
-    guests = _guests(cluster)
-    assert {guest['disk'] for guest in guests.values()} == {row.id}
-    assert {guest['old_disk'] for guest in guests.values()} == {'own'}
+    guests = [cluster.world.guest(name) for name in 'abc']
+    assert {guest['disk'] for guest in guests} == {row.id}
+    assert {guest['old_disk'] for guest in guests} == {'own'}
     assert cluster.clean()
-    assert cluster.snapshots.get('nightly').status == 'available'
+    assert is_over(cluster)
 
 
 def test_a_killed_group_comes_back(cluster):
     cluster.create()
-    with cluster.world.open() as guests:
-        for guest in guests.values():
-            guest['state'] = 'shut off'
+    cluster.world.kill()
 
     cluster.snapshots.restore('nightly')
 
@@ -52,41 +103,50 @@ def test_each_host_restores_its_own_members_alone_of_a_store_they_share(cluster)
     cluster.create()
     here = {}
     for name, host in cluster.hosts.items():
-        def prepare(work, name=name, prepare=host.engine.restore_prepare):
-            here[name] = {member.spec.name for member in work.members}
-            return prepare(work)
-        host.engine.restore_prepare = prepare
+        host.engine.faults['restore_prepare'] = lambda work, name=name: here.update(
+            {name: {member.spec.name for member in work.members}})
 
     cluster.snapshots.restore('nightly')
 
-    places = {}
-    for member, host in cluster.members:
-        places.setdefault(host, set()).add(member)
-    assert len(places) > 1
-    assert here == places
+    assert here == {'h1': {'a', 'b'}, 'h2': {'c'}}
 
 
 def test_paused_leaves_the_members_at_the_cut(cluster):
-    cluster.create()
+    row = cluster.create()
 
     cluster.snapshots.restore('nightly', paused=True)
 
-    assert {guest['state'] for guest in _guests(cluster).values()} == {'paused'}
-    assert not any('restore_resume' in steps for steps in _steps(cluster))
+    assert (states(cluster), disks(cluster)) == ({'paused'}, {row.id})
+    assert is_over(cluster)
 
 
 @pytest.mark.parametrize('step', ['stop', 'start', 'resume'])
 def test_no_host_begins_a_step_before_all_have_ended_the_one_before(cluster, step):
     cluster.create()
     order = []
-    for name, host in cluster.hosts.items():
-        for each in BEFORE + ('restore_resume',):
-            host.engine.faults[each] = lambda _work, name=name, each=each: order.append(each)
+    for host in cluster.hosts.values():
+        for each in (*BEFORE, 'restore_resume'):
+            host.engine.faults[each] = lambda _work, each=each: order.append(each)
 
     cluster.snapshots.restore('nightly')
 
     before = order[:order.index(f'restore_{step}')]
     assert all(before.count(each) == 2 for each in set(before))
+
+
+def test_the_row_and_who_watches_are_told_each_step(cluster):
+    cluster.create()
+    shown = []
+
+    cluster.snapshots.restore('nightly', watcher=lambda event: shown.append(
+        (event['phase'], cluster.database.get('nightly').phase)))
+
+    phases = [phase for phase, _ in shown]
+    assert list(dict.fromkeys(phases)) == ['prepare', 'stop', 'start', 'resume', 'closed']
+    assert all(phase == in_row for phase, in_row in shown)
+
+
+# -- given up before the decision -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize('step', BEFORE)
@@ -98,27 +158,26 @@ def test_failure_before_the_decision_puts_the_old_disks_back(cluster, step):
     with pytest.raises(exception.HypervisorError, match='c: no'):
         cluster.snapshots.restore('nightly')
 
-    assert {guest['disk'] for guest in _guests(cluster).values()} == {'own'}
-    assert not any('restore_resume' in steps for steps in _steps(cluster))
+    assert disks(cluster) == {'own'}
+    assert not any('restore_resume' in done for done in steps(cluster))
     if step in BEFORE[:2]:
         assert cluster.clean()
-    assert not any(host.left() for host in cluster.hosts.values())
-    assert cluster.snapshots.get('nightly').status == 'available'
+    assert is_over(cluster)
 
 
 @pytest.mark.parametrize('file', ['memory.save', 'vda.qcow2', 'manifest.json'])
 def test_damage_is_found_before_anything_is_stopped(cluster, file):
     row = cluster.create()
-    member = cluster.world.spec('c')
     place = f'{cluster.folder}/store/{row.id}'
-    path = f'{place}/{file}' if file == 'manifest.json' else f'{place}/{member.id}/{file}'
+    member = cluster.world.spec('c').id
+    path = f'{place}/{file}' if file == 'manifest.json' else f'{place}/{member}/{file}'
     with open(path, 'r+b') as content:
         content.write(b'?')
 
     with pytest.raises((exception.SnapshotDamaged, exception.ManifestDamaged)):
         cluster.snapshots.restore('nightly')
 
-    assert not any('restore_stop' in steps for steps in _steps(cluster))
+    assert not any('restore_stop' in done for done in steps(cluster))
     assert cluster.clean()
 
 
@@ -131,7 +190,7 @@ def test_a_member_in_another_snapshot_is_not_restored(cluster):
     with pytest.raises(exception.GuestBusy, match='a'):
         cluster.snapshots.restore('nightly')
 
-    assert not any('restore_stop' in steps for steps in _steps(cluster))
+    assert not any('restore_stop' in done for done in steps(cluster))
     cluster.snapshots.wait(second)
     assert cluster.snapshots.get('two').status == 'available'
     assert cluster.clean()
@@ -139,109 +198,69 @@ def test_a_member_in_another_snapshot_is_not_restored(cluster):
 
 def test_an_unwanted_restore_is_undone(cluster):
     cluster.create()
-    asked = []
-
-    def is_unwanted():
-        asked.append(cluster.world.guest('a')['state'])
-        return asked[-1] == 'shut off'
 
     with pytest.raises(exception.Aborted):
-        cluster.snapshots.restore('nightly', is_unwanted=is_unwanted)
+        cluster.snapshots.restore(
+            'nightly', is_unwanted=lambda: cluster.world.guest('a')['state'] == 'shut off')
 
-    assert {guest['disk'] for guest in _guests(cluster).values()} == {'own'}
-    assert not any('restore_resume' in steps for steps in _steps(cluster))
-
-
-@pytest.mark.parametrize(('dies_at', 'disk'), [
-    *((step.removeprefix('restore_'), 'own') for step in BEFORE[1:]), ('resume', 'snapshot'),
-    ('finish', 'snapshot')])
-def test_a_restore_whose_coordinator_died_is_ended_by_the_next(cluster, dies_at, disk,
-                                                               monkeypatch):
-    row = cluster.create()
-    real = restores.Restore._do
-
-    def do(self, step, *args, **more):
-        done = real(self, step, *args, **more)
-        if step == dies_at:
-            monkeypatch.setattr(restores.Restore, '_do', lambda *args, **more: ({}, {}))
-            monkeypatch.setattr(restores.Restore, '_end', lambda *args: None)
-            raise KeyboardInterrupt
-        return done
-    monkeypatch.setattr(restores.Restore, '_do', do)
-    end = restores.Restore._end
-    with pytest.raises(KeyboardInterrupt):
-        cluster.snapshots.restore('nightly')
-    monkeypatch.setattr(restores.Restore, '_do', real)
-    monkeypatch.setattr(restores.Restore, '_end', end)
-    assert cluster.snapshots.get('nightly').status == 'restoring'
-    for host in cluster.hosts.values():
-        host.kill()
-        host.start()
-    heir = cluster.coordinator('heir', is_dead=lambda owner: owner == 'first')
-
-    assert heir.recover() == (row.id,)
-
-    expected = {'own': 'own', 'snapshot': row.id}[disk]
-    assert {guest['disk'] for guest in _guests(cluster).values()} == {expected}
-    assert heir.get('nightly').status == 'available'
-    assert not any(host.left() for host in cluster.hosts.values())
-    if disk == 'snapshot':
-        assert {guest['state'] for guest in _guests(cluster).values()} == {'running'}
+    assert disks(cluster) == {'own'}
+    assert not any('restore_resume' in done for done in steps(cluster))
+    assert is_over(cluster)
 
 
-def test_a_long_step_keeps_its_lease(cluster):
+@pytest.mark.parametrize('step', BEFORE[1:])
+def test_an_abort_reaches_a_restore_that_any_coordinator_is_at(cluster, step):
+    """Also where a host's store or hypervisor hangs: nobody waits for it."""
     cluster.create()
-    mine = cluster.coordinator('mine', lease_s=1.0)
-    heirs = []
+    stands = Gate(cluster.hosts['h1'].engine, step)
+    snapshot = begin(cluster.snapshots)
+    stands.wait()
 
-    def slow(_work):
-        ends = time.monotonic() + 2.5
-        while time.monotonic() < ends:
-            heirs.append(cluster.coordinator('heir').recover())
-            time.sleep(0.05)
-    cluster.hosts['h1'].engine.faults['restore_prepare'] = slow
+    began = time.monotonic()
+    cluster.coordinator('other').abort(snapshot, 'its user')
+    assert time.monotonic() - began < 5
 
-    mine.restore('nightly')
+    clusters.until(lambda: cluster.database.get(snapshot).phase == 'undo')
+    stands.open()
+    assert cluster.snapshots.wait(snapshot, 60)
+    action = cluster.database.get(snapshot).last_action
+    assert (action['status'], action['error']['code']) == ('failed', 'aborted')
+    assert (disks(cluster), is_over(cluster)) == ({'own'}, True)
 
-    assert set(heirs) == {()}
-    assert cluster.clean()
 
-
-def test_a_restore_that_was_taken_over_is_not_undone_twice(cluster):
+def test_what_is_decided_cannot_be_aborted(cluster):
     row = cluster.create()
-    mine = cluster.coordinator('mine', lease_s=1.0)
+    stands = Gate(cluster.hosts['h1'].engine, 'restore_resume')
+    snapshot = begin(cluster.snapshots)
+    stands.wait()
 
-    def stolen(_work):
-        assert cluster.database.take_lease(row.id, 'heir', 3600, force=True)
-        time.sleep(1.0)
-    cluster.hosts['h1'].engine.faults['restore_stop'] = stolen
+    with pytest.raises(exception.SnapshotBusy, match='decided that its members run'):
+        cluster.snapshots.abort(snapshot, 'its user')
 
-    with pytest.raises(exception.LeaseHeld):
-        mine.restore('nightly')
-
-    assert not any('restore_undo' in steps for steps in _steps(cluster))
-    assert cluster.snapshots.get('nightly').status == 'restoring'
+    stands.open()
+    assert cluster.snapshots.wait(snapshot, 60)
+    assert (disks(cluster), is_over(cluster)) == ({row.id}, True)
 
 
-def test_a_live_restore_is_not_undone_by_another_process(cluster):
+@pytest.mark.parametrize('step', BEFORE[1:])
+def test_a_deletion_by_force_waits_for_no_host_that_hangs(cluster, step):
     row = cluster.create()
-    first = clusters.Host('h1', cluster.folder, cluster.transport, cluster.world)
-    first.manager_only()
-    seen = []
+    stands = Gate(cluster.hosts['h1'].engine, step)
+    begin(cluster.snapshots)
+    stands.wait()
+    other = cluster.coordinator('other')
 
-    def meddle(_work):
-        state = f'{cluster.folder}/state-h1'
-        other = restores_here.Restores(first.name, first.engine, first.store, state,
-                                       locks.Locks(f'{state}/locks'))
-        with pytest.raises(exception.GuestBusy):
-            other.do('undo', row.id, 'any', False, lambda *done: None)
-        seen.append(first.engine.calls)
-    cluster.hosts['h1'].engine.faults['restore_start'] = meddle
+    began = time.monotonic()
+    other.begin_delete(other.get(row.id), force=True)
+    assert time.monotonic() - began < 5
 
-    cluster.snapshots.restore('nightly')
-
-    assert 'restore_undo' not in seen[0]
-    assert cluster.clean()
+    assert cluster.database.list() == ()
+    stands.open()
+    assert cluster.snapshots.wait(row.id, 60)
+    clusters.until(lambda: not cluster.database.errands() or other.errands.run())
+    assert disks(cluster) == {'own'}
+    assert cluster.hosts['h1'].store.list() == ()
+    assert not any(host.left() for host in cluster.hosts.values())
 
 
 def test_what_an_undo_could_not_undo_is_told(cluster):
@@ -255,7 +274,7 @@ def test_what_an_undo_could_not_undo_is_told(cluster):
     assert 'c was left as it is: it runs on the disk of the cut' in str(told.value)
     assert 'already active' in str(told.value)
     assert not cluster.world.misplaced()
-    assert cluster.snapshots.get('nightly').status == 'available'
+    assert is_over(cluster)
 
 
 def test_what_is_being_restored_cannot_be_deleted(cluster):
@@ -266,125 +285,245 @@ def test_what_is_being_restored_cannot_be_deleted(cluster):
         cluster.snapshots.delete('nightly')
 
 
-@pytest.fixture
-def first(cluster):
-    """Does steps of a restore on the first host, whose guests are a and b."""
+# -- forward after the decision -------------------------------------------------------------------
+
+
+def test_a_guest_that_dies_between_its_start_and_the_decision_is_started_again(cluster):
     row = cluster.create()
-    return lambda *steps: [cluster.compute.restore('h1', step, row.id, 'restore-1', False)
-                           for step in steps]
+    cluster.hosts['h2'].engine.faults['restore_resume'] = lambda _work: (
+        cluster.world.kill('c'), cluster.hosts['h2'].engine.faults.clear())
+
+    cluster.snapshots.restore('nightly')
+
+    assert (states(cluster), disks(cluster)) == ({'running'}, {row.id})
+    assert is_over(cluster)
 
 
-def test_what_was_undone_goes_no_further_whoever_orders_it(cluster, first):
-    first('prepare', 'undo')
+def test_a_member_that_cannot_run_is_named_and_keeps_no_other(cluster):
+    row = cluster.create()
 
-    for step in ('prepare', 'stop', 'start'):
-        with pytest.raises(exception.Aborted):
-            first(step)
+    def die(_work):
+        cluster.world.kill('c')
+        cluster.hosts['h2'].engine.faults['load'] = exception.HypervisorError(
+            member='c', reason='no memory is left')
+    cluster.hosts['h2'].engine.faults['restore_resume'] = die
 
-    assert cluster.clean()
+    with pytest.raises(exception.RestoreIncomplete) as told:
+        cluster.snapshots.restore('nightly')
 
-
-def test_a_guest_that_its_owner_took_back_is_not_started(cluster, first):
-    first('prepare', 'stop')
-
-    cluster.hosts['h1'].manager.withdraw(cluster.world.spec('a').id, 'it is deleted')
-
-    with pytest.raises(exception.Aborted):
-        first('start')
-    first('undo')
-    assert cluster.world.guest('a')['state'] == 'shut off'
-
-
-def test_an_owner_waits_for_the_step_that_is_at_work_on_its_guest(cluster, first):
-    first('prepare', 'stop')
-    host, order, begun = cluster.hosts['h1'], [], threading.Event()
-
-    def start(_work):
-        begun.set()
-        time.sleep(0.3)
-        order.append('started')
-    host.engine.faults['restore_start'] = start
-    starting = threading.Thread(target=first, args=('start',))
-    starting.start()
-    assert begun.wait(30)
-
-    host.manager.withdraw(cluster.world.spec('a').id, 'it is deleted')
-    order.append('withdrawn')
-
-    starting.join()
-    assert order == ['started', 'withdrawn']
-    first('undo')
+    member = cluster.world.spec('c').id
+    assert 'c: ' in str(told.value)
+    assert 'no memory is left' in str(told.value)
+    assert told.value.kwargs['member'] == member
+    assert [cluster.world.guest(name)['state'] for name in 'abc'] == [
+        'running', 'running', 'shut off']
+    assert (disks(cluster), is_over(cluster)) == ({row.id}, True)
+    cluster.hosts['h2'].engine.faults.clear()
+    cluster.snapshots.restore('nightly')    # no claim is left
+    assert states(cluster) == {'running'}
 
 
-def test_a_group_does_not_wait_for_another_that_is_prepared(cluster):
-    cluster.create('one', members=(('a', 'h1'),))
-    cluster.create('other', members=(('b', 'h1'),))
-    other = cluster.snapshots.get('other')
-    begun, goes_on = threading.Event(), threading.Event()
+def test_a_libvirt_that_is_away_for_a_moment_costs_a_moment(cluster):
+    row = cluster.create()
+    engine = cluster.hosts['h1'].engine
+    failing = iter([True, True, False])
 
-    def prepare(_work):
-        begun.set()
-        assert goes_on.wait(30)
-    cluster.hosts['h1'].engine.faults['restore_prepare'] = prepare
-    preparing = threading.Thread(target=cluster.compute.restore, args=(
-        'h1', 'prepare', other.id, 'restore-2', False))
-    preparing.start()
-    assert begun.wait(30)
-    del cluster.hosts['h1'].engine.faults['restore_prepare']
+    def away(_work):
+        if next(failing, False):
+            raise exception.HypervisorUnavailable(uri='qemu:///system', reason='it restarts')
+    engine.faults['restore_resume'] = away
 
-    cluster.snapshots.restore('one')
+    cluster.snapshots.restore('nightly')
 
-    goes_on.set()
-    preparing.join()
-    cluster.compute.restore('h1', 'undo', other.id, 'restore-2', False)
-    assert cluster.clean()
+    assert (states(cluster), disks(cluster)) == ({'running'}, {row.id})
 
 
-@pytest.mark.parametrize(('begun', 'end', 'disk'), [
-    (('prepare', 'stop'), ('undo',), 'own'),
-    (('prepare', 'stop', 'start'), ('undo',), 'own'),
-    (('prepare', 'stop', 'start'), ('resume', 'finish'), 'snapshot'),
-    ((), ('undo',), 'own')])
-def test_a_restarted_host_ends_a_restore_whose_manifest_is_gone(cluster, first, begun, end, disk):
-    first(*begun)
-    host = cluster.hosts['h1']
-    host.kill()
-    snapshot = cluster.snapshots.get('nightly').id
-    host.store.delete(snapshot)    # as another host does, of a store they share
-    host.start()
-
-    first(*end)
-    first(end[-1])    # the answer was lost
-
-    expected = {'own': 'own', 'snapshot': snapshot}[disk]
-    assert cluster.world.guest('a')['disk'] == expected
-    assert not cluster.world.guest('a')['left']
-    assert not host.left()
-
-
-def test_the_order_of_a_restore_is_as_it_was_after_a_restart(cluster, first):
-    first('prepare')
-    host = cluster.hosts['h1']
-    order = host.manager.stepwise._works['restore-1']
-
-    host.kill()
-    host.start()
-
-    kept = host.manager.stepwise._orders
-    assert kept.read('restore-1') == order
-    assert kept.read('../restores/restore-1') is None
-    path = f'{host.folder}/state-h1/restores-by-step/restore-1.json'
-    assert os.stat(path).st_mode & 0o777 == 0o600
-    first('undo')
-
-
-@pytest.mark.parametrize('end', [('resume', 'finish'), ('undo',)])
-def test_members_do_not_wait_for_one_that_was_deleted(cluster, first, end):
-    first('prepare', 'stop', 'start')
+@pytest.mark.parametrize(('state', 'step'), [
+    ('paused', 'resume'), ('shut off', 'resume'), ('paused', 'undo')])
+def test_what_has_ended_touches_no_guest_any_more(cluster, state, step):
+    """The answer was lost; meanwhile its owner has paused or stopped a guest."""
+    found = cluster.create()
+    planned = cluster.snapshots.plan_restore(found)
+    cluster.snapshots.begin_restore(found, planned)
+    cluster.snapshots.wait(found.id)
+    assert is_over(cluster)
     with cluster.world.open() as guests:
-        del guests['a']
+        guests['a'].update(state=state)
 
-    first(*end)
+    answer = cluster.compute.order(messages.Order(
+        planned.restore, 'h1', messages.Step(step), dict(planned.hosts)['h1']), 10)
 
-    assert cluster.world.guest('b')['state'] == 'running'
-    assert not cluster.hosts['h1'].left()
+    kind = messages.OrderDone if step == 'resume' else messages.OrderRefused
+    assert isinstance(answer, kind), answer
+    assert cluster.world.guest('a')['state'] == state
+    assert is_over(cluster)
+
+
+# -- a database that is away ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('written', [True, False])
+@pytest.mark.parametrize('decision', ['resume', 'closed'])
+def test_a_decision_of_unknown_outcome_is_read_back(cluster, decision, written):
+    """A failover: it was committed, or not, and the answer is lost."""
+    row = cluster.create()
+    lost = []
+
+    def swap(snapshot, generation, **values):
+        phase = 'closed' if values['phase'] == 'closed' else resolution_of(values)
+        if phase != decision or len(lost) == 2:
+            return cluster.database.compare_and_swap(snapshot, generation, **values)
+        if written:
+            cluster.database.compare_and_swap(snapshot, generation, **values)
+        lost.append(phase)
+        raise exception.DatabaseUnavailable(reason='Lost connection during query')
+    mine = snapshots.Snapshots(Meddled(cluster.database), cluster.compute, 'mine')
+    mine._database.compare_and_swap = swap
+
+    mine.restore('nightly')
+
+    assert lost
+    assert (states(cluster), disks(cluster)) == ({'running'}, {row.id})
+    action = cluster.database.get(row.id).last_action
+    assert (action['status'], action['error'], is_over(cluster)) == ('done', None, True)
+
+
+def test_a_database_away_for_seconds_costs_seconds(cluster):
+    row = cluster.create()
+    away = threading.Event()
+
+    def failing(name):
+        def call(*args, **kwargs):
+            if away.is_set():
+                raise exception.DatabaseUnavailable(reason='gone away')
+            return getattr(cluster.database, name)(*args, **kwargs)
+        call.__name__ = name
+        return call
+    names = ('compare_and_swap', 'renew_lease', 'abort_requested', 'show_phase', 'get')
+    mine = snapshots.Snapshots(
+        Meddled(cluster.database, **{name: failing(name) for name in names}),
+        cluster.compute, 'mine', lease_s=2.0)
+    cluster.hosts['h1'].engine.faults['restore_start'] = lambda _work: away.set()
+    snapshot = begin(mine)
+    assert away.wait(60)
+
+    time.sleep(2.5)    # of looks each second, and writes that fail
+    away.clear()
+
+    assert mine.wait(snapshot, 60)
+    assert (states(cluster), disks(cluster)) == ({'running'}, {row.id})
+    assert is_over(cluster)
+
+
+# -- coordinators that die, or stand still --------------------------------------------------------
+
+
+@pytest.mark.parametrize(('step', 'disk'), [
+    ('prepare', 'own'), ('stop', 'own'), ('start', 'own'), ('resume', 'cut'), ('finish', 'cut')])
+def test_what_a_coordinator_left_the_next_one_ends(cluster, step, disk):
+    row = cluster.create()
+    stands = Gate(cluster.hosts['h1'].engine, f'restore_{step}')
+    begin(cluster.snapshots)
+    stands.wait()
+    cluster.snapshots.leave()
+    assert cluster.snapshots.get('nightly').status == 'restoring'
+    stands.open()
+    for host in cluster.hosts.values():
+        host.stop()
+        host.engine.faults.clear()
+        host.start()
+    heir = cluster.coordinator('heir')
+
+    assert heir.recover() == (row.id,)
+
+    assert heir.wait(row.id, 60)
+    assert disks(cluster) == {{'own': 'own', 'cut': row.id}[disk]}
+    assert is_over(cluster)
+    if disk == 'cut':
+        assert states(cluster) == {'running'}
+        assert cluster.database.get(row.id).last_action['error'] is None
+    else:
+        assert cluster.database.get(row.id).last_action['error']['code'] == (
+            'coordinator_restarted')
+
+
+def taken_over_at(cluster, decision, take_over):
+    """A coordinator that stands still before it writes this decision."""
+    def swap(snapshot, generation, **values):
+        phase = 'closed' if values['phase'] == 'closed' else resolution_of(values)
+        if phase == decision:
+            take_over()
+        return cluster.database.compare_and_swap(snapshot, generation, **values)
+    return snapshots.Snapshots(
+        Meddled(cluster.database, compare_and_swap=swap), cluster.compute, 'mine')
+
+
+def test_who_stood_still_while_another_took_over_decides_nothing(cluster):
+    """A migration of the controller: it goes on just before its write."""
+    row = cluster.create()
+    heir = cluster.coordinator('heir', is_dead=lambda owner: owner.startswith('mine/'))
+    stands = Gate(cluster.hosts['h1'].engine, 'restore_undo')
+
+    def take_over():
+        assert heir.recover() == (row.id,)
+        stands.wait()
+    mine = taken_over_at(cluster, 'resume', take_over)
+
+    with pytest.raises(exception.LeaseHeld, match='heir'):
+        mine.restore('nightly')
+
+    stands.open()
+    assert heir.wait(row.id, 60)
+    assert (disks(cluster), is_over(cluster)) == ({'own'}, True)
+
+
+def test_what_was_decided_another_ends_in_the_same_way(cluster):
+    row = cluster.create()
+    heir = cluster.coordinator('heir', is_dead=lambda owner: owner.startswith('mine/'))
+
+    taken_over_at(cluster, 'closed', lambda: (heir.recover(), heir.wait(row.id, 60))).restore(
+        'nightly')
+
+    assert (disks(cluster), is_over(cluster)) == ({row.id}, True)
+
+
+def test_a_long_step_keeps_its_lease(cluster):
+    cluster.create()
+    mine = cluster.coordinator('mine', lease_s=1.5)
+    stands = Gate(cluster.hosts['h1'].engine, 'restore_prepare')
+    snapshot = begin(mine)
+    stands.wait()
+    heirs, ends = [], time.monotonic() + 3
+
+    while time.monotonic() < ends:
+        heirs.append(cluster.coordinator('heir').recover())
+        time.sleep(0.1)
+
+    stands.open()
+    assert set(heirs) == {()}
+    assert mine.wait(snapshot, 60)
+    assert cluster.clean()
+
+
+# -- rows of version 1.0 --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(('step', 'resolution'), [
+    ('prepare', 'none'), ('start', 'none'), ('decided', 'resume')])
+def test_the_plan_of_a_version_without_machines_is_read(cluster, step, resolution):
+    found = cluster.create()
+    moved = found.members[0].member_id
+    cluster.database.compare_and_swap(found.id, found.generation, restore=json.dumps({
+        'restore_id': 'r', 'paused': True, 'step': step, 'places': {
+            each.member_id: 'h2' if each.member_id == moved else each.host
+            for each in found.members},
+        'context': {'user_id': 'u', 'names': {moved: 'web'}}}))
+
+    row = restorations.load(cluster.snapshots.get('nightly'), durable.RestoreLimits())
+
+    assert (row.restore, row.resolution, row.closed) == ('r', resolution, False)
+    shares = dict(row.hosts)
+    assert {host: {each.id for each in share.members} for host, share in shares.items()} == {
+        'h1': {found.members[1].member_id}, 'h2': {moved, found.members[2].member_id}}
+    assert all(share.paused for share in shares.values())
+    assert json.loads(shares['h2'].options)['context'] == {'user_id': 'u'}

@@ -11,6 +11,7 @@ from hotsnap_nova import conf, exception, rpc
 from hotsnap_nova.compute import endpoint as compute_endpoint
 from hotsnap_nova.compute import rpcapi as compute_rpcapi
 from hotsnap_nova.conductor import drive, errands, hosts, manager, recovery, rpcapi, service
+from hotsnap_nova.protocol.restore import messages as restores
 from hotsnap_nova.storage import local
 from tests.fakes import cells as fake_cells
 from tests.fakes import cluster as clusters
@@ -36,7 +37,8 @@ def config(cluster):
     made([], default_config_files=[], default_config_dirs=[])
     for name, value in {
             'database_connection': f'sqlite:///{cluster.folder}/hotsnap.db', 'lease_s': 5,
-            'max_hold_ms': 5000, 'service_interval_s': 1, 'host_interval_s': 5}.items():
+            'max_hold_ms': 5000, 'service_interval_s': 1, 'host_interval_s': 5,
+            'silence_timeout_s': 10}.items():
         made.set_override(name, value, group='hotsnap')
     return made.hotsnap
 
@@ -91,6 +93,13 @@ def ended(api, snapshot):
     """The snapshot, once what was asked for last is over."""
     clusters.until(lambda: api.get(snapshot)['last_action']['status'] != 'running', 60)
     return api.get(snapshot)
+
+
+def order(found, host, step='undo'):
+    """The errand to end a restore of the snapshot at a host."""
+    return errands.of(restores.Order('r', host, restores.Step(step), restores.Share(
+        found.id, tuple(errands.messages.Member(each.member_id, each.name)
+                        for each in found.members if each.host == host))))
 
 
 # -- the life of a snapshot ----------------------------------------------------------------------
@@ -236,7 +245,7 @@ def test_a_host_that_dies_in_the_middle_is_told_to_discard_when_it_returns(
     api.delete(snapshot, True)
 
     clusters.until(lambda: gone(api, snapshot), 60)
-    assert not cluster.hosts['h1'].left()
+    clusters.until(lambda: not cluster.hosts['h1'].left(), 60)
     assert [each.kind for each in cluster.database.errands('h2')] == ['message', 'delete']
     host.kill()
     host.start()
@@ -244,7 +253,7 @@ def test_a_host_that_dies_in_the_middle_is_told_to_discard_when_it_returns(
     assert cluster.clean()
 
 
-def test_a_snapshot_whose_host_is_away_is_shown_as_failed_and_cleaned_up_later(
+def test_a_snapshot_whose_host_is_away_has_failed_and_is_cleaned_up_later(
         cluster, impatient, api):
     for engine in cluster.engines():
         engine.save_s = 60
@@ -255,18 +264,18 @@ def test_a_snapshot_whose_host_is_away_is_shown_as_failed_and_cleaned_up_later(
     api.abort(snapshot)
 
     clusters.until(lambda: api.get(snapshot)['status'] == 'error', 60)
-    assert (api.get(snapshot)['phase'], api.get(snapshot)['error']['code']) == (
-        'discard', 'aborted')
+    assert (api.get(snapshot)['phase'], api.get(snapshot)['error']['code']) == ('', 'aborted')
+    assert [each.kind for each in cluster.database.errands('h2')] == ['message']
     cluster.hosts['h2'].kill()
     cluster.hosts['h2'].start()
-    clusters.until(lambda: api.get(snapshot)['phase'] == '', 60)
+    clusters.until(lambda: not cluster.database.errands(), 60)
     assert cluster.clean()
 
 
 def test_a_host_that_falls_silent_in_its_save_fails_the_snapshot_and_frees_the_others(
         cluster, impatient, monkeypatch):
     coordinator = cluster.coordinator('other', silence_s=3.0)
-    monkeypatch.setattr(drive, '_CALL_MS', 500)
+    monkeypatch.setattr(drive, 'CALL_MS', 500)
     for engine in cluster.engines():
         engine.save_s = 60
     snapshot = coordinator.create(cluster.request())
@@ -276,7 +285,7 @@ def test_a_host_that_falls_silent_in_its_save_fails_the_snapshot_and_frees_the_o
 
     clusters.until(lambda: not cluster.hosts['h1'].left(), 60)
 
-    assert time.monotonic() - began >= 3.0 - drive._CALL_MS / 1e3
+    assert time.monotonic() - began >= 3.0 - drive.CALL_MS / 1e3
     cluster.hosts['h2'].kill()
     cluster.hosts['h2'].start()
     assert coordinator.wait(snapshot, 60)
@@ -297,9 +306,10 @@ def test_hosts_that_answer_may_save_for_as_long_as_they_like(cluster):
     assert coordinator.get(snapshot).status == 'available'
 
 
-@pytest.mark.parametrize(('dies_at', 'disk'), [('start', 'own'), ('resume', 'snapshot')])
+@pytest.mark.parametrize(('dies_at', 'disk', 'code'), [
+    ('start', 'own', 'host_unreachable'), ('resume', 'snapshot', 'restore_incomplete')])
 def test_a_restore_whose_host_dies_ends_and_is_made_good_when_it_returns(
-        cluster, impatient, api, dies_at, disk):
+        cluster, impatient, api, dies_at, disk, code):
     snapshot = available(api)
     host = cluster.hosts['h2']
     # Nothing after this is answered: asked for by the other host's engine.
@@ -310,8 +320,10 @@ def test_a_restore_whose_host_dies_ends_and_is_made_good_when_it_returns(
 
     shown = ended(api, snapshot)
     assert shown['status'] == 'available'
-    assert shown['last_action']['error']['code'] == 'host_unreachable'
-    assert [each.kind for each in cluster.database.errands('h2')] == ['restore']
+    error = shown['last_action']['error']
+    assert (error['code'], error['host']) == (code, 'h2')
+    assert 'host h2' in error['message'].lower()
+    assert [each.kind for each in cluster.database.errands('h2')] == ['order']
     host.kill()
     host.start()
     clusters.until(lambda: not cluster.database.errands(), 60)
@@ -394,27 +406,31 @@ def test_a_deletion_whose_coordinator_died_goes_on(cluster, api):
 
 
 def test_a_deletion_by_force_stays_one_when_it_is_taken_over(cluster, impatient, api):
+    """Of an older version, whose rows were there until it was done."""
     snapshot = available(api)
     cluster.hosts['h2'].kill()
-    deletion = cluster.snapshots.deleting(cluster.database.get(snapshot), force=True)
-    deletion.begin()
+    row = cluster.database.get(snapshot)
 
-    cluster.database.take_lease(snapshot, 'dead', 0, force=True)
+    cluster.database.compare_and_swap(
+        snapshot, row.generation, status='deleting', phase='delete by force', lease=('dead', 0))
 
     clusters.until(lambda: gone(api, snapshot), 60)
+    clusters.until(lambda: not cluster.database.errands('h1'), 60)
     assert [each.kind for each in cluster.database.errands('h2')] == ['delete']
 
 
 def test_a_restore_whose_coordinator_died_is_ended_whatever_status_was_set(cluster, api):
     snapshot = available(api)
-    restoring = cluster.snapshots.restoring(cluster.database.get(snapshot))
-    restoring._plan['step'] = 'prepare'
-    for step in ('prepare', 'stop'):
-        cluster.compute.restore('h1', step, snapshot, restoring._plan['restore_id'], False)
-    restoring.begin(action_status='running', last_action={'name': 'restore', 'status': 'running'})
+    reached, goes_on = threading.Event(), threading.Event()
+    cluster.hosts['h1'].engine.faults['restore_stop'] = lambda _work: (
+        reached.set(), goes_on.wait(60))
+    found = cluster.database.get(snapshot)
+    cluster.snapshots.begin_restore(found, cluster.snapshots.plan_restore(found))
+    assert reached.wait(60)
 
     api.reset_status(snapshot, 'available')
-    cluster.database.take_lease(snapshot, 'dead', 0, force=True)
+    cluster.snapshots.leave()
+    goes_on.set()
 
     assert ended(api, snapshot)['status'] == 'available'
     assert not cluster.hosts['h1'].left()
@@ -423,10 +439,11 @@ def test_a_restore_whose_coordinator_died_is_ended_whatever_status_was_set(clust
 
 def test_a_host_that_has_yet_to_end_a_restore_is_given_no_other(cluster, api):
     snapshot = available(api)
-    row = cluster.database.get(snapshot)
-    kind, detail = errands.of_restore(
-        row, 'h2', {'restore_id': 'r', 'paused': False, 'step': 'start'})
-    cluster.database.add_errand('another', 'h2', kind, detail)
+    found = cluster.database.get(snapshot)
+    cluster.hosts['h2'].engine.faults['restore_touched'] = exception.HypervisorError(
+        member='c', reason='it hangs')
+    cluster.hosts['h2'].silence()
+    cluster.database.add_errand('another', 'h2', *order(found, 'h2'))
 
     with pytest.raises(exception.SnapshotBusy, match='host h2 has yet to end a restore'):
         api.restore(snapshot, False)
@@ -436,49 +453,56 @@ def test_a_host_that_has_yet_to_end_a_restore_is_given_no_other(cluster, api):
 
 def test_an_errand_that_fails_does_not_keep_those_of_other_snapshots(cluster):
     failing, row = cluster.create('failing'), cluster.create()
-    cluster.database.add_errand(failing.id, 'h1', *errands.of_restore(
-        failing, 'h1', {'restore_id': 'r', 'paused': False, 'step': 'start'}))
+    planned = cluster.snapshots.plan_restore(failing)
+    cluster.database.add_errand(failing.id, 'h1', *errands.of(restores.Order(
+        planned.restore, 'h1', restores.Step.UNDO, dict(planned.hosts)['h1'])))
     cluster.database.add_errand(row.id, 'h1', errands.DELETE, {})
-    cluster.hosts['h1'].engine.faults['restore_undo'] = exception.HypervisorError(
+    host = cluster.hosts['h1']
+    host.engine.restore_touched = lambda _work: True
+    host.engine.faults['restore_undo'] = exception.HypervisorError(
         member='a', reason='it hangs')
 
-    with pytest.raises(exception.HypervisorError):
-        errands.run(cluster.database, cluster.compute, 'h1')
+    with pytest.raises(exception.HotsnapError, match='Member a: it hangs'):
+        cluster.snapshots.errands.run()
 
     assert [each.snapshot_id for each in cluster.database.errands('h1')] == [failing.id]
-    assert cluster.hosts['h1'].store.list() == (failing.id,)
+    assert host.store.list() == (failing.id,)
 
 
-@pytest.mark.parametrize('error', [
-    exception.MemberNotFound(member='a'), exception.SnapshotNotFound(snapshot='x')])
-def test_what_a_host_has_no_longer_got_it_owes_nothing_for(cluster, api, error,
-                                                            monkeypatch):
+def test_what_a_host_has_no_longer_got_it_owes_nothing_for(cluster, api):
     snapshot = available(api)
-    row = cluster.database.get(snapshot)
-
-    def do(*_args):
-        raise error
-    monkeypatch.setattr(cluster.hosts['h1'].manager.stepwise, 'do', do)
-    cluster.database.add_errand(snapshot, 'h1', *errands.of_restore(
-        row, 'h1', {'restore_id': 'r', 'paused': False, 'step': 'start'}))
+    cluster.database.add_errand(
+        snapshot, 'h1', *order(cluster.database.get(snapshot), 'h1'))
+    with cluster.world.open() as guests:
+        del guests['a']
 
     clusters.until(lambda: not cluster.database.errands(), 20)
 
-    monkeypatch.undo()
-    api.restore(snapshot, False)
-    assert ended(api, snapshot)['last_action']['error'] is None
 
-
-def test_a_host_that_nova_no_longer_knows_owes_nothing(cluster, api):
+def test_a_host_that_nova_no_longer_knows_owes_nothing(cluster, api, cells):
     snapshot = available(api)
-    row = cluster.database.get(snapshot)
-    cluster.database.add_errand(snapshot, 'removed', *errands.of_restore(
-        row, 'h2', {'restore_id': 'r', 'paused': False, 'step': 'start'}))
+    cluster.database.add_errand(snapshot, 'removed', *order(cluster.database.get(snapshot), 'h2'))
 
-    clusters.until(lambda: not cluster.database.errands(), 20)
-
-    api.restore(snapshot, False)
+    api.restore(snapshot, False)    # it is in nobody's way
     assert ended(api, snapshot)['last_action']['error'] is None
+    assert cluster.database.errands('removed')    # for its mapping may be away for a moment only
+
+    hosts.Hosts(cluster.database, cluster.compute, cells, cluster.snapshots.errands, 60,
+                gone_s=0).look()
+    assert not cluster.database.errands()
+
+
+@pytest.mark.parametrize('state', ['down', 'fenced', 'up'])
+def test_a_host_whose_mapping_is_away_for_a_moment_owes_what_it_owed(cluster, cells, state):
+    row = cluster.create()
+    cluster.database.add_errand(row.id, 'h1', *order(row, 'h1'))
+    cells.down['h1'] = state
+    cells.hosts = lambda: ('h2',)
+
+    hosts.Hosts(cluster.database, cluster.compute, cells, cluster.snapshots.errands, 60,
+                gone_s=0).look()
+
+    assert cluster.database.errands('h1')
 
 
 def test_a_database_of_another_version_is_refused(cluster, config, cells):
@@ -521,7 +545,7 @@ def test_a_silent_host_is_not_heard_of(cluster, impatient, start):
 @pytest.mark.parametrize('hangs_at', ['ping', 'delete'])
 def test_a_host_that_hangs_does_not_keep_others_from_being_asked(cluster, cells, monkeypatch,
                                                                  hangs_at):
-    monkeypatch.setattr(hosts, '_LOOK_S', 0.5)
+    monkeypatch.setattr(hosts, '_LOOK_S', 2)
     cluster.database.add_errand('x', 'h1', errands.DELETE, {})
     cluster.database.add_errand('x', 'h2', errands.DELETE, {})
     goes_on, hung, real = threading.Event(), [], getattr(cluster.compute, hangs_at)
@@ -532,7 +556,8 @@ def test_a_host_that_hangs_does_not_keep_others_from_being_asked(cluster, cells,
             goes_on.wait(60)
         return real(host, *args)
     monkeypatch.setattr(cluster.compute, hangs_at, hang)
-    looking = hosts.Hosts(cluster.database, cluster.compute, cells.hosts, 0)
+    doing = cluster.snapshots.errands
+    looking = hosts.Hosts(cluster.database, cluster.compute, cells, doing, 0)
 
     seen = []
     for _ in range(2):
@@ -548,24 +573,17 @@ def test_a_host_that_hangs_does_not_keep_others_from_being_asked(cluster, cells,
     assert [each.host for each in cluster.database.errands()] == ['h1']
     goes_on.set()
     looking.close(60)
-    assert not cluster.database.errands()
+    clusters.until(lambda: not cluster.database.errands() or doing.begin(['h1']))
 
 
 class OldManager:
-    """The first version's endpoint: no ping, and no context with a restore."""
+    """The first version's endpoint: no ping, and restores of another kind."""
 
     target = rpc.oslo_messaging.Target(version='1.0')
 
     def __init__(self, real):
-        self._real = real
-        self.contexts = []
         for name in ('find', 'check', 'receive', 'manifest', 'delete', 'verify', 'export'):
             setattr(self, name, getattr(real, name))
-
-    @rpc.oslo_messaging.expose
-    def restore(self, context, task, step, snapshot, restore_id, paused):
-        return self._real.restore(context, task=task, step=step, snapshot=snapshot,
-                                  restore_id=restore_id, paused=paused)
 
 
 @pytest.fixture
@@ -581,15 +599,19 @@ def old_host(cluster):
 
 
 @pytest.mark.parametrize('pin', [None, '1.0'])
-def test_a_new_coordinator_works_with_an_old_host(cluster, old_host, config, api, pin):
-    """Also where the version is pinned."""
+def test_a_new_coordinator_makes_and_deletes_snapshots_with_an_old_host(
+        cluster, old_host, config, api, pin):
+    """Also where the version is pinned. Only the restore waits for the upgrade."""
     cluster.compute = compute_rpcapi.ComputeApi(cluster.transport, pin=pin)
     told = cluster.compute.ping('h2')
     snapshot = available(api)
 
-    api.restore(snapshot, False)
+    with pytest.raises(exception.HostTooOld, match='h2'):
+        api.restore(snapshot, False)
+    assert cluster.world.untouched()
 
-    assert ended(api, snapshot)['last_action']['error'] is None
+    api.delete(snapshot, False)
+    clusters.until(lambda: gone(api, snapshot))
     assert (told['rpc_version'], told['version']) == ('1.0', '')
     assert cluster.clean()
 
@@ -666,29 +688,22 @@ def test_members_that_moved_to_a_host_without_the_snapshot_are_refused(cluster, 
         api.restore(snapshot, False)
 
 
-def test_members_that_moved_to_an_old_host_are_refused(cluster, old_host, api, cells):
-    snapshot = available(api)
-    cells.changes['b'] = {'host': 'h2'}
-
-    with pytest.raises(exception.HostTooOld, match='h2'):
-        api.restore(snapshot, False)
-
-    assert cluster.world.untouched()
-
-
 def test_a_restore_of_moved_members_is_undone_where_it_was_begun(cluster):
     """By the coordinator that takes it over, from the row alone."""
     row = cluster.create()
-    restoring = cluster.snapshots.restoring(row, CALLER, places={
-        each.member_id: 'h1' for each in row.members})
-    restoring.check()
-    restoring.begin()
-    restoring._do('prepare')
-    restoring._do('stop')
-    heir = cluster.coordinator('heir', is_dead=lambda _owner: True)
+    reached, goes_on = threading.Event(), threading.Event()
+    cluster.hosts['h1'].engine.faults['restore_start'] = lambda _work: (
+        reached.set(), goes_on.wait(60))
+    cluster.snapshots.begin_restore(row, cluster.snapshots.plan_restore(row, places={
+        each.member_id: 'h1' for each in row.members}))
+    assert reached.wait(60)
+    cluster.snapshots.leave()
+    goes_on.set()
+    heir = cluster.coordinator('heir')
 
     assert heir.recover() == (row.id,)
 
+    assert heir.wait(row.id, 60)
     assert steps(cluster, 'h1')[-1] == 'restore_undo'
     assert steps(cluster, 'h2') == []
     assert not any(cluster.world.guest(name)['left'] for name in 'abc')

@@ -281,14 +281,3 @@ def test_a_phase_shown_late_changes_nothing(database):
     assert not database.show_phase('s1', 'save', generation)
 
     assert database.get('s1').phase == 'discard'
-
-
-@pytest.mark.parametrize(('decision', 'status'), [
-    ('release', 'creating'), ('discard', 'error'), ('finish', 'available')])
-def test_what_is_decided_can_be_shown_before_all_hosts_have_done_it(database, decision, status):
-    create(database)
-    database.compare_and_swap('s1', 0, decision=decision)
-
-    assert database.show_decided('s1') is (decision != 'release')
-
-    assert (database.get('s1').status, database.get('s1').closed) == (status, False)

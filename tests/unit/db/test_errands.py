@@ -76,11 +76,18 @@ def test_what_a_host_owes_already_it_goes_on_owing_in_its_place(database, delete
     database.put_off_errand(order, 'c1', 3600, 'no')
 
     database.swap_for_errands(
-        's1', deleted, [('h1', 'order', {'n': 9}), ('h3', 'delete', {})], remove=False)
+        's1', deleted, [('h1', 'order', {'n': 1}), ('h3', 'delete', {})], remove=False)
 
-    assert of(database, 'h1', 'order').detail == {'n': 1}
+    assert of(database, 'h1', 'order').id == order.id
     assert kinds(database)[-1] == ('h3', 'delete')
     assert database.claim_errand(order, 'c2', 60)    # at once
+
+
+def test_what_a_host_owes_otherwise_now_it_owes_no_more_as_before(database, deleted):
+    database.swap_for_errands('s1', deleted, [('h1', 'message', {'n': 9})], remove=False)
+
+    assert [(each.kind, each.detail) for each in database.errands('h1')] == [
+        ('order', {'n': 1}), ('delete', {}), ('message', {'n': 9})]
 
 
 @pytest.mark.usefixtures('deleted')
@@ -192,3 +199,13 @@ def test_what_was_put_off_is_hastened(database, which):
 
     assert database.claim_errand(of(database, 'h1', 'order'), 'c1', 60) is True
     assert database.claim_errand(of(database, 'h2', 'delete'), 'c1', 60) is ('host' not in which)
+
+
+@pytest.mark.parametrize(('status', 'shown'), [('available', 'error'), ('deleting', 'deleting')])
+def test_what_a_host_has_lost_is_available_no_more(database, status, shown):
+    database.create(rows.snapshot(), (), owner='c1', lease_s=30)
+    database.compare_and_swap('s1', 0, status=status, closed=True)
+
+    database.show_lost('s1', error_code='unknown_snapshot')
+
+    assert database.get('s1').status == shown

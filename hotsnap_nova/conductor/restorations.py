@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Between the protocol's row of a restore and the database's, and what is told of its end."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+
+from hotsnap_nova import exception, rpc
+from hotsnap_nova.conductor import actions, rows
+from hotsnap_nova.protocol import messages, wire
+from hotsnap_nova.protocol.restore import commands, durable
+from hotsnap_nova.protocol.restore import messages as restores
+
+
+def planned(found, restore_id: str, limits: durable.RestoreLimits, paused: bool = False,
+            places: Mapping[str, str] | None = None,
+            context: dict | None = None) -> durable.Restore:
+    """A restore of the snapshot of this row, whose generation it has.
+
+    :param places: hosts by member's id; None: all are where they were kept
+    :param context: in whose name, for the hosts
+    """
+    by_host: dict[str, list[messages.Member]] = {}
+    for each in found.members:
+        host = places[each.member_id] if places else each.host
+        by_host.setdefault(host, []).append(messages.Member(each.member_id, each.name))
+    options = json.dumps({'context': context or {}, 'names': names(found)})
+    return durable.Restore(restore_id, found.id, tuple(
+        (host, restores.Share(found.id, tuple(members), paused, options))
+        for host, members in sorted(by_host.items())), limits, found.generation)
+
+
+def names(found) -> dict[str, str]:
+    """Of the snapshot's members, by id."""
+    return {each.member_id: each.name for each in found.members}
+
+
+def begun(row: durable.Restore, request_id: str) -> dict:
+    """Columns with which a restore begins."""
+    return {'status': rows.RESTORING, 'phase': 'prepare', 'restore': _dump(row),
+            'abort_request': None} | actions.begun('restore', request_id)
+
+
+def load(found, limits: durable.RestoreLimits) -> durable.Restore:
+    """The restore that a row is at.
+
+    :param limits: of one that an older version began
+    """
+    plain = json.loads(found.restore)
+    if 'kind' in plain:
+        return wire.decode({**plain, 'generation': found.generation})
+    # Version 1.0: its steps, up to "decided"
+    caller = plain.get('context') or {}
+    row = planned(found, plain['restore_id'], limits, plain['paused'], plain.get('places'),
+                  {key: value for key, value in caller.items() if key != 'names'})
+    decided = plain['step'] == 'decided'
+    return dataclasses.replace(
+        row, resolution=durable.Resolution.RESUME if decided else durable.Resolution.NONE)
+
+
+def resolved(row: durable.Restore, write: commands.Resolve, action: dict | None,
+             called: Mapping[str, str]) -> dict:
+    """Columns that make a decision durable.
+
+    :param action: the row's `last_action`
+    :param called: names of members, by id
+    """
+    row = dataclasses.replace(
+        row, generation=write.generation + 1, resolution=write.resolution, closed=write.closed,
+        cause=write.cause, faults=write.faults, absent=write.absent)
+    if not write.closed:
+        return {'restore': _dump(row), 'phase': str(row.resolution)}
+    return {'status': rows.AVAILABLE, 'phase': 'closed', 'restore': None} | actions.ended(
+        action, failure(row, called))
+
+
+def failure(row: durable.Restore, called: Mapping[str, str]) -> exception.HotsnapError | None:
+    """Why a restore that is over did not bring all members back, or left something."""
+    booted = [fault for fault in row.faults if fault.cause.code == exception.MemberRebooted.code]
+    left = [_told(fault, called) for fault in row.faults if fault not in booted]
+    if row.resolution is durable.Resolution.RESUME:
+        left += [f'host {host} does not answer, and does its part when it is back'
+                 for host in row.absent]
+        return exception.RestoreIncomplete(
+            left='; '.join(left), member=_only(fault.member for fault in row.faults),
+            host=_only(row.absent)) if left else None
+    cause = row.cause or messages.Cause(exception.Aborted.code, 'it was given up')
+    text = _sentence(cause)
+    if left:
+        return exception.RestoreNotUndone(reason=text, left='; '.join(left))
+    if booted:
+        names = ', '.join(sorted(called.get(fault.member, fault.member) for fault in booted))
+        text += f'; stopped by then, and booted anew from the disks as they were: {names}'
+    for host in row.absent:
+        text += f'; host {host} puts back what it had when it is back'
+    return rpc.exception_of({'code': cause.code, 'message': f'{text}.', 'details': {
+        'member': cause.member or None, 'host': cause.host or None}})
+
+
+def _told(fault, called):
+    """A host's own sentence, or one of the protocol's, which names nobody."""
+    name = called.get(fault.member, fault.member)
+    text = _sentence(fault.cause)
+    return text if text.startswith(f'Member {name} ') else f'{name}: {text}'
+
+
+def _sentence(cause):
+    """A host's or the protocol's own words, without their full stop."""
+    text = cause.text.rstrip('.') or cause.code.replace('_', ' ')
+    return text[:1].upper() + text[1:]
+
+
+def _only(found):
+    """The one there is, or None."""
+    found = tuple(found)
+    return found[0] if len(found) == 1 else None
+
+
+def _dump(row):
+    return json.dumps(wire.encode(row))

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One snapshot, read whole and compared with what was written."""
+
+import threading
+from collections.abc import Iterable
+
+from hotsnap_nova import exception
+from hotsnap_nova.conductor import actions, fanout, work
+from hotsnap_nova.protocol import messages
+
+
+class Verifying(work.Work):
+    """Verifies a snapshot; its row tells how that ended.
+
+    :param action: the row's `last_action`, ended with it
+    """
+
+    def __init__(self, snapshot: str, hosts: Iterable[str], database, compute, owner: str,
+                 lease_s: float, action: dict):
+        super().__init__(snapshot, database, owner, lease_s)
+        self._hosts = tuple(hosts)
+        self._compute = compute
+        self._action = action
+        self._wish: messages.Cause | None = None
+        self._result = None
+        self._error: Exception | None = None
+        self._reading = threading.Thread(target=self._read, daemon=True,
+                                         name=f'hotsnap-verify-{snapshot[:8]}')
+
+    def abort(self, cause: messages.Cause) -> None:
+        with self._news:
+            self._wish = self._wish or cause
+            self._news.notify_all()
+
+    def _begin(self):
+        self._reading.start()
+
+    def _is_done(self):
+        return not self._reading.is_alive() or self._wish is not None
+
+    def _end(self):
+        if self._leaving:    # it is another's now, who says that it was given up
+            return
+        error = self._error
+        if self._wish and not self._result:
+            error = exception.Aborted(self._wish.text)
+        self._quietly(self._database.update, self.snapshot,
+                      **actions.ended(self._action, error, self._result))
+
+    def _read(self):
+        try:
+            self._result = summed(fanout.each(self._hosts, lambda host: self._compute.verify(
+                host, self.snapshot, self._go_on)))
+        except Exception as exc:
+            self._error = exc
+        with self._news:
+            self._news.notify_all()
+
+    def _go_on(self, *_done):
+        """Asked while hosts read: whether anybody wants to know."""
+        if self._wish or self._leaving:
+            raise exception.Aborted(who='its user')
+
+
+def summed(done: dict[str, dict]) -> dict:
+    """What hosts found, in all."""
+    return {key: sum(each[key] for each in done.values()) for key in ('files', 'size_bytes')}
