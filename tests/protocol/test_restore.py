@@ -44,7 +44,7 @@ class Host:
 
     def __init__(self, machine=None):
         self.machine = machine or RestoreParticipant(RestoreHostState("h"))
-        self.fails, self.faults = set(), ()
+        self.fails, self.faults, self.keeps_ends = set(), (), True
         self.carried_out, self.journal = [], []
 
     def told(self, message):
@@ -61,7 +61,10 @@ class Host:
                     background.append(command)
                 case do.JournalOrder() as command:
                     self.journal.append(command)
-                    todo = [*self.machine.receive(do.OrderJournaled(command), 0), *todo]
+                    outcome = do.OrderJournaled(command)
+                    if command.part is None and not self.keeps_ends:
+                        outcome = both.CommandFailed(command, BROKEN)
+                    todo = [*self.machine.receive(outcome, 0), *todo]
         return answer
 
     def _done(self, command):
@@ -197,6 +200,30 @@ def test_why_a_decision_failed_is_told_to_whoever_orders_it_again(host):
 
     assert isinstance(begun, do.CarryOut)
     assert reply == do.ReplyToOrder(OrderWorking("r", "h", Step.UNDO, trouble="it broke"))
+def test_an_end_that_cannot_be_put_on_record_is_tried_again_and_nothing_else_is(host):
+    up_to(host, Step.START)
+    host.keeps_ends = False
+    first = host.told(order(Step.UNDO))
+    host.carried_out.clear()
+    host.keeps_ends = True
+
+    again = host.told(order(Step.UNDO))
+
+    assert first == OrderWorking("r", "h", Step.UNDO, trouble="it broke")
+    assert again == OrderDone("r", "h", Step.UNDO)
+    assert not host.carried_out
+
+
+def test_an_end_is_put_on_record_once_however_often_it_is_asked_for(host):
+    (journal,) = host.machine.receive(order(Step.UNDO), 0)
+    host.machine.receive(do.OrderJournaled(journal), 0)
+    host.machine.receive(do.CarriedOut("r", Step.UNDO), 0)
+
+    (reply,) = host.machine.receive(order(Step.UNDO), 0)
+
+    assert isinstance(reply.answer, OrderWorking)
+
+
 
 
 # -- hosts: whose a guest is ----------------------------------------------------------------------

@@ -157,6 +157,8 @@ class RestoreParticipant:
         if part.step in _DECISION_OF:
             if _DECISION_OF[part.step] is not step:
                 return [self._refuse(part.restore, Cause("decided", f"{part.step} was ordered"))]
+            if part.status is Status.DONE:  # but for the record of it
+                return self._end(part) if part.trouble else [self._working(part)]
             if part.status is Status.WORKING:
                 return [self._working(part)]
             return self._begin(part, part.step)
@@ -196,9 +198,9 @@ class RestoreParticipant:
                 faults = self._with_withdrawn(part, outcome.faults)
                 return self._begin(_replace(part, faults=faults), Step.FINISH)
             case Step.FINISH:
-                return self._end(RestoreEnded(part.restore, Step.RESUME, part.faults))
+                return self._end(part)
             case Step.UNDO:
-                return self._end(RestoreEnded(part.restore, Step.UNDO, outcome.faults))
+                return self._end(_replace(part, faults=outcome.faults))
         if part.then:
             return self._begin(part, part.then)
         status = Status.FAILED if part.refusal else Status.DONE
@@ -244,7 +246,8 @@ class RestoreParticipant:
         if part is None:  # an end of what was not known here; it will be ordered again
             return []
         if command.part is None:
-            return [self._working(self._trouble(part, cause))]
+            part = self._put(_replace(part, trouble=cause.text or cause.code))
+            return [self._working(part)]
         if part.status is not Status.WORKING or part.step is not command.part.step:
             return []
         if command.part.status is Status.WORKING and not command.begins:
@@ -284,8 +287,11 @@ class RestoreParticipant:
     def _trouble(self, part, cause):
         return self._put(_replace(part, status=Status.FAILED, trouble=cause.text or cause.code))
 
-    def _end(self, end):
-        return [do.JournalOrder(end.restore, None, end)]
+    def _end(self, part):
+        """All is done, and only that is to be put on record, however often it fails."""
+        part = self._put(_replace(part, status=Status.DONE, progress=(), trouble=""))
+        end = RestoreEnded(part.restore, _DECISION_OF[part.step], part.faults)
+        return [do.JournalOrder(part.restore, None, end)]
 
     def _put(self, part):
         self.state = self.state.with_part(part)
