@@ -110,12 +110,6 @@ class Endpoint:
     def forget(self, _context, part):
         return self._manager.remains.end(part)
 
-    @rpc.answers
-    def restore(self, _context, task, step, snapshot, restore_id, paused, context=None,
-                members=None):
-        return self._tasks.ask(task, lambda tell: self._manager.stepwise.do(
-            step, snapshot, restore_id, paused, tell, context, members))
-
 
 def _decoded(plain):
     try:

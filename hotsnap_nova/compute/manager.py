@@ -6,15 +6,7 @@ What others may ask over the bus is in `endpoint`; this is for the process that 
 
 from oslo_log import log as logging
 
-from hotsnap_nova.compute import (
-    expiry,
-    locks,
-    owner,
-    participants,
-    remains,
-    restores,
-    stepwise,
-)
+from hotsnap_nova.compute import expiry, locks, owner, participants, remains, restores
 from hotsnap_nova.protocol import messages
 from hotsnap_nova.protocol.restore import messages as restore_messages
 from hotsnap_nova.storage import base
@@ -41,8 +33,6 @@ class ComputeManager:
         self._restores = restores.Restores(
             host, engine, store, state_path, self._participants.locks,
             self._participants.domain_locks, guests_owner)
-        self.stepwise = stepwise.Restores(host, engine, store, state_path,
-                                          self._participants.domain_locks, guests_owner)
         self.remains = remains.Remains(host, state_path, self._participants, self._restores)
         self._expiry = expiry.Expiry(engine.drop_expired)
 
@@ -81,7 +71,6 @@ class ComputeManager:
 
         :raises GuestBusy: one does not let go of it in time
         """
-        self.stepwise.withdraw(member_id)
         self._restores.withdraw(member_id, self._withdrawn(why))
         self._participants.withdraw(member_id, self._withdrawn(why))
 

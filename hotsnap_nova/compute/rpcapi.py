@@ -8,7 +8,8 @@ Version history:
 * 1.2  ping tells ``rpc_version``; receive is served on URGENT_TOPIC, too; restore takes
        ``members``
 * 1.3  check_restore; receive takes orders of restores; delete is asked until it is done, as
-       verify is; parts and forget
+       verify is; parts and forget. restore is no more: its orders of steps came from conductors
+       up to 1.2, which are upgraded before the hosts
 
 A call is sent with the least version that has it, so that an older host answers
 it; what only newer hosts know is sent where ``ping`` found them, or as pinned.
@@ -32,9 +33,7 @@ TOPIC = 'hotsnap-compute'
 #: For what must not queue behind preparations: gates are closed until it is done.
 URGENT_TOPIC = 'hotsnap-compute-urgent'
 FIRST_VERSION = '1.0'
-_CONTEXT_VERSION = '1.1'
 _URGENT_VERSION = '1.2'
-_MEMBERS_VERSION = '1.2'
 _RESTORE_VERSION = '1.3'
 _DELETE_VERSION = '1.3'
 _PARTS_VERSION = '1.3'
@@ -179,30 +178,6 @@ class ComputeApi:
         """
         self._must_speak(host, _PARTS_VERSION, 'forget')
         return self._client.call(host, 'forget', _SHORT_S, version=_PARTS_VERSION, part=part)
-
-    def restore(self, host: str, step: str, snapshot: str, restore_id: str, paused: bool,
-                tell: Tell | None = None, context: dict | None = None,
-                timeout_s: float | None = None, members: list[str] | None = None) -> list[str]:
-        """Do a step of a restore (`compute.restores`), and wait for its end.
-
-        :param context: in whose name; a host that is too old for it does without
-        :param timeout_s: None: as long as the step takes
-        :param members: ids of those that are there now; None: those that the host kept
-        :returns: what an undo had to leave as it is, in words for the user
-        :raises HostUnreachable: it was not done in time; the host may still be at it
-        :raises HostTooOld: it can restore no others than it kept
-        """
-        asked = {'step': step, 'snapshot': snapshot, 'restore_id': restore_id, 'paused': paused}
-        if members is not None:
-            return self._ask(host, 'restore', tell, timeout_s, version=_MEMBERS_VERSION,
-                             context=context, members=members, **asked)
-        if context and self._knows(host, _CONTEXT_VERSION):
-            try:
-                return self._ask(host, 'restore', tell, timeout_s, version=_CONTEXT_VERSION,
-                                 context=context, **asked)
-            except exception.HostTooOld:    # since it was asked last
-                self._versions[host] = FIRST_VERSION
-        return self._ask(host, 'restore', tell, timeout_s, **asked)
 
     def _must_speak(self, host, version, method):
         """For what an older host must never be asked.

@@ -106,9 +106,8 @@ class Participation:
     def _under_way(self):
         if self._state_path is None:
             return {}
-        from hotsnap_nova.compute import locks, orders, stepwise_orders
-        by_step = stepwise_orders.Orders(self._state_path).under_way()
-        return by_step | orders.Orders(
+        from hotsnap_nova.compute import locks, orders
+        return orders.Orders(
             self._state_path, locks.Locks(f'{self._state_path}/locks')).under_way()
 
     def _recover(self, instances):

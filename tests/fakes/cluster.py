@@ -108,7 +108,7 @@ class Host:
     def left(self):
         """Whatever of ours is in the state folder, but the ledger."""
         state = f'{self.folder}/state-{self.name}'
-        return [name for part in ('journal', 'locks', 'restores', 'restores-by-step')
+        return [name for part in ('journal', 'locks', 'restores')
                 for name in os.listdir(f'{state}/{part}') if name != 'ended.json']
 
 

@@ -34,11 +34,6 @@ class Restorer:
                             'define it')
             for member in work.members if member.spec.id not in here))
 
-    def still_there(self, work):
-        with self.world.open() as guests:
-            ids = {guest['id'] for guest in guests.values()}
-        return _with_members(work, [each for each in work.members if each.spec.id in ids])
-
     def restore_prepare(self, work, tell=_untold):
         self._begin('restore_prepare', work)
         noted = {}
@@ -243,8 +238,3 @@ def _inode(guest, content):
     number = 1 + max(map(int, guest['inodes']))
     guest['inodes'][str(number)] = {'of': content, 'written': False}
     return number
-
-
-def _with_members(work, members):
-    return records.RestoreWork(work.snapshot_id, work.restore_id, tuple(members), work.paused,
-                               work.withdrawn, work.notes)

@@ -13,7 +13,6 @@ at the cut, and is ours; any other was started by somebody, and is left alone. W
 
 import concurrent.futures
 import contextlib
-import dataclasses
 import time
 from collections.abc import Callable
 
@@ -65,11 +64,6 @@ class Restorer(keeping.Keeper):
                 continue
             findings += obstacles.of_member(found, member, wanted, self._libvirt())
         return records.Verdict(('restore',), tuple(findings))
-
-    def still_there(self, work: records.RestoreWork) -> records.RestoreWork:
-        """The work without members that were deleted meanwhile: the others need not wait."""
-        return dataclasses.replace(work, members=tuple(
-            member for member in work.members if self._found(member)))
 
     # -- before the decision -------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ class Owner(owner.Owner):
 
     :ivar has: ids of guests by claim
     :ivar ended: (claim, error, faults) of each end
-    :ivar fault: raised at the next end, once
+    :ivar fault: raised at each end
     :ivar moved: ids of guests that are on another host now
     :ivar away: so many questions are not answered
     """
@@ -45,8 +45,7 @@ class Owner(owner.Owner):
 
     def end(self, claim, error='', faults=None):
         if self.fault:
-            fault, self.fault = self.fault, None
-            raise fault
+            raise self.fault
         if self.has.pop(claim, None):
             self.ended.append((claim, error, faults))
 
@@ -315,6 +314,7 @@ def test_an_owner_who_cannot_be_told_is_told_again(host, ids, do):
 
     assert 'nova-conductor' in answer.trouble
     assert all(map(host.manager.holds, ids.values()))
+    host.owner.fault = None
     clusters.until(lambda: do(Step.RESUME) == done(Step.RESUME))
     assert host.engine.calls.count('restore_resume') == 1
     assert is_free(host)
