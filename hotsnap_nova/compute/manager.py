@@ -38,11 +38,13 @@ class ComputeManager:
 
     def start(self) -> tuple[str, ...]:
         """Clean up after processes that died; ids of the snapshots they left."""
-        for restore in self._restores.start():
-            LOG.warning('Goes on with restore %s, which a process left', restore)
+        # Snapshots lock their guests first: what these leave is in a QEMU, and a restore that
+        # asked for one of them and was refused is on record, too.
         found = self._participants.start()
         for snapshot in found:
             LOG.warning('Cleaned up after snapshot %s, which a process left', snapshot)
+        for restore in self._restores.start():
+            LOG.warning('Goes on with restore %s, which a process left', restore)
         self.store.sweep()    # after the guests: it may hang
         self._expiry.start()
         return found

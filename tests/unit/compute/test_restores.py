@@ -270,6 +270,20 @@ def test_a_guest_that_a_snapshot_has_refuses_and_is_left_alone(cluster, host, id
     assert is_free(host)
 
 
+def test_a_restart_cleans_the_guests_of_a_snapshot_that_a_refused_restore_asked_for(
+        cluster, host, do):
+    saving, goes_on = hold(host, 'save')
+    cluster.snapshots.create(cluster.request('next'))
+    assert saving.wait(30)
+    do(Step.PREPARE)
+
+    host.kill()
+    goes_on.set()
+    host.start()
+
+    assert cluster.world.untouched()
+
+
 def test_an_undo_leaves_out_whom_another_has_and_it_never_touched(cluster, host, ids, do):
     """Its preparation came as far as the first of two."""
     host.engine.faults['restore_prepare'] = lambda _work: host.engine.faults.update(
