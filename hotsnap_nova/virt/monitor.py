@@ -5,7 +5,11 @@ The commands travel through libvirt, which keeps its own picture of the guest
 up to date from the same events. Nothing here knows of snapshots.
 """
 
+import contextlib
+import errno
 import json
+import socket
+import time
 
 import libvirt
 import libvirt_qemu
@@ -23,6 +27,8 @@ _EXCLUDED = 'pause-before-switchover'
 #: added to it is the tag of the snapshot, so that a fresh process can tell whose.
 _OUR_BANDWIDTH = 1 << 60
 STOCK_BANDWIDTH = 128 << 20
+#: Another of ours holds a guest for as long as it takes to change its graph of nodes.
+_ALONE_S = 30.0
 
 
 class MonitorError(exception.HypervisorError):
@@ -66,6 +72,32 @@ class Monitor:
             raise MonitorError(
                 member=self._member, reason=f'{command}: {reply["error"].get("desc")}')
         return reply.get('return')
+
+    @contextlib.contextmanager
+    def alone(self):
+        """Be the only one of us, in whatever thread or process, at this guest in the block.
+
+        For what rests on what was seen before: there are commands that QEMU does not survive
+        twice. The kernel ends it with the process. (A name of the machine's network
+        namespace: no folder need be agreed on. A stranger that takes it keeps us waiting,
+        and no guest.)
+
+        :raises exception.HypervisorError: another is at it for too long; try again
+        """
+        ends = time.monotonic() + _ALONE_S
+        with socket.socket(socket.AF_UNIX) as held:
+            while True:
+                try:
+                    held.bind(f'\0hotsnap-nova/{self._domain.UUIDString()}')
+                    break
+                except OSError as exc:
+                    if exc.errno != errno.EADDRINUSE:
+                        raise
+                if time.monotonic() >= ends:
+                    raise exception.HypervisorError(
+                        member=self._member, reason='another process of ours is at work on it')
+                time.sleep(0.01)
+            yield
 
     # --- running or not ---
 
@@ -189,7 +221,11 @@ class Monitor:
         self.execute('blockdev-del', {'node-name': name})
 
     def set_drive(self, qdev: str, node: str) -> None:
-        """Put ``node`` under the device ``qdev``; the guest sees no change."""
+        """Put ``node`` under the device ``qdev``; the guest sees no change.
+
+        QEMU dies where it is there already (10.0.2: an assertion in bdrv_replace_child_noperm):
+        whoever looks and then acts must be `alone`.
+        """
         self.execute('qom-set', {'path': qdev, 'property': 'drive', 'value': node})
 
     def backup(self, *jobs: dict) -> None:

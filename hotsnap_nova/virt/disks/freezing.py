@@ -170,9 +170,15 @@ def remove(qemu: monitor.Monitor, tag: str, member: str, timeout_s: float = 20.0
     :raises exception.HypervisorError: something of ours is still there
     """
     _end_jobs(qemu, tag, member, timeout_s)
-    names = qemu.node_names()
+    # A save that ends and its discard, or the guardian of a process that died and the next
+    # process: two may be at it.
+    with qemu.alone():
+        _remove_nodes(qemu, tag)
+
+
+def _remove_nodes(qemu, tag):
     ours = {}
-    for name in names:
+    for name in qemu.node_names():
         match = _OURS.match(name)
         if match and match.group(1) == tag:
             ours.setdefault(match.group(2), []).append((name, match.group(3)))
@@ -192,7 +198,7 @@ def remove(qemu: monitor.Monitor, tag: str, member: str, timeout_s: float = 20.0
 
 
 def _delete(qemu: monitor.Monitor, name: str) -> None:
-    """Delete a node; the guardian of a process that died may be at it too."""
+    """Delete a node; it may be gone."""
     try:
         qemu.del_node(name)
     except monitor.MonitorError:
