@@ -66,6 +66,7 @@ class World:
                 'gates': list(gates), 'says': says, 'memory_bytes': memory_bytes, 'stopped_by': '',
                 'closed_by': '', 'left': [], 'stops': 0, 'off_reason': '', 'starts': 0,
                 'files': {'disk': 1}, 'inodes': {'1': {'of': 'own', 'written': False}},
+                'defined': True, 'named': 'disk',
                 'open': 0, 'loaded': '', 'stopped': {}, 'resumed': []}
         return self.spec(name)
 
@@ -93,7 +94,7 @@ class World:
         """Names of guests whose QEMU writes to a disk that their path does not name."""
         with self.open() as guests:
             return sorted(name for name, guest in guests.items()
-                          if guest['open'] not in (0, guest['files']['disk']))
+                          if guest['open'] not in (0, guest['files'][guest['named']]))
 
     def untouched(self):
         """Whether every guest runs with its gate open and nothing of ours in it."""
@@ -113,13 +114,18 @@ def _settle(guest):
     if guest['state'] not in restorer.ACTIVE:
         guest.update(open=0, loaded='')
     elif not guest['open']:
-        guest.update(open=files['disk'], loaded='', starts=guest['starts'] + 1, off_reason='')
+        guest.update(open=files[guest['named']], loaded='', starts=guest['starts'] + 1,
+                     off_reason='')
     if guest['state'] == 'running':
         inodes[str(guest['open'])]['written'] = True
     aside = next((number for name, number in files.items()
                   if name.startswith(('old-', 'kept-'))), None)
     guest.update(disk=inodes[str(files['disk'])]['of'],
                  old_disk=inodes[str(aside)]['of'] if aside else '')
+
+
+def _defined(guests):
+    return [guest for guest in guests.values() if guest['defined']]
 
 
 class Engine(restorer.Restorer):
@@ -156,8 +162,8 @@ class Engine(restorer.Restorer):
         with self.world.open() as guests:
             found = []
             for name in names:
-                guest = next((each for each in guests.values() if name in (each['name'],
-                                                                           each['id'])), None)
+                guest = next((each for each in _defined(guests) if name in (each['name'],
+                                                                            each['id'])), None)
                 if guest is None:
                     raise exception.MemberNotFound(member=name)
                 found.append(records.MemberSpec(guest['id'], guest['name']))
@@ -323,7 +329,7 @@ class Engine(restorer.Restorer):
     @contextlib.contextmanager
     def _guests(self, members):
         with self.world.open() as guests:
-            by_id = {guest['id']: guest for guest in guests.values()}
+            by_id = {guest['id']: guest for guest in _defined(guests)}
             absent = [member for member in members if member.id not in by_id]
             if absent:
                 raise exception.MemberNotFound(member=absent[0].name or absent[0].id)

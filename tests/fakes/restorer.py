@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The fake engine's side of a restore: as the real one's, and as libvirt and file systems are.
 
-A guest has one disk. ``files`` says which inode each name beside it is, and QEMU writes to the
-inode that it opened, whatever becomes of the names: see `World.misplaced`. A guest that is off
-cannot be resumed, and what was started anew does not stand at the cut.
+A guest has one disk, which is ``named``. ``files`` says which inode each name beside it is, and
+QEMU writes to the inode that it opened, whatever becomes of the names: see `World.misplaced`. A
+guest that is off cannot be resumed, and what was started anew does not stand at the cut. One that
+is not ``defined`` may run on another host.
+
+What it does `tests.unit.restoring.suite` asks of the real one, too.
 """
 
 import contextlib
@@ -28,7 +31,7 @@ class Restorer:
     def restore_check(self, work):
         self._begin('restore_check', work)
         with self.world.open() as guests:
-            here = {guest['id'] for guest in guests.values()}
+            here = {guest['id'] for guest in guests.values() if guest['defined']}
         return records.Verdict(('restore',), tuple(
             records.Finding(member.spec.name, 'guest', 'its domain is not defined here',
                             'define it')
@@ -42,7 +45,7 @@ class Restorer:
             with self._guests([member.spec]) as (guest,):
                 files = guest['files']
                 if f'old-{work.restore_id}' not in files:
-                    files[f'new-{work.restore_id}'] = _inode(guest, work.snapshot_id)
+                    files[f'new-{work.restore_id}'] = make_inode(guest, work.snapshot_id)
                 guest['left'] = sorted({*guest['left'], self.tag_of(work.restore_id)})
                 noted[member.spec.id] = {'old': files['disk'],
                                          'new': files.get(f'new-{work.restore_id}')}
@@ -75,9 +78,9 @@ class Restorer:
     def _swap(self, guest, work):
         files, restore_id = guest['files'], work.restore_id
         if guest['state'] in ACTIVE:
-            where = 'own disk' if f'old-{restore_id}' not in files else 'disk of the cut'
-            raise exception.GuestChanged(
-                member=guest['name'], reason=f'somebody started it; it runs on its {where}')
+            raise exception.GuestBusy(
+                member=guest['name'],
+                reason=f'somebody has started it, and it stays so: {_where(guest, work)}')
         noted = work.notes.get('disks', {}).get(guest['id'])
         if f'new-{restore_id}' in files:
             if noted and files['disk'] != noted['old']:
@@ -94,6 +97,8 @@ class Restorer:
     def _load(self, member, work):
         self._begin('load', member.spec.name)
         with self._guests([member.spec]) as (guest,):
+            if guest['named'] != 'disk':
+                raise exception.GuestChanged(member=guest['name'], reason='its disk is another')
             if guest['state'] not in ACTIVE:
                 guest.update(state='paused', open=guest['files']['disk'],
                              loaded=work.restore_id, starts=guest['starts'] + 1)
@@ -165,15 +170,14 @@ class Restorer:
 
     def _undo(self, member, work):
         owned = member.spec.id in work.withdrawn
-        with self._guests([member.spec]) as (guest,):
+        with self._part(member, work) as guest:
             files, restore_id = guest['files'], work.restore_id
             if _loaded(guest, work) and guest['state'] == 'paused' and not owned:
                 guest.update(state='shut off', off_reason='destroyed', open=0, loaded='')
             swapped = files.get(f'old-{restore_id}', files['disk']) != files['disk']
             if guest['state'] in ACTIVE and swapped:
                 self._forget_restore(guest, work)
-                return _left(guest, f'it runs on the disk of the cut; the one of before is '
-                                    f'old-{restore_id}')
+                return _left(guest, f'somebody has it, and it stays so: {_where(guest, work)}')
             if swapped:
                 if guest['inodes'][str(files['disk'])]['written']:
                     files[f'kept-{restore_id}'] = files['disk']
@@ -181,6 +185,9 @@ class Restorer:
             files.pop(f'new-{restore_id}', None)
             files.pop(f'old-{restore_id}', None)
             ran = guest['stopped'].get(restore_id)
+            if not guest['defined']:
+                self._forget_restore(guest, work)
+                return None
             boots = ran == 'running' and guest['state'] not in ACTIVE and not owned
         if boots:
             try:
@@ -209,9 +216,17 @@ class Restorer:
 
     def _there(self, work):
         for member in work.members:
-            with contextlib.suppress(exception.MemberNotFound), \
-                    self._guests([member.spec]) as (guest,):
+            with contextlib.suppress(exception.MemberNotFound), self._part(member, work) as guest:
                 yield guest
+
+    @contextlib.contextmanager
+    def _part(self, member, work):
+        """A guest, were it no longer defined, as long as it is noted where its disk is."""
+        with self.world.open() as guests:
+            guest = next((each for each in guests.values() if each['id'] == member.spec.id), None)
+            if not guest or not (guest['defined'] or guest['id'] in work.notes.get('disks', {})):
+                raise exception.MemberNotFound(member=member.spec.name)
+            yield guest
 
     def _forget_restore(self, guest, work):
         tag = self.tag_of(work.restore_id)
@@ -229,12 +244,20 @@ def _loaded(guest, work):
     return guest['state'] in ACTIVE and guest['loaded'] == work.restore_id
 
 
+def _where(guest, work):
+    """Which file is what, in words."""
+    if f'old-{work.restore_id}' in guest['files']:
+        return f'disk is the disk of the cut and old-{work.restore_id} the one of before'
+    return f'disk is its own disk and new-{work.restore_id} that of the cut'
+
+
 def _left(guest, reason):
     return records.RestoreFault(
         guest['id'], exception.MemberLeft(member=guest['name'], reason=reason))
 
 
-def _inode(guest, content):
+def make_inode(guest, content):
+    """The number of a new file beside a guest."""
     number = 1 + max(map(int, guest['inodes']))
     guest['inodes'][str(number)] = {'of': content, 'written': False}
     return number

@@ -30,15 +30,25 @@ def drive(path, form='raw', device='cdrom', target='sda', bus='sata'):
         <source file='{path}'/><target dev='{target}' bus='{bus}'/><readonly/></disk>"""
 
 
+def halted(path):
+    """A firmware with which a guest runs, and does nothing; its path as text."""
+    rom = bytearray(1 << 16)
+    rom[-16:-12] = b'\xfa\xf4\xeb\xfd'    # cli, hlt, again; there the processor begins
+    path.write_bytes(rom)
+    return str(path)
+
+
 class Bare:
     """A running domain; a context manager that leaves nothing of it.
 
     :param devices: XML within ``<devices>``; ``more`` beside it
     :param own_disk: whether it has a small qcow2 disk, vda, of its own
+    :param firmware: XML within ``<os>``
     """
 
     def __init__(self, lab: Lab, devices: str = '', more: str = '', *, own_disk: bool = True,
-                 memory_mb: int = 32, vcpus: str = '<vcpu>1</vcpu>', machine: str = 'q35'):
+                 memory_mb: int = 32, vcpus: str = '<vcpu>1</vcpu>', machine: str = 'q35',
+                 firmware: str = ''):
         self._lab = lab
         self.name = f'bare{next(_numbers)}'
         if own_disk:
@@ -46,7 +56,7 @@ class Bare:
             devices = disk(self.disk) + devices
         self.xml = f"""<domain type='qemu'><name>{self.name}</name>
             <memory unit='MiB'>{memory_mb}</memory>{vcpus}
-            <os><type arch='x86_64' machine='{machine}'>hvm</type></os>
+            <os><type arch='x86_64' machine='{machine}'>hvm</type>{firmware}</os>
             <features><acpi/></features>{more}
             <devices><emulator>/usr/bin/qemu-system-x86_64</emulator>
             <controller type='usb' model='none'/><memballoon model='none'/>{devices}</devices>

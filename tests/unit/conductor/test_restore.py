@@ -271,7 +271,7 @@ def test_what_an_undo_could_not_undo_is_told(cluster):
     with pytest.raises(exception.RestoreNotUndone) as told:
         cluster.snapshots.restore('nightly')
 
-    assert 'c was left as it is: it runs on the disk of the cut' in str(told.value)
+    assert 'disk is the disk of the cut and old-' in str(told.value)
     assert 'already active' in str(told.value)
     assert not cluster.world.misplaced()
     assert is_over(cluster)
