@@ -56,6 +56,14 @@ class Locks:
             os.unlink(self._path(name))
             os.close(fd)
 
+    def sweep(self) -> None:
+        """Remove the files of locks that nobody has: their holders died, or the power went."""
+        for file in os.listdir(self._folder):
+            name = file.removeprefix(self._prefix).removesuffix('.lock')
+            if file == os.path.basename(self._path(name)) and not self.holds(name) and (
+                    self.take(name)):
+                self.release(name)
+
     def release_all(self) -> None:
         """Let go as a dying process would."""
         for name in tuple(self._held):

@@ -45,6 +45,7 @@ class ComputeManager:
             LOG.warning('Cleaned up after snapshot %s, which a process left', snapshot)
         for restore in self._restores.start():
             LOG.warning('Goes on with restore %s, which a process left', restore)
+        self._participants.locks.sweep()
         self.store.sweep()    # after the guests: it may hang
         self._expiry.start()
         return found

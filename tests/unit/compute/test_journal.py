@@ -76,6 +76,18 @@ def test_a_file_that_cannot_be_read_keeps_no_guest(tmp_path):
         assert cluster.world.untouched()
 
 
+def test_the_lock_of_what_has_ended_goes_with_the_next_start(tmp_path):
+    with clusters.Cluster(tmp_path, {'h1': 'a'}) as cluster:
+        host = cluster.hosts['h1']
+        host.kill()
+        # The end was on record, and the power went before the lock's file was.
+        (tmp_path / 'state-h1' / 'locks' / 'restore-r1.lock').touch()
+
+        host.start()
+
+        assert host.left() == []
+
+
 def test_a_damaged_part_goes_with_its_snapshot(state):
     kept = open_journal(state)
     (state / 'journal' / 's1.json').write_text('{')

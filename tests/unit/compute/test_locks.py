@@ -61,6 +61,31 @@ def test_a_dead_process_holds_nothing(tmp_path):
     assert under_test.take('a')
 
 
+def test_a_sweep_removes_what_the_dead_left_and_nothing_else(tmp_path):
+    living, under_test = locks.Locks(tmp_path), locks.Locks(tmp_path)
+    living.take('living')
+    under_test.take('own')
+    with subprocess.Popen([sys.executable, '-c', HOLDER, str(tmp_path)],
+                          stdout=subprocess.PIPE, text=True) as holder:
+        holder.stdout.readline()
+        holder.send_signal(signal.SIGKILL)
+
+    under_test.sweep()
+
+    assert sorted(os.listdir(tmp_path)) == ['living.lock', 'own.lock']
+    assert under_test.holds('own')
+    assert not locks.Locks(tmp_path).take('living')
+
+
+def test_a_sweep_keeps_to_its_own_prefix(tmp_path):
+    (tmp_path / 'theirs-a.lock').touch()
+    (tmp_path / 'ours-a.lock').touch()
+
+    locks.Locks(tmp_path, prefix='ours-').sweep()
+
+    assert os.listdir(tmp_path) == ['theirs-a.lock']
+
+
 def test_waiting_for_a_lock_ends(tmp_path):
     first, second = locks.Locks(tmp_path), locks.Locks(tmp_path)
     first.take('a')
