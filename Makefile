@@ -42,12 +42,13 @@ cloud-down: cloud-ready ## remove it
 	$(CLOUD) -m tests.cloud down
 
 .PHONY: test
-test: ## everything: lint, test-core, test-mutants, test-nova, test-functional, test-cloud
+test: ## everything: lint, and test-core, -mutants, -nova, -functional, -crash-short, -cloud
 	$(MAKE) lint
 	$(MAKE) test-core
 	$(MAKE) test-mutants
 	$(MAKE) test-nova
 	$(MAKE) test-functional
+	$(MAKE) test-crash-short
 	$(MAKE) test-cloud
 
 .PHONY: test-core
@@ -69,6 +70,14 @@ test-nova-driver: nova-ready ## Nova's own unit tests of its libvirt driver, run
 .PHONY: test-functional
 test-functional: lab-ready ## real guests on real QEMU; as root
 	$(LAB) -m pytest $(PYTEST_OPTIONS) $(or $(TESTS),tests/functional)
+
+.PHONY: test-crash
+test-crash: lab-ready ## everything killed at every step, and the table of it; hours, as root
+	$(LAB) -m tests.crash $(ARGS)
+
+.PHONY: test-crash-short
+test-crash-short: lab-ready ## one of each fault: the short form of test-crash; as root
+	$(LAB) -m pytest $(PYTEST_OPTIONS) $(or $(TESTS),tests/crash)
 
 .PHONY: test-cloud
 test-cloud: cloud-ready ## end to end in a cloud, which is brought up unless it is; as root

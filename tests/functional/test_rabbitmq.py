@@ -1,12 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Coordinator and hosts over a real broker: Debian's RabbitMQ, private ports and folders."""
 
-import os
-import shutil
-import signal
-import socket
 import statistics
-import subprocess
 import time
 
 import pytest
@@ -15,69 +10,10 @@ from hotsnap_nova import exception
 from hotsnap_nova.conductor import fanout
 from tests.fakes import cluster as clusters
 from tests.fakes.engine import World
-from tests.lab import broker as rabbit
+from tests.lab.broker import Broker
 
-START_S = 120
 #: Of 20 hosts with ten members each, from the first Record to the first Release.
 MOST_TRIPS = 10
-
-
-def _free_ports(count):
-    sockets = [socket.create_server(('127.0.0.1', 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
-class Broker:
-    """One private RabbitMQ node and the epmd it needs, in a folder."""
-
-    def __init__(self, folder):
-        self.port, peers_port, self._epmd_port = _free_ports(3)
-        self._folder = folder
-        self._environment = rabbit.environment(
-            folder, port=self.port, peers_port=peers_port, epmd_port=self._epmd_port,
-            user='hotsnap', password='hotsnap')
-        self._epmd = None
-        self._node = None
-
-    @property
-    def url(self):
-        return f'rabbit://hotsnap:hotsnap@127.0.0.1:{self.port}/'
-
-    def start(self):
-        epmd = shutil.which('epmd')
-        assert epmd, 'erlang-base has it'
-        self._epmd = subprocess.Popen(
-            [epmd, '-port', str(self._epmd_port), '-address', '127.0.0.1'])
-        with open(self._folder / 'log' / 'out', 'ab') as log:
-            self._node = subprocess.Popen([rabbit.SERVER], stdout=log, stderr=log,
-                                          start_new_session=True,
-                                          env=os.environ | self._environment)
-        ends = time.monotonic() + START_S
-        while True:
-            try:
-                # The port opens when the node is ready to serve.
-                with socket.create_connection(('127.0.0.1', self.port), 1):
-                    return
-            except OSError:
-                assert self._node.poll() is None, self.log()
-                assert time.monotonic() < ends, self.log()
-                time.sleep(0.2)
-
-    def stop(self):
-        for process in (self._node, self._epmd):
-            if process and process.poll() is None:
-                if process is self._node:
-                    os.killpg(process.pid, signal.SIGKILL)
-                else:
-                    process.kill()
-                process.wait()
-
-    def log(self):
-        with open(self._folder / 'log' / 'out', errors='replace') as log:
-            return log.read()[-3000:]
 
 
 @pytest.fixture(scope='module')

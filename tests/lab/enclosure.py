@@ -104,7 +104,7 @@ class Enclosure:
         os.close(alive_read)
         self._record_owner()
         try:
-            self._wait_until_answering()
+            self.wait_until_answering()
         except BaseException:
             self.close()
             raise
@@ -174,7 +174,7 @@ class Enclosure:
         os.kill(pid, signal.SIGKILL)
         while start_time(pid) == began:
             time.sleep(0.01)
-        self._wait_until_answering()
+        self.wait_until_answering()
 
     def close(self, keep_files: bool = False) -> None:
         """End every process inside and remove the folder; safe to repeat."""
@@ -197,7 +197,11 @@ class Enclosure:
         record = [{'pid': pid, 'start': start_time(pid)} for pid in pids]
         (self.folder / RECORD).write_text(json.dumps(record))
 
-    def _wait_until_answering(self) -> None:
+    def wait_until_answering(self) -> None:
+        """Return when libvirtd does, also after it was killed.
+
+        :raises EnclosureError: it does not
+        """
         deadline = time.monotonic() + _START_TIMEOUT_S
         while time.monotonic() < deadline:
             if self._outer.poll() is not None:

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of a run, for people."""
+
+import collections
+
+from tests.crash import cases
+
+_HEAD = '''# Killed at every step
+
+Made by `make test-crash` on {began_at}, of commit {commit} (QEMU {qemu}, libvirt {libvirt}). Two
+hosts with real guests (`a` and `b` on h1, `c` on h2), their services and the coordinator, each in
+a process of its own, over RabbitMQ. The steps are the commands of the protocols' machines
+([protocol.md](protocol.md)), as undisturbed runs carry them out; of two hosts that do the same
+one is in the table. At each step, *before* / *after* its command, something is killed: the
+coordinator, a host's service, a guest's QEMU, or a host's power with all that its disk had not
+synced, which comes back a moment later. What died is started again, but no guest by us.
+
+Of a snapshot must be left one of two:
+
+- *available*: whole, proved by its digests;
+- *gone*: from database, stores, drafts, journals and QEMU; every guest that was not killed runs on
+  in the same process, counts, had no failed transfer and went back nowhere, nor did its disk.
+
+Of a restore, which begins with `b` off:
+
+- *at the cut*: every member runs on from the memory of the cut, on the disk of the cut. Off (and
+  named here) may be one that was killed after it had been let run, and one that could not be
+  started again, which its user was told of by name;
+- *as before*: every member that ran runs, on its own disk, which lost nothing; `b` is off. Off may
+  be one that was killed before it was to be stopped.
+
+In all cases no guest ever ran in two QEMUs, and no lock, claim, lease, errand, order, journal,
+temporary file, disk of a restore, filter, job, gate or process of ours is left.
+
+{cases} of {possible} cases in {minutes} minutes: {counts}. What went wrong is in **bold**; where
+nothing stands no case was run.
+'''
+
+
+def of(report: dict, steps: list[tuple[str, str]]) -> str:
+    """Markdown.
+
+    :param steps: (plot, step) in the order of the table
+    """
+    rows = report['cases']
+    text = _HEAD.format(
+        **{name: report[name] for name in ('began_at', 'commit', 'qemu', 'libvirt', 'possible')},
+        cases=len(rows), minutes=round(sum(row['seconds'] for row in rows) / 60),
+        counts=', '.join(f'{count} {outcome}' for outcome, count in counts(rows).items()))
+    by_step = collections.defaultdict(dict)
+    for row in rows:
+        by_step[row['plot'], row['step']][row['when'], row['fault']] = row
+    faults, last = [str(fault) for fault in cases.FAULTS], ''
+    for plot, step in steps:
+        if plot != last:
+            text += f'\n## {plot[0].upper()}{plot[1:]}\n\n'
+            text += f'| step | {" | ".join(faults)} |\n|---|{"---|" * len(faults)}\n'
+            last = plot
+        met = by_step[plot, step]
+        cells = [' / '.join(_cell(met.get((when, fault))) for when in cases.WHEN)
+                 for fault in faults]
+        text += f'| {step} | {" | ".join(cells)} |\n'
+    wrong = [row for row in rows if row['wrong']]
+    if wrong:
+        text += '\n## What went wrong\n\n'
+        text += ''.join(f'- {row["case"]}: {"; ".join(row["wrong"])}\n' for row in wrong)
+    return text
+
+
+def counts(rows: list[dict]) -> dict[str, int]:
+    """Cases by outcome, the most frequent first."""
+    found = collections.Counter('wrong' if row['wrong'] else _short(row) for row in rows)
+    return dict(found.most_common())
+
+
+def _cell(row):
+    if row is None:
+        return '·'
+    return '**wrong**' if row['wrong'] else _short(row)
+
+
+def _short(row):
+    return row['outcome'].partition(' (')[0]
