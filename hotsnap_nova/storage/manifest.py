@@ -174,8 +174,12 @@ def load(content: bytes, snapshot_id: str) -> dict:
 
 
 def same(one: dict, other: dict) -> bool:
-    """Whether both tell of the same snapshot, wherever its files are kept."""
-    return _told(one) == _told(other)
+    """Whether both tell of the same snapshot, wherever its files are kept.
+
+    What only one of them tells is another version's addition.
+    """
+    ones, others = one['members'], other['members']
+    return len(ones) == len(others) and all(map(_agree, (one, *ones), (other, *others)))
 
 
 def kept_members(manifest: dict) -> list[dict]:
@@ -184,8 +188,9 @@ def kept_members(manifest: dict) -> list[dict]:
     return [member for member in manifest['members'] if member['id'] in kept]
 
 
-def _told(manifest: dict) -> bytes:
-    return _encode({key: value for key, value in manifest.items() if key != 'kept_here'})
+def _agree(one: dict, other: dict) -> bool:
+    told_by_both = (one.keys() & other.keys()) - {'kept_here', 'members'}
+    return all(one[key] == other[key] for key in told_by_both)
 
 
 def _encode(manifest: dict) -> bytes:

@@ -29,6 +29,20 @@ def test_what_is_dumped_loads_the_same():
     assert manifests.load(manifests.dump(told), SNAPSHOT) == told
 
 
+@pytest.mark.parametrize(('path', 'value'), [
+    (('skew_ms',), 7.5), (('members', 0, 'pause_ms'), 7.5), (('members', 0, 'files'), []),
+    (('members', 1), ...),
+], ids=str)
+def test_manifests_that_contradict_each_other_are_of_two_snapshots(path, value):
+    assert not manifests.same(samples.manifest(), changed(path, value))
+
+
+@pytest.mark.parametrize('path', [('media',), ('members', 0, 'media'), ('kept_here',)], ids=str)
+def test_what_only_one_manifest_tells_is_no_contradiction(path):
+    assert manifests.same(samples.manifest(), changed(path, []))
+    assert manifests.same(changed(path, []), samples.manifest())
+
+
 def test_unknown_fields_are_kept():
     told = samples.manifest(weather='fine')
     told['members'][0]['parts_ms'] = {'stop': 1.5}
