@@ -29,6 +29,7 @@ from hotsnap_nova.protocol import commands, durable, messages
 from hotsnap_nova.protocol import participant as machines
 from hotsnap_nova.storage import base
 from hotsnap_nova.storage import durable as files
+from hotsnap_nova.storage import manifest as manifests
 from hotsnap_nova.virt import records
 
 LOG = logging.getLogger(__name__)
@@ -131,7 +132,10 @@ class Participants:
         """The answer to a coordinator's request; None where there is none to give."""
         self._call.answer = None
         self._runner.receive(request)
-        return self._call.answer
+        answer = self._call.answer
+        if isinstance(answer, messages.Refused) and self._is_published(request, answer.cause):
+            return messages.Finished(request.snapshot, request.epoch, self._host)
+        return answer
 
     def withdraw(self, member_id: str, cause: messages.Cause) -> None:
         """Return when no snapshot holds this guest: one that does is given up.
@@ -170,6 +174,21 @@ class Participants:
             thread.join()
         if failures:
             raise failures[0]
+
+    def _is_published(self, request, cause):
+        """Whether the store shows the end that the ledger has forgotten.
+
+        That of version 1.0 knew only how the newest epoch of a member ended.
+        """
+        if not isinstance(request, messages.Finish) or cause.code != machines.UNKNOWN_SNAPSHOT:
+            return False
+        try:
+            manifest = self._store.load(request.snapshot)
+        except (exception.SnapshotNotFound, exception.ManifestDamaged):
+            return False
+        kept = {member['id'] for member in manifests.kept_members(manifest)}
+        return kept.issuperset(member['id'] for member in manifest['members']
+                               if member['host'] == self._host)
 
     def _part_with(self, member_id):
         return next((part for part in self._machine.state.parts

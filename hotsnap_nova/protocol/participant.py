@@ -43,6 +43,9 @@ LEASED = frozenset({Phase.PREPARED, Phase.RELEASED})
 
 RESTARTED = Cause("participant_restarted", "the service on this host was restarted meanwhile")
 
+UNKNOWN_SNAPSHOT = "unknown_snapshot"
+"""The code with which what leads on from a `Prepare` is refused where nothing is known of it."""
+
 _replace = dataclasses.replace
 
 # request → (the phase that may take it, the phase it leads to, the engine's command, its answer)
@@ -147,7 +150,7 @@ class Participant:
         if known is Decision.DISCARD:
             return [self._refuse(request, Cause("already_discarded"))]
         if not isinstance(request, Prepare):
-            cause = Cause("unknown_snapshot", "nothing is known of it here")
+            cause = Cause(UNKNOWN_SNAPSHOT, "nothing is known of it here")
             return [self._refuse(request, cause)]
         work = request.work
         if self.state.is_past(request.epoch, work):

@@ -2,12 +2,15 @@
 """Processes that die: whoever starts next leaves guests running and nothing behind."""
 
 import dataclasses
+import os
 import threading
 import time
 
 import pytest
 
 from hotsnap_nova.protocol import coordinator as machines
+from hotsnap_nova.protocol import messages
+from hotsnap_nova.storage import local
 from tests.fakes import cluster as clusters
 
 
@@ -43,6 +46,30 @@ def test_a_participant_restarted_after_saving_still_publishes(cluster):
     assert cluster.snapshots.get(snapshot).status == 'available'
     assert cluster.snapshots.verify(snapshot)['files'] == 9
     assert cluster.clean()
+
+
+def _finish(cluster, row, host):
+    """What a host without its ledger says when it is told again to publish."""
+    cluster.hosts[host].kill()
+    os.unlink(f'{cluster.folder}/state-{host}/epochs.json')
+    cluster.hosts[host].start()
+    return cluster.compute.receive(messages.Finish(row.id, row.epoch, host), 10)
+
+
+def test_what_is_published_is_finished_on_a_host_that_forgot_it(cluster):
+    row = cluster.create()
+
+    assert isinstance(_finish(cluster, row, 'h1'), messages.Finished)
+
+
+def test_what_another_host_published_is_not_finished_on_a_host_that_forgot_it(cluster, tmp_path):
+    cluster.hosts['h2'].store = local.LocalStore(f'{tmp_path}/store-h2')
+    cluster.hosts['h2'].stop()
+    cluster.hosts['h2'].start()
+    row = cluster.create()
+    cluster.hosts['h2'].store = cluster.hosts['h1'].store
+
+    assert _finish(cluster, row, 'h2').cause.code == 'unknown_snapshot'
 
 
 def test_leftovers_no_journal_knows_are_removed(cluster):
