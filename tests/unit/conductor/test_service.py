@@ -451,6 +451,30 @@ def test_a_host_that_has_yet_to_end_a_restore_is_given_no_other(cluster, api):
     assert cluster.world.untouched()
 
 
+def test_what_is_deleted_next_is_not_published_before(cluster, impatient, api):
+    """Version 1.0 left both errands; on a store that is shared another host had deleted it."""
+    def fails(_about):
+        raise exception.StoreUnavailable(store='store', reason='is full')
+    cluster.hosts['h2'].engine.faults['finish'] = fails
+    snapshot = create(api)
+    clusters.until(lambda: cluster.hosts['h2'].store.list() == (snapshot,))
+    cluster.hosts['h2'].silence()
+    finish = errands.of(errands.messages.Finish(snapshot, cluster.database.get(snapshot).epoch,
+                                                'h2'))
+    api.delete(snapshot, True)
+    clusters.until(lambda: gone(api, snapshot) and not cluster.database.errands('h1'), 60)
+    for errand in cluster.database.errands('h2'):
+        cluster.database.end_errand(errand)
+    for kind, detail in (finish, (errands.DELETE, {})):
+        cluster.database.add_errand(snapshot, 'h2', kind, detail)
+
+    cluster.hosts['h2'].kill()
+    cluster.hosts['h2'].start()
+
+    clusters.until(lambda: not cluster.database.errands(), 30)
+    assert cluster.clean()
+
+
 def test_an_errand_that_fails_does_not_keep_those_of_other_snapshots(cluster):
     failing, row = cluster.create('failing'), cluster.create()
     planned = cluster.snapshots.plan_restore(failing)
