@@ -105,6 +105,8 @@ class Steps:
 
     def _resume(self, command, withdrawn, *_):
         if not self._is_touched(command):
+            if _options(command.share).get('ended_where_unknown'):
+                return records.RestoreOutcome()
             return records.RestoreOutcome(faults=tuple(
                 records.RestoreFault(member.id, exception.MemberLeft(
                     member=member.name or member.id,

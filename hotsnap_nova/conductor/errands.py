@@ -12,7 +12,6 @@ one snapshot at one host are done in order; a failure puts these off, for longer
 in nobody else's way.
 """
 
-import json
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -21,7 +20,7 @@ from concurrent import futures
 from oslo_log import log as logging
 
 from hotsnap_nova import exception, rpc
-from hotsnap_nova.conductor import actions
+from hotsnap_nova.conductor import actions, restorations
 from hotsnap_nova.protocol import coordinator, messages, wire
 from hotsnap_nova.protocol.restore import messages as restores
 
@@ -90,12 +89,10 @@ def _order_of(errand):
     detail, caller = errand.detail, errand.detail.get('context') or {}
     called = caller.get('names') or {}
     step = restores.Step.UNDO if detail['steps'] == ['undo'] else restores.Step.RESUME
-    options = {'context': {key: value for key, value in caller.items() if key != 'names'},
-               'names': called}
     return restores.Order(detail['restore_id'], errand.host, step, restores.Share(
         errand.snapshot_id, tuple(messages.Member(each, called.get(each, ''))
                                   for each in detail['members']),
-        detail['paused'], json.dumps(options)))
+        detail['paused'], restorations.options(caller, called, is_of_1_0=True)))
 
 
 class _UnderWay(Exception):

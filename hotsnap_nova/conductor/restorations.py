@@ -14,20 +14,32 @@ from hotsnap_nova.protocol.restore import messages as restores
 
 def planned(found, restore_id: str, limits: durable.RestoreLimits, paused: bool = False,
             places: Mapping[str, str] | None = None,
-            context: dict | None = None) -> durable.Restore:
+            context: dict | None = None, is_of_1_0: bool = False) -> durable.Restore:
     """A restore of the snapshot of this row, whose generation it has.
 
     :param places: hosts by member's id; None: all are where they were kept
     :param context: in whose name, for the hosts
+    :param is_of_1_0: see `options`
     """
     by_host: dict[str, list[messages.Member]] = {}
     for each in found.members:
         host = places[each.member_id] if places else each.host
         by_host.setdefault(host, []).append(messages.Member(each.member_id, each.name))
-    options = json.dumps({'context': context or {}, 'names': names(found)})
+    told = options(context, names(found), is_of_1_0)
     return durable.Restore(restore_id, found.id, tuple(
-        (host, restores.Share(found.id, tuple(members), paused, options))
+        (host, restores.Share(found.id, tuple(members), paused, told))
         for host, members in sorted(by_host.items())), limits, found.generation)
+
+
+def options(context: dict | None, called: Mapping[str, str], is_of_1_0: bool = False) -> str:
+    """What hosts are told besides their members.
+
+    :param called: names of members, by id
+    :param is_of_1_0: hosts of version 1.0 began it, and forgot it when it had ended there
+    """
+    told = {'context': {key: value for key, value in (context or {}).items() if key != 'names'},
+            'names': dict(called)}
+    return json.dumps(told | ({'ended_where_unknown': True} if is_of_1_0 else {}))
 
 
 def names(found) -> dict[str, str]:
@@ -50,9 +62,8 @@ def load(found, limits: durable.RestoreLimits) -> durable.Restore:
     if 'kind' in plain:
         return wire.decode({**plain, 'generation': found.generation})
     # Version 1.0: its steps, up to "decided"
-    caller = plain.get('context') or {}
     row = planned(found, plain['restore_id'], limits, plain['paused'], plain.get('places'),
-                  {key: value for key, value in caller.items() if key != 'names'})
+                  plain.get('context'), is_of_1_0=True)
     decided = plain['step'] == 'decided'
     return dataclasses.replace(
         row, resolution=durable.Resolution.RESUME if decided else durable.Resolution.NONE)

@@ -128,7 +128,8 @@ class Cluster:
             for letter in letters:
                 self.world.add(letter)
                 self.members.append((letter, name))
-        tables.make(f'{folder}/hotsnap.db')
+        if not os.path.exists(f'{folder}/hotsnap.db'):    # else: of another version
+            tables.make(f'{folder}/hotsnap.db')
         self.database = api.Database(f'sqlite:///{folder}/hotsnap.db')
         self.compute = rpcapi.ComputeApi(self.transport)
         self.snapshots = self.coordinator('first')
