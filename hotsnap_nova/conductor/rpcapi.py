@@ -46,7 +46,7 @@ STATUSES = ('creating', 'available', 'restoring', 'deleting', 'error', 'error_de
 RESETTABLE = ('available', 'error')
 ACTION_STATUSES = ('running', 'done', 'failed')
 GATES = ('auto', 'hold', 'barrier', 'marker')
-DISKS = ('backup', 'redirect')
+DISKS = ('backup',)
 
 #: Of the database alone.
 _SHORT_S = 30.0

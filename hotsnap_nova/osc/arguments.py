@@ -24,8 +24,8 @@ def add_gate(parser) -> None:
         help='What keeps packets sent after a cut from members before theirs: '
              f'{", ".join(GATES)} (default: auto, the best that all members can do)')
     parser.add_argument(
-        '--disk', metavar='<mode>', choices=('backup', 'redirect'),
-        help='How disks are frozen: backup, redirect (default: backup)')
+        '--disk', metavar='<mode>', choices=('backup',),
+        help='How disks are frozen: backup, the only mode there is yet')
 
 
 def add_property(parser) -> None:

@@ -163,11 +163,15 @@ class RefusedTest(cloud.CloudTestCase):
         assert "'gates' was unexpected" in answer.text
         self.untouched()
 
-    def test_a_gate_or_disk_that_is_not_possible_yet(self):
-        group = self.make_group()
+    def test_a_gate_that_is_not_possible_yet(self):
+        self.refused(self.create(self.make_group(), gate='marker'), 400, 'invalid_value', 'gate')
+        self.untouched()
 
-        self.refused(self.create(group, gate='marker'), 400, 'invalid_value', 'gate')
-        self.refused(self.create(group, disk='redirect'), 400, 'invalid_value', 'disk')
+    def test_a_disk_mode_that_there_is_not(self):
+        answer = self.create(self.make_group(), disk='redirect')
+
+        assert answer.status_code == 400
+        assert "'redirect' is not one of ['backup']" in answer.text
         self.untouched()
 
     def test_a_stopped_member(self):
