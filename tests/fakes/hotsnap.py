@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The hotsnap command with fake guests: ``python -m tests.fakes.hotsnap``.
 
-WORLD names the guests' file, SAVE_S says how long a member's save takes, and
-DIE_AT and FAIL_AT at which method of the engine the process kills itself or fails.
+WORLD names the guests' file, SAVE_S says how long a member's save takes, SAVED_BY which file has
+to be there before a save begins, and DIE_AT and FAIL_AT at which method of the engine the process
+kills itself or fails.
 """
 
 import os
 import signal
 import sys
+import time
 
 from hotsnap_nova import exception
 from hotsnap_nova.cmd import shell
@@ -17,12 +19,19 @@ from tests.fakes.engine import Engine, World
 def open_engine(uri, keep_hours):
     engine = Engine(World(os.environ['WORLD']))
     engine.save_s = float(os.environ.get('SAVE_S', '0'))
+    if path := os.environ.get('SAVED_BY'):
+        engine.faults['save'] = lambda _about: _wait_for(path)
     if method := os.environ.get('DIE_AT'):
         engine.faults[method] = lambda _about: os.kill(os.getpid(), signal.SIGKILL)
     if method := os.environ.get('FAIL_AT'):
         engine.faults[method] = exception.TargetFailed(
             member='b', device='vda', reason='is full')
     return engine
+
+
+def _wait_for(path):
+    while not os.path.exists(path):
+        time.sleep(0.02)
 
 
 if __name__ == '__main__':

@@ -54,11 +54,12 @@ def test_a_process_with_another_state_folder_leaves_a_live_snapshot_alone(hotsna
     assert hotsnap.left() == []
 
 
-def test_without_wait_the_command_returns_when_the_cut_stands(hotsnap):
-    ran = hotsnap.run(*CREATE, '-f', 'json', SAVE_S='2')
+def test_without_wait_the_command_returns_when_the_cut_stands(hotsnap, tmp_path):
+    ran = hotsnap.run(*CREATE, '-f', 'json', SAVED_BY=str(tmp_path / 'saved'))
 
     assert (ran.status, ran.json['status'], ran.err) == (0, 'creating', '')
     assert all(guest['closed_by'] == '' for guest in map(hotsnap.world.guest, 'ab'))
+    (tmp_path / 'saved').touch()
     until(lambda: hotsnap.show()['status'] == 'available')
     until(lambda: hotsnap.left() == [])
     assert hotsnap.run('snapshot', 'verify', 'one').status == 0
