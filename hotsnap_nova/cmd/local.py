@@ -30,6 +30,7 @@ class Local:
         self._conf = conf
         self._open_engine = open_engine
         self._ends = contextlib.ExitStack()
+        self._manager = None
         self.recovered: tuple[str, ...] = ()
         self.hangs = False
 
@@ -75,7 +76,7 @@ class Local:
         owners.take(owner)
         self._ends.callback(owners.release, owner)
 
-        manager = service.open_manager(self._conf, self._open_engine)
+        manager = self._manager = service.open_manager(self._conf, self._open_engine)
         manager.start()
         self._ends.callback(manager.stop)
         transport = rpc.open_transport(cfg.CONF, rpc.IN_PROCESS, exchange=owner)
@@ -102,6 +103,22 @@ class Local:
         with contextlib.suppress(exception.HotsnapError):    # the log has why it is left
             found.errands.run()
         return found
+
+    def export(self, name: str, folder: str) -> dict[str, dict[str, str]]:
+        """See `compute.exports`.
+
+        :param name: of a snapshot; or the id of one that Nova made and the store here keeps
+        """
+        from hotsnap_nova.compute import exports
+        from hotsnap_nova.conductor import snapshots
+        try:
+            found = self.open().get(name)
+            snapshots.must_be_available(found)
+            name = found.id
+        except exception.SnapshotNotFound:
+            if name not in self._manager.store.list():
+                raise
+        return exports.export(self._manager.store, self._manager.engine, name, folder)
 
     def _state_path(self):
         path = os.path.abspath(self._conf.state_path)

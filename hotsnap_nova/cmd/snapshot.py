@@ -102,25 +102,25 @@ class Restore(base.OfOne, base.Command):
 
 
 class Export(base.OfOne, base.Lister):
-    """Make files for plain ``virsh restore --xml``: overlays and a domain XML a member.
+    """Make files for plain ``virsh restore --xml``: disks, memory and a domain XML a member.
 
-    The snapshot itself is not changed by what the restored members write. It
-    has to stay as long as they run: the overlays lie on its disks.
+    They go to a folder that is made for them, and share nothing with the snapshot. Of one that
+    Nova made, say its id: each host exports what its own store keeps.
     """
 
     examples = """\
   hotsnap snapshot export nightly /srv/export
-  virsh restore <memory's path, as printed> --xml /srv/export/web.xml
+  virsh restore /srv/export/web.save --xml /srv/export/web.xml
 """
 
     def get_parser(self, prog_name):
         parser = super().get_parser(prog_name)
-        parser.add_argument('folder', metavar='FOLDER', help='where the files go')
+        parser.add_argument('folder', metavar='FOLDER', help='a new folder for the files')
         return parser
 
     def take_action(self, args):
         with self.app.open_services() as services:
-            found = services.open().export(args.snapshot, os.path.abspath(args.folder))
+            found = services.export(args.snapshot, os.path.abspath(args.folder))
         return ('Member', 'File', 'Path'), [
             (member, kind, path) for member, paths in sorted(found.items())
             for kind, path in sorted(paths.items())]

@@ -5,7 +5,6 @@
 """
 
 import dataclasses
-import os
 import time
 from importlib import metadata
 
@@ -87,20 +86,6 @@ class Endpoint:
                 snapshot, lambda _member, _file, done, total: tell(done, total), mine or None)
             return dataclasses.asdict(found)
         return self._tasks.ask(task, verify)
-
-    @rpc.answers
-    def export(self, _context, task, snapshot, destination):
-        def export(_tell):
-            self._store.verify(snapshot)
-            manifest = self._store.load(snapshot)
-            paths = {}
-            for member in manifests.kept_members(manifest):
-                folder = os.path.dirname(
-                    self._store.path(snapshot, member['id'], member['files'][0]['name']))
-                paths[member['name']] = self._engine.export(
-                    folder, {**member, 'member': member['id']}, destination)
-            return paths
-        return self._tasks.ask(task, export)
 
     @rpc.answers
     def parts(self, _context):

@@ -9,7 +9,8 @@ Version history:
        ``members``
 * 1.3  check_restore; receive takes orders of restores; delete is asked until it is done, as
        verify is; parts and forget. restore is no more: its orders of steps came from conductors
-       up to 1.2, which are upgraded before the hosts
+       up to 1.2, which are upgraded before the hosts. Nor is export: a host
+       writes where one who sits at it tells it
 
 A call is sent with the least version that has it, so that an older host answers
 it; what only newer hosts know is sent where ``ping`` found them, or as pinned.
@@ -154,10 +155,6 @@ class ComputeApi:
     def verify(self, host: str, snapshot: str, tell: Tell | None = None) -> dict:
         """``{'files', 'size_bytes'}``, proved. As long as reading everything takes."""
         return self._ask(host, 'verify', tell, snapshot=snapshot)
-
-    def export(self, host: str, snapshot: str, destination: str) -> dict:
-        """Paths by member name and kind, on that host."""
-        return self._ask(host, 'export', None, snapshot=snapshot, destination=destination)
 
     def parts(self, host: str) -> list[dict]:
         """What the host has of snapshots and restores: see `compute.remains.Remains.list`.

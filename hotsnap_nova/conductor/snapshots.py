@@ -143,13 +143,6 @@ class Snapshots(recovery.Recovery):
         return verifying.summed(fanout.each(hosts_of(found), lambda host: self._compute.verify(
             host, found.id, tell)))
 
-    def export(self, name: str, destination: str) -> dict:
-        """Paths by member's name: what plain ``virsh restore --xml`` needs, on each host."""
-        found = self._available(name)
-        done = fanout.each(hosts_of(found), lambda host: self._compute.export(
-            host, found.id, destination))
-        return {member: paths for each in done.values() for member, paths in each.items()}
-
     def begin_verify(self, found, request_id: str) -> None:
         """Have a verification go on; the row tells its end.
 

@@ -308,11 +308,12 @@ class Engine(restorer.Restorer):
 
     def export(self, folder, facts, destination):
         self._begin('export', folder)
-        os.makedirs(destination, exist_ok=True)
-        path = f'{destination}/{facts["name"]}.xml'
-        with open(path, 'w') as file:
-            file.write('<domain/>')
-        return {'xml': path, 'memory': f'{folder}/memory.save'}
+        paths = {'xml': f'{destination}/{facts["name"]}.xml',
+                 'memory': f'{destination}/{facts["name"]}.save'}
+        for path in paths.values():
+            with open(path, 'x') as file:
+                file.write(folder)
+        return paths
 
     # -- inside --------------------------------------------------------------------------------
 

@@ -30,14 +30,16 @@ def archive(hotsnap, pair):
 
 def test_plain_virsh_restores_an_exported_member_at_its_cut(
         hotsnap, shared_lab, archive, pair, tmp_path):
+    """Also when the snapshot is no more, and by a QEMU that may read no store of ours."""
     guest = pair[0]
     later = guest.counters()
-    digest = file_digest(archive / guest.uuid / 'vda.qcow2')
-    exported = hotsnap.run('snapshot', 'export', 'kept', str(tmp_path / 'out'), '-f', 'json')
+    out = shared_lab.folder / f'export-{tmp_path.name}'
+    exported = hotsnap.run('snapshot', 'export', 'kept', str(out), '-f', 'json')
     assert exported.status == 0, exported.errors
     paths = {row['File']: row['Path'] for row in exported.json
              if row['Member'] == guest.domain_name}
     guest.kill9()
+    assert hotsnap.run('snapshot', 'delete', 'kept').status == 0
 
     restored = virsh(shared_lab, 'restore', paths['memory'], '--xml', paths['xml'], '--paused')
 
@@ -51,9 +53,6 @@ def test_plain_virsh_restores_an_exported_member_at_its_cut(
     assert until(lambda: guest.counters().disks[0].acked > state.disks[0].acked + 10)
     assert guest.troubles() == []
     assert guest.counters().disks[0].errors == 0
-    guest.kill9()
-    assert file_digest(archive / guest.uuid / 'vda.qcow2') == digest
-    assert hotsnap.run('snapshot', 'verify', 'kept').status == 0
 
 
 def test_a_bare_restore_of_the_archive_fails_and_leaves_the_disk_alone(

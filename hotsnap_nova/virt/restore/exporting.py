@@ -11,47 +11,65 @@ from hotsnap_nova.virt.memory import saveimage
 
 
 def export(folder: str, facts: dict, destination: str) -> dict:
-    """Overlays and an XML in ``destination``.
+    """Copies of its disks, its memory and an XML in ``destination``.
 
-    The archive's own files are only read; the overlays need it as long as
-    they are used.
+    They share nothing with the archive, whose files nobody but its owner may read, QEMU's user
+    least of all; where the file system can, they share its blocks.
 
+    :param destination: a folder that nobody else writes to, and nothing of this member is in
     :returns: paths: ``xml``, ``memory``, and one ``disk-<target>`` each
+    :raises TargetFailed: something of it could not be written
     """
-    os.makedirs(destination, mode=0o700, exist_ok=True)
-    paths = {}
-    sources = {}
+    member = facts['name']
+    if '/' in member or member in ('.', '..'):
+        raise exception.InvalidValue(
+            name='member', reason=f'{member!r} cannot be the name of a file')
+    try:
+        return _export(folder, facts, f'{destination}/{member}')
+    except OSError as exc:
+        raise exception.TargetFailed(
+            member=member, device=exc.filename or destination, reason=exc.strerror) from exc
+
+
+def _export(folder, facts, begins):
+    paths, sources = {}, {}
     for disk in facts['disks']:
-        path = f'{destination}/{facts["name"]}-{disk["target"]}.qcow2'
-        _overlay(facts['name'], f'{folder}/{disk["file"]}', path)
-        paths[f'disk-{disk["target"]}'] = path
-        sources[disk['target']] = (path, 'qcow2')
+        target = disk['target']
+        path = paths[f'disk-{target}'] = f'{begins}-{target}.qcow2'
+        _copy(facts['name'], f'{folder}/{disk["file"]}', path)
+        sources[target] = (path, 'qcow2')
+    paths['memory'] = f'{begins}.save'
     packed = f'{folder}/memory.save.zst'
     if os.path.exists(packed):
-        paths['memory'] = f'{destination}/{facts["name"]}.save'
         _unpack(packed, paths['memory'])
     else:
-        paths['memory'] = f'{folder}/memory.save'
+        _copy(facts['name'], f'{folder}/memory.save', paths['memory'])
     with open(f'{folder}/domain.xml') as archive:
         xml = saveimage.with_sources(archive.read(), sources)
-    paths['xml'] = f'{destination}/{facts["name"]}.xml'
-    with open(os.open(paths['xml'], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 'w') as file:
+    paths['xml'] = f'{begins}.xml'
+    with _new(paths['xml'], 'w') as file:
         file.write(xml)
     return paths
 
 
-def _overlay(member, base, path):
-    """A qcow2 at ``path`` that begins as ``base`` and leaves it alone."""
-    made = subprocess.run(
-        ['qemu-img', 'create', '-q', '-f', 'qcow2', '-F', 'qcow2', '-b', os.path.abspath(base),
-         path], capture_output=True, text=True, check=False, umask=0o077)
-    if made.returncode:
-        raise exception.TargetFailed(
-            member=member, device=path,
-            reason=made.stderr.strip().splitlines()[-1] if made.stderr else 'qemu-img failed')
+def _copy(member, source, path):
+    with _new(path, 'wb'):
+        pass
+    done = subprocess.run(
+        ['cp', '--reflink=auto', '--sparse=always', '--', source, path],
+        capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise exception.TargetFailed(member=member, device=path, reason=_last(done.stderr))
+
+
+def _last(words):
+    return words.strip().splitlines()[-1] if words.strip() else 'cp failed'
 
 
 def _unpack(packed, path):
-    with open(packed, 'rb') as source, \
-            open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), 'wb') as plain:
+    with open(packed, 'rb') as source, _new(path, 'wb') as plain:
         zstandard.ZstdDecompressor().copy_stream(source, plain)
+
+
+def _new(path, mode):
+    return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), mode)

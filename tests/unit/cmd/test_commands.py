@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every verb through the real shell, in process."""
 
+import glob
 import os
+import re
 
 import pytest
 
 from hotsnap_nova.cmd import shell
+from tests.fakes import engine as fake_engine
 
 VERBS = [*shell.COMMANDS]
 
@@ -119,6 +122,37 @@ def test_export_lists_its_files(hotsnap, tmp_path):
         ('a', 'xml'), ('a', 'memory'), ('b', 'xml'), ('b', 'memory')}
     assert [row['Path'] for row in ran.json if row['File'] == 'xml'] == [
         f'{tmp_path}/out/{name}.xml' for name in 'ab']    # as the help's example has it
+
+
+def test_who_knows_the_id_exports_what_another_coordinator_had_made(hotsnap, tmp_path):
+    hotsnap.create()
+    (kept,) = hotsnap.store.list()
+    os.unlink(f'{hotsnap.state}/hotsnap.db')
+
+    assert hotsnap('snapshot', 'export', 'one', str(tmp_path / 'out')).status == 1
+    assert hotsnap('snapshot', 'export', kept, str(tmp_path / 'out')).status == 0
+
+
+@pytest.mark.parametrize('make', [
+    os.mkdir, lambda path: os.symlink('/nowhere', path), lambda path: open(path, 'x').close()])
+def test_an_export_never_goes_where_something_is(hotsnap, tmp_path, make):
+    hotsnap.create()
+    make(tmp_path / 'out')
+
+    ran = hotsnap('snapshot', 'export', 'one', str(tmp_path / 'out'))
+
+    assert ran.status == 1
+    assert re.search('out cannot be made: File exists; name a new one', ran.err)
+    assert not glob.glob(f'{tmp_path}/out/*')
+
+
+def test_an_export_that_fails_leaves_no_folder(hotsnap, tmp_path, monkeypatch):
+    hotsnap.create()
+    monkeypatch.setattr(fake_engine.Engine, 'export', lambda *_: 1 / 0)
+
+    assert hotsnap('snapshot', 'export', 'one', str(tmp_path / 'out')).status == 1
+
+    assert not (tmp_path / 'out').exists()
 
 
 def test_delete_takes_several_and_frees_their_names(hotsnap):

@@ -606,7 +606,7 @@ class OldManager:
     target = rpc.oslo_messaging.Target(version='1.0')
 
     def __init__(self, real):
-        for name in ('find', 'check', 'receive', 'manifest', 'delete', 'verify', 'export'):
+        for name in ('find', 'check', 'receive', 'manifest', 'delete', 'verify'):
             setattr(self, name, getattr(real, name))
 
 
