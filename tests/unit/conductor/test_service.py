@@ -600,6 +600,24 @@ def test_a_host_that_hangs_does_not_keep_others_from_being_asked(cluster, cells,
     clusters.until(lambda: not cluster.database.errands() or doing.begin(['h1']))
 
 
+def test_hundreds_of_hosts_are_asked_by_a_few_threads(cluster, cells, monkeypatch):
+    names, asked, threads = [f'h{number}' for number in range(300)], [], set()
+
+    def ping(host):
+        asked.append(host)
+        threads.add(threading.get_ident())
+        raise exception.HostUnreachable(host=host, reason='it is off')
+    monkeypatch.setattr(cluster.compute, 'ping', ping)
+    cells.hosts = lambda: names
+    looking = hosts.Hosts(cluster.database, cluster.compute, cells, cluster.snapshots.errands, 0)
+
+    looking.look()
+
+    looking.close(60)
+    assert sorted(asked) == sorted(names)
+    assert len(threads) <= 32
+
+
 class OldManager:
     """The first version's endpoint: no ping, and restores of another kind."""
 
@@ -669,9 +687,11 @@ def test_members_that_moved_are_restored_where_they_are_now(cluster, api, cells)
     assert cluster.clean()
 
 
-def test_a_host_that_all_members_left_has_no_part_in_a_restore(cluster, api, cells):
+@pytest.mark.parametrize('state', ['up', 'fenced', 'gone'])
+def test_a_host_that_all_members_left_has_no_part_in_a_restore(cluster, api, cells, state):
     snapshot = available(api)
     cells.changes['c'] = {'host': 'h1'}
+    cells.down['h2'] = state
 
     api.restore(snapshot, False)
 

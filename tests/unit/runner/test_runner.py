@@ -7,6 +7,7 @@ import pytest
 
 from hotsnap_nova import exception, runner
 from hotsnap_nova.protocol import commands, messages
+from tests.fakes import cluster as clusters
 
 
 class Machine:
@@ -121,6 +122,19 @@ def test_ticks_when_the_machine_wants_it_and_only_then(done):
     under_test.receive('time has passed')
 
     assert ticked.wait(10)
+    under_test.close()
+
+
+def test_what_is_due_beside_what_failed_is_done_with_the_next_tick(done):
+    machine = Machine()
+    due = ['bad', 'good']
+    machine.wakeup = lambda: 7 if due else None
+    machine.tick = lambda _now: [due.pop(0)]
+    under_test = make(machine, done)
+
+    under_test.start_ticking()
+
+    clusters.until(lambda: done == ['bad', 'good'], 10)
     under_test.close()
 
 
