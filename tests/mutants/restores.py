@@ -6,7 +6,7 @@ from dataclasses import replace
 from hotsnap_nova.protocol.messages import Cause
 from hotsnap_nova.protocol.participant import Participant
 from hotsnap_nova.protocol.restore import commands as do
-from hotsnap_nova.protocol.restore.coordinator import Phase, RestoreCoordinator
+from hotsnap_nova.protocol.restore.coordinator import ABORTABLE, Phase, RestoreCoordinator
 from hotsnap_nova.protocol.restore.durable import Resolution, Status
 from hotsnap_nova.protocol.restore.messages import DECISIONS, AbortRestore, Order, Step
 from hotsnap_nova.protocol.restore.participant import RestoreParticipant
@@ -58,6 +58,16 @@ class UndoesWhateverWasDecided(RestoreCoordinator):
         if row.closed:
             return super().resume(row, now)
         return super().resume(replace(row, resolution=Resolution.NONE), now)
+
+
+class UndoesByErrand(RestoreCoordinator):
+    """Leaves an errand as if nothing had been decided."""
+
+    def _leave_one(self, now):
+        return [
+            replace(each, order=replace(each.order, step=Step.UNDO))
+            for each in super()._leave_one(now)
+        ]
 
 
 # -- rule 2: no member runs twice -----------------------------------------------------------------
@@ -139,6 +149,13 @@ class CallsItDone(RestoreParticipant):
         return super()._failed(command, cause)
 
 
+class LeavesNoErrand(RestoreCoordinator):
+    """Asks a host that is away until it answers."""
+
+    def _leave_one(self, now):
+        return []
+
+
 # -- rule 5: what is ended stays ended ------------------------------------------------------------
 class ForgetsTheEnd(RestoreParticipant):
     """Takes a repeated decision for a new one."""
@@ -182,6 +199,25 @@ class LateAnswersCount(RestoreCoordinator):
         if answer.step is Step.START and self.state.phase is Phase.UNDO:
             return self._resolve(Resolution.RESUME)
         return super()._done(call, answer, now)
+
+
+class WaitsForEver(RestoreCoordinator):
+    """Has no deadlines."""
+
+    def _enter(self, phase, now):
+        commands = super()._enter(phase, now)
+        self.state = replace(self.state, deadline_ns=None)
+        return commands
+
+    def _patience(self, phase):
+        return (None, None) if phase in ABORTABLE else super()._patience(phase)
+
+
+class HearsNoUser(RestoreCoordinator):
+    """Cannot be aborted while hosts work."""
+
+    def receive(self, message, now):
+        return [] if isinstance(message, AbortRestore) else super().receive(message, now)
 
 
 # -- rule 7: a guest is its owner's ---------------------------------------------------------------

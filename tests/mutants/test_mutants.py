@@ -8,6 +8,7 @@ from tests.explore.explorer import explore
 from tests.explore.hostmodel import Violation
 from tests.explore.rules import Rules
 from tests.explore.world import Budget, Build, new_world
+from tests.mutants import document
 from tests.mutants import mutants as m
 
 HOLD, BARRIER, MARKER = Gate.HOLD, Gate.BARRIER, Gate.MARKER
@@ -44,11 +45,14 @@ MUTANTS = [
 ]  # fmt: skip
 
 
-def _name(mutant):
-    rule, build, gate, _, _ = mutant
+def _mutant(build):
     parts = (build.participant, build.coordinator, type(build.engine))
-    name = next((p.__name__ for p in parts if p.__module__ == m.__name__), "NeverStops")
-    return f"rule{rule}-{name}-{gate}"
+    return next((p.__name__ for p in parts if p.__module__ == m.__name__), "NeverStops")
+
+
+def _name(mutant):
+    rule, build, gate, *_ = mutant
+    return f"rule{rule}-{_mutant(build)}-{gate}"
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=_name)
@@ -62,5 +66,9 @@ def test_the_explorer_catches(mutant):
     print(caught.value)
 
 
-def test_each_of_the_nine_rules_has_a_mutant():
-    assert {rule for rule, *_ in MUTANTS} == set(range(1, 10))
+def test_each_of_the_nine_rules_has_its_mutants_and_its_place_in_the_document():
+    heading = "The nine rules, and where they live"
+
+    assert set(document.rules(heading)) == set(range(1, 10))
+    assert document.mutants(heading) == {(rule, _mutant(build)) for rule, build, *_ in MUTANTS}
+    assert not document.missing(heading)

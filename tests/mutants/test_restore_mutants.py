@@ -6,6 +6,7 @@ import pytest
 from tests.explore.flows.guests import Violation
 from tests.explore.flows.visit import explore
 from tests.explore.flows.worlds import Build, new_space
+from tests.mutants import document
 from tests.mutants import restores as m
 
 # rule: mutant, who is at it, what may go wrong, what the explorer must say
@@ -18,6 +19,7 @@ MUTANTS = [
      "never decided"),
     (1, Build(restore_coordinator=m.UndoesWhateverWasDecided), "r1",
      {"coordinator_crashes": 1}, "decision was changed"),
+    (1, Build(restore_coordinator=m.UndoesByErrand), "r1", {"absences": 1}, "never decided"),
     (2, Build(restore_coordinator=m.WaitsForTheFirst), "r1", {}, "while .* runs, too"),
     (2, Build(engine=m.SwapsUnproved()), "r1", {"owners": 1}, "not its own"),
     (2, Build(engine=m.SwapsUnlocked()), "r1", {"owners": 1}, "not its own"),
@@ -30,12 +32,15 @@ MUTANTS = [
     (4, Build(restore_coordinator=m.NamesNobody), "r1", {"kills": 1, "owners": 1},
      "nobody says so|has files of"),
     (4, Build(restores=m.CallsItDone), "r1", {"failures": 1}, "nobody says so|which is closed"),
+    (4, Build(restore_coordinator=m.LeavesNoErrand), "r1", {}, "waits for ever"),
     (5, Build(restores=m.ForgetsTheEnd), "r1", {}, "has ended here"),
     (5, Build(restores=m.EndsAgain), "r1", {"failures": 1}, "has ended here"),
     (5, Build(engine=m.ResumesUnmarked()), "r1", {"crashes": 1}, "nothing has happened to it"),
     (6, Build(restore_coordinator=m.AbortsTooLate), "r1", {"aborts": 1}, "decision was changed"),
     (6, Build(restore_coordinator=m.LateAnswersCount), "r1", {"timeouts": 1},
      "decision was changed"),
+    (6, Build(restore_coordinator=m.WaitsForEver), "r1", {}, "waits for ever"),
+    (6, Build(restore_coordinator=m.HearsNoUser), "r1", {}, "cannot be aborted"),
     (7, Build(restores=m.IgnoresTheOwner), "r1", {"withdrawals": 1}, "its owner needs it"),
     (7, Build(write_order=m.forgets_who_was_withdrawn), "r1",
      {"withdrawals": 1, "crashes": 1}, "its owner needs it"),
@@ -46,14 +51,17 @@ MUTANTS = [
 ]  # fmt: skip
 
 
-def _name(mutant):
-    rule, build, *_ = mutant
+def _mutant(build):
     kinds = (
         build.restore_coordinator, build.restores, build.snapshots, build.write_order,
         type(build.engine),
     )  # fmt: skip
-    name = next((k.__name__ for k in kinds if k.__module__ == m.__name__), "RestoresLockFirst")
-    return f"rule{rule}-{name}"
+    return next((k.__name__ for k in kinds if k.__module__ == m.__name__), "RestoresLockFirst")
+
+
+def _name(mutant):
+    rule, build, *_ = mutant
+    return f"rule{rule}-{_mutant(build)}"
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=_name)
@@ -66,5 +74,9 @@ def test_the_explorer_catches(mutant):
     print(caught.value)
 
 
-def test_each_rule_of_restores_has_a_mutant():
-    assert {rule for rule, *_ in MUTANTS} == set(range(1, 9))
+def test_each_rule_of_restores_has_its_mutants_and_its_place_in_the_document():
+    heading = "A restore in one page"
+
+    assert set(document.rules(heading)) == set(range(1, 9))
+    assert document.mutants(heading) == {(rule, _mutant(build)) for rule, build, *_ in MUTANTS}
+    assert not document.missing(heading)

@@ -11,7 +11,7 @@ several undertakings of one group end beside each other.
 `hosts`         a host: machines, journals, threads, post
 `doing`         all that may happen to a host
 `undertakings`  coordinators and their rows
-`promises`      what must never be
+`promises`      what must never be; `patience`: nobody waits for ever
 `space`         all worlds that can come of one, up to the names of hosts and rivals (`likeness`)
 `visit`         each of them visited, each proved to heal; the story of a failure (`labels`)
 `worlds`        where they begin

@@ -17,7 +17,7 @@ from tests.explore.flows.hosts import may_happen, settled
 from tests.explore.flows.likeness import Naming, orders, renamings, swapped
 from tests.explore.flows.undertakings import Office
 
-_TO_GUESTS = {
+TO_GUESTS = {
     "kill": "kills", "stop": "owners", "start": "owners", "pause": "owners",
     "withdraw": "withdrawals", "delete": "withdrawals", "evacuate": "evacuations",
 }  # fmt: skip
@@ -150,7 +150,7 @@ class Space:
         if host.power:
             yield self._single("lose_power", "powers", host)
         deeds = [
-            (what, guest.name, cost) for what, cost in _TO_GUESTS.items() if cost in self._kinds
+            (what, guest.name, cost) for what, cost in TO_GUESTS.items() if cost in self._kinds
             for guest in host.guests
         ]  # fmt: skip
         for what, name, cost in deeds:
@@ -204,7 +204,7 @@ class Space:
             for what, cost, then in self._office.moves(each):
                 if cost is None or cost in self._kinds:
                     label = f"{each.id}: coordinator {what}"
-                    found += self._one(label, cost, number, n, then)
+                    found += self._one(label, cost, number, n, then())
         return found
 
     def _hear(self, number, message):
@@ -214,7 +214,7 @@ class Space:
             if each.id == about:
                 for slot, then in self._office.answer(each, message):
                     label = f"{each.id}: coordinator {slot} hears {labels.short(message)}"
-                    found += self._one(label, None, number, n, then)
+                    found += self._one(label, None, number, n, then())
         return [(label, then, sent) for label, _, then, sent in found]
 
     def _one(self, label, cost, number, n, then):

@@ -3,6 +3,7 @@
 
 import dataclasses
 from dataclasses import replace
+from functools import partial
 
 from hotsnap_nova.protocol import commands as snap
 from hotsnap_nova.protocol import messages as say
@@ -12,6 +13,7 @@ from hotsnap_nova.protocol.restore import commands as rest
 from hotsnap_nova.protocol.restore import messages as order
 from hotsnap_nova.protocol.restore.coordinator import Phase as RestorePhase
 from hotsnap_nova.protocol.restore.durable import Resolution
+from tests.explore.flows import patience
 from tests.explore.flows.engine import FAILED
 from tests.explore.flows.guests import Violation
 
@@ -49,13 +51,13 @@ class Office:
         self._build = build
 
     def moves(self, all_of_it):
-        """(what may happen, its cost, what comes of it or is violated by it) of each."""
+        """(what may happen, its cost, a function that gives what comes of it, or breaks)."""
         if not all_of_it.begun:
-            yield "begins", None, self._try(self._begin, all_of_it)
+            yield "begins", None, partial(self._try, self._begin, all_of_it)
             return
         for slot, state in enumerate(all_of_it.slots):
             for what, cost, do, *about in self._slot_moves(all_of_it, slot, state):
-                yield f"{slot} {what}", cost, self._try(do, all_of_it, slot, *about)
+                yield f"{slot} {what}", cost, partial(self._try, do, all_of_it, slot, *about)
 
     def _slot_moves(self, all_of_it, slot, state):
         if state is None:
@@ -79,17 +81,18 @@ class Office:
         yield "dies", "coordinator_crashes", self._die
 
     def answer(self, all_of_it, message):
-        """Both slots' ways to hear it: (what happens, [undertaking, messages])."""
+        """Both slots' ways to hear it: (slot, a function as of `moves`)."""
         for slot, state in enumerate(all_of_it.slots):
             if state is not None:
-                yield slot, self._try(self._tell, all_of_it, slot, message)
+                yield slot, partial(self._try, self._tell, all_of_it, slot, message)
 
-    @staticmethod
-    def _try(do, all_of_it, *about):
+    def _try(self, do, all_of_it, *about):
         try:
-            return do(all_of_it, *about)
+            then, sent = do(all_of_it, *about)
+            patience.check(self._kind(then), then)
         except Violation as exc:
             return str(exc)
+        return then, sent
 
     # -- what happens -----------------------------------------------------------------------------
     def _begin(self, all_of_it):

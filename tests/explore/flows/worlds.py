@@ -39,6 +39,12 @@ def new_space(ids, hosts=2, members=1, build=None, atomic=True, paused=False, **
 
     :param ids: ``r1`` is a restore, ``s2`` a snapshot of epoch 2
     """
+    made = new_hosts(hosts, members)
+    undertakings = new_undertakings(ids, made, paused)
+    return Space(build or Build(), made, undertakings, budget, atomic)
+
+
+def new_hosts(hosts=2, members=1):
     made = []
     for n in range(hosts):
         name = f"h{n}"
@@ -46,8 +52,11 @@ def new_space(ids, hosts=2, members=1, build=None, atomic=True, paused=False, **
         made.append(Host(
             name, guests, restores=RestoreHostState(name), snapshots=HostState(name)
         ))  # fmt: skip
-    rows = (_row(each, made, paused) for each in ids)
-    return Space(build or Build(), tuple(made), tuple(map(Undertaking, rows)), budget, atomic)
+    return tuple(made)
+
+
+def new_undertakings(ids, hosts, paused=False):
+    return tuple(Undertaking(_row(each, hosts, paused)) for each in ids)
 
 
 def _row(name, hosts, paused):
