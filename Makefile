@@ -55,6 +55,10 @@ test: ## everything: lint, and test-core, -mutants, -nova, -functional, -crash-s
 test-core: core-ready ## what needs neither root nor QEMU: units, protocol, explorer, properties
 	$(CORE) -m pytest $(PYTEST_OPTIONS) -n 4 --dist worksteal $(or $(TESTS),$(CORE_TESTS))
 
+.PHONY: explore
+explore: core-ready ## the explorers' long campaign, all states and a million random steps of each
+	$(CORE) -m tests.explore $(ARGS)
+
 .PHONY: test-mutants
 test-mutants: core-ready ## each rule of the protocol broken on purpose, and caught
 	$(CORE) -m pytest $(PYTEST_OPTIONS) -n 2 $(or $(TESTS),tests/mutants)

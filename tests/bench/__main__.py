@@ -14,7 +14,7 @@ from rich import box, console, table
 
 from tests.bench import measurements
 from tests.lab import Lab
-from tests.rounds import program, report
+from tests.rounds import dated, program, report
 
 _SIZES_MB = (128, 512, 1024, 2048)
 _FILLED = 0.5
@@ -32,12 +32,12 @@ def _measure(arguments: argparse.Namespace, lab: Lab) -> dict:
         print(f'one guest of {memory_mb} MB …', flush=True)
         made['one_guest'].append(measurements.one_guest(
             lab, memory_mb, arguments.filled, arguments.snapshots, arguments.peers))
-        report.write(arguments.output, made)
+        dated.write(arguments.output, made)
     made['slope_ms_per_gib'] = measurements.slope_ms_per_gib(made['one_guest'])
     print('three guests …', flush=True)
     made['three_guests'] = measurements.three_guests(lab, arguments.snapshots, arguments.rate)
     made['load_at_end'] = round(os.getloadavg()[0], 2)
-    report.write(arguments.output, made)
+    dated.write(arguments.output, made)
     return made
 
 
@@ -98,7 +98,7 @@ def main() -> int:
                              'where they would take most of the machine')
     parser.add_argument('--quick', action='store_true',
                         help='few snapshots of few sizes: does it work?')
-    parser.add_argument('--output', type=pathlib.Path, default=report.default_path('bench'),
+    parser.add_argument('--output', type=pathlib.Path, default=dated.default_path('bench'),
                         help='the report (%(default)s)')
     arguments = parser.parse_args()
     if arguments.quick:

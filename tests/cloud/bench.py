@@ -16,7 +16,7 @@ import tempfile
 from tests.cloud import cloud, hosts, servers, settings
 from tests.cloud.command import Snapshots
 from tests.cloud.processes import CloudError
-from tests.rounds import program, report, rounds
+from tests.rounds import dated, program, report, rounds
 from tests.rounds.command import Hotsnap
 
 _NAME = 'bench'
@@ -47,7 +47,7 @@ def _measure(arguments: argparse.Namespace, path: pathlib.Path) -> dict:
         nova_ms, plain_ms = (statistics.median(pauses_ms[way]) for way in ways)
         made['ratio_of_medians'] = round(nova_ms / plain_ms, 3)
         made['passed'] = made['ratio_of_medians'] <= _MOST
-        report.write(path, made)
+        dated.write(path, made)
     finally:
         group.delete()
     return made
@@ -60,7 +60,7 @@ def _pause_ms(snapshots, group, limits, name: str) -> float:
 
 
 def _bench(arguments: argparse.Namespace) -> bool:
-    path = report.default_path('bench-cloud')
+    path = dated.default_path('bench-cloud')
     made = _measure(arguments, path)
     for way in ('nova', 'hotsnap'):
         print(f'{way}: pause in ms {made[f"{way}_pause_ms_spread"]}')

@@ -15,7 +15,7 @@ from tests.cloud import cloud, hosts, servers, settings
 from tests.cloud.command import Snapshots
 from tests.cloud.processes import CloudError
 from tests.lab import Workload
-from tests.rounds import program, report, rounds
+from tests.rounds import dated, program, report, rounds
 from tests.rounds.command import CommandFailed
 
 _NAME = 'soak'
@@ -50,7 +50,7 @@ def _soak(arguments: argparse.Namespace, path: pathlib.Path) -> bool:
             # A snapshot that was given up did no harm: the same guests go on to the next.
             failed += not done.shown
             results['passed'] = results['consistent'] == arguments.rounds == number - failed
-            report.write(path, results)
+            dated.write(path, results)
             print(_line(number, done), flush=True)
             if done.shown and not done.consistent and not _mended(series):
                 break
@@ -95,7 +95,7 @@ def main() -> int:
                         help='messages a second, each way on each connection (%(default)s)')
     parser.add_argument('--keep', action='store_true', help='do not delete the group at the end')
     arguments = parser.parse_args()
-    path = report.default_path('soak-cloud')
+    path = dated.default_path('soak-cloud')
 
     def soak() -> bool:
         passed = _soak(arguments, path)

@@ -5,13 +5,16 @@ The explorer assumes the worst packet at every moment; here packets are real. Th
 may be lost, delayed and overtaken, and a recorded state is compared by its counts alone.
 """
 
+import dataclasses
+import random
 from dataclasses import replace
 
 from hotsnap_nova.protocol.cut import Packet
+from hotsnap_nova.protocol.messages import Gate
 from tests.explore import promises
 from tests.explore.explorer import line
 from tests.explore.rules import Rules
-from tests.explore.world import Budget, new_world
+from tests.explore.world import Budget, World, new_world
 
 PACKETS_BETWEEN = 12  # more in flight than this does not happen
 NO_MORE = Budget(timeouts=1)
@@ -31,6 +34,32 @@ def run(gate, hosts, members, faults, choose, steps, build=None):
             world = _after(rules, world, many[choose(len(many))])
         promises.check(world)
     return heal(rules, world)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ran:
+    steps: int
+    world: World
+
+
+FAULTS = {
+    "host_crashes": 3, "coordinator_crashes": 2, "takeovers": 1, "failures": 3, "lapses": 2,
+    "aborts": 1, "withdrawals": 1, "silences": 1, "absences": 1, "losses": 1, "timeouts": 2,
+    "more_snapshots": 3,
+}  # fmt: skip
+"""What may go wrong in a run, and how often at most."""
+
+
+def random_run(seed):
+    """The run of this number.
+
+    :raises Violation: a promise was broken
+    """
+    chance = random.Random(seed)
+    faults = {kind: chance.randint(0, most) for kind, most in FAULTS.items()}
+    gate = chance.choice((Gate.HOLD, Gate.BARRIER, Gate.MARKER))
+    hosts, members, steps = (chance.randint(*some) for some in ((1, 3), (1, 2), (20, 400)))
+    return Ran(steps, run(gate, hosts, members, faults, chance.randrange, steps))
 
 
 def heal(rules, world):

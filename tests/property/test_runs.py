@@ -17,24 +17,11 @@ from hotsnap_nova.protocol.messages import Gate
 from tests.explore.hostmodel import Violation
 from tests.explore.world import Build
 from tests.mutants import mutants
-from tests.property.runs import run
+from tests.property.runs import FAULTS, run
 
 CAMPAIGN = int(os.environ.get("HOTSNAP_RUNS", "0"))
 GATES = [Gate.HOLD, Gate.BARRIER, Gate.MARKER]
-FAULTS = st.fixed_dictionaries({
-    "host_crashes": st.integers(0, 3),
-    "coordinator_crashes": st.integers(0, 2),
-    "takeovers": st.integers(0, 1),
-    "failures": st.integers(0, 3),
-    "lapses": st.integers(0, 2),
-    "aborts": st.integers(0, 1),
-    "withdrawals": st.integers(0, 1),
-    "silences": st.integers(0, 1),
-    "absences": st.integers(0, 1),
-    "losses": st.integers(0, 1),
-    "timeouts": st.integers(0, 2),
-    "more_snapshots": st.integers(0, 3),
-})  # fmt: skip
+MANY = st.fixed_dictionaries({kind: st.integers(0, most) for kind, most in FAULTS.items()})
 
 
 @settings(
@@ -48,7 +35,7 @@ FAULTS = st.fixed_dictionaries({
     gate=st.sampled_from(GATES),
     hosts=st.integers(1, 3),
     members=st.integers(1, 2),
-    faults=FAULTS,
+    faults=MANY,
     seed=st.integers(0, 2**32),
     steps=st.integers(20, 400),
 )

@@ -1,38 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """What long runs write down: where and with what they ran, and figures of many rounds."""
 
-import datetime
-import json
 import math
 import os
-import pathlib
-import platform
 import statistics
-import subprocess
 
 import libvirt
 
-from tests.rounds import rounds
-
-_CHECKOUT = pathlib.Path(__file__).parents[2]
+from tests.rounds import dated, rounds
 
 
 def setting(command: str, seed: str, connection: libvirt.virConnect) -> dict:
     """What a reader needs to judge a run, or to repeat it."""
-    commit = subprocess.run(['git', 'describe', '--always', '--dirty'], cwd=_CHECKOUT,
-                            capture_output=True, text=True, check=False).stdout.strip()
-    return {
-        'command': command,
-        'seed': seed,
-        'began_at': datetime.datetime.now(datetime.UTC).strftime('%Y-%m-%dT%H:%M:%SZ'),
-        'commit': commit or 'unknown',
+    return dated.setting(command, seed) | {
         'qemu': _dotted(connection.getVersion()),
         'libvirt': _dotted(connection.getLibVersion()),
-        'kernel': platform.release(),
-        'python': platform.python_version(),
-        'processors': os.cpu_count(),
         'accelerator': 'tcg',
-        'load_at_start': round(os.getloadavg()[0], 2),
     }
 
 
@@ -76,20 +59,6 @@ def spread(values: list[float]) -> dict:
     return {'count': len(ordered), 'min': round(ordered[0], 2),
             'p50': round(statistics.median(ordered), 2), 'p90': round(percentile(90), 2),
             'p99': round(percentile(99), 2), 'max': round(ordered[-1], 2)}
-
-
-def default_path(name: str) -> pathlib.Path:
-    """``results/<name>-<date>.json``"""
-    now = datetime.datetime.now(datetime.UTC)
-    return pathlib.Path('results') / f'{name}-{now:%Y%m%d-%H%M}.json'
-
-
-def write(path: pathlib.Path, report: dict) -> None:
-    """Write or replace the file, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix('.part')
-    aside.write_text(json.dumps(report, indent=1) + '\n')
-    aside.rename(path)
 
 
 def _dotted(number: int) -> str:

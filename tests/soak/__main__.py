@@ -11,7 +11,7 @@ import pathlib
 import sys
 
 from tests.lab import WIDE, GuestSpec, Lab, load
-from tests.rounds import evidence, program, report, rounds
+from tests.rounds import dated, evidence, program, report, rounds
 from tests.rounds.command import CommandFailed, Hotsnap
 
 _GATES = ('hold', 'barrier', rounds.CONTROL)
@@ -47,7 +47,7 @@ class Soak:
             for number in range(1, self._arguments.rounds + 1):
                 self._round(gate, number)
         self.report['passed'] = self._passed()
-        report.write(self._path, self.report)
+        dated.write(self._path, self.report)
         return self.report['passed']
 
     def _round(self, gate: str, number: int) -> None:
@@ -59,7 +59,7 @@ class Soak:
         entry['rounds'].append(report.row(number, done))
         entry.update(report.figures(entry['rounds']))
         self.report['peak_bytes'] = self._hotsnap.peak_bytes
-        report.write(self._path, self.report)
+        dated.write(self._path, self.report)
         print(f'{gate} {number}: {"consistent" if done.consistent else "broken"}'
               f' {done.summary or ""} {done.error}'.rstrip()
               + f'; skew {done.skew_ms:.0f} ms, pause {max(done.pauses_ms, default=0):.1f} ms, '
@@ -121,7 +121,7 @@ def main() -> int:
                         help='after each restore, each way on each connection (%(default)s)')
     parser.add_argument('--rate', type=int, default=_RATE,
                         help='messages a second, each way on each connection (%(default)s)')
-    parser.add_argument('--output', type=pathlib.Path, default=report.default_path('soak'),
+    parser.add_argument('--output', type=pathlib.Path, default=dated.default_path('soak'),
                         help='the report (%(default)s)')
     arguments = parser.parse_args()
 
