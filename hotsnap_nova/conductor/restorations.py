@@ -90,8 +90,8 @@ def failure(row: durable.Restore, called: Mapping[str, str]) -> exception.Hotsna
     booted = [fault for fault in row.faults if fault.cause.code == exception.MemberRebooted.code]
     left = [_told(fault, called) for fault in row.faults if fault not in booted]
     if row.resolution is durable.Resolution.RESUME:
-        left += [f'host {host} does not answer, and does its part when it is back'
-                 for host in row.absent]
+        left += [f'{_members(row, host, called)}: host {host} does not answer, and does its part '
+                 'when it is back' for host in row.absent]
         return exception.RestoreIncomplete(
             left='; '.join(left), member=_only(fault.member for fault in row.faults),
             host=_only(row.absent)) if left else None
@@ -103,9 +103,16 @@ def failure(row: durable.Restore, called: Mapping[str, str]) -> exception.Hotsna
         names = ', '.join(sorted(called.get(fault.member, fault.member) for fault in booted))
         text += f'; stopped by then, and booted anew from the disks as they were: {names}'
     for host in row.absent:
-        text += f'; host {host} puts back what it had when it is back'
+        text += (f'; {_members(row, host, called)}: host {host} puts back what it had when it is '
+                 'back')
     return rpc.exception_of({'code': cause.code, 'message': f'{text}.', 'details': {
         'member': cause.member or None, 'host': cause.host or None}})
+
+
+def _members(row, host, called):
+    """Names of those that this host has, in words."""
+    return ', '.join(sorted(called.get(member.id, member.name or member.id)
+                            for member in dict(row.hosts)[host].members))
 
 
 def _told(fault, called):
