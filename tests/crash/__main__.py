@@ -2,8 +2,8 @@
 """``python -m tests.crash``: everything killed at every step, and the table of what came of it.
 
 The report is JSON, the table Markdown beside it; ``--publish`` has both in doc/. What a report
-that is there already has is not run again. The order is drawn by the seed, so that also a run
-that is ended early has each kind of fault at each step.
+that is there already has is not run again, but what went wrong is. The order is drawn by the seed,
+so that also a run that is ended early has each kind of fault at each step.
 """
 
 import argparse
@@ -41,7 +41,8 @@ def _run(arguments: argparse.Namespace) -> bool:
     with run.Run(path.with_name(f'{path.stem}-evidence')) as running:
         made = report.setting(' '.join(['python -m tests.crash', *sys.argv[1:]]), arguments.seed,
                               running.site.hosts['h1'].home.connection)
-        made['cases'] = json.loads(path.read_text())['cases'] if path.exists() else []
+        made['cases'] = [row for row in json.loads(path.read_text())['cases']
+                         if not row['wrong']] if path.exists() else []
         everything = running.all_cases()
         made['possible'] = len(everything)
         known = {row['case'] for row in made['cases']}

@@ -13,12 +13,14 @@ from tests.crash.steps import Step
 #: Of one host's steps another host's differ in nothing.
 _PROCESSES = (COORDINATOR, 'h1')
 WHEN = ('before', 'after')
-_REACHED_S = 30.0
-_ENDS_S = 90.0
+_REACHED_S = 60.0
+_ENDS_S = 180.0
+#: On a machine that is very busy a snapshot may fail.
+_TRIES = 3
 #: Marks of the time of the cut, and of the time when it is brought back.
 EARLIER, LATER = '1', '2'
 #: Is, when a restore begins.
-OFF = 'b'
+OFF = 'g2'
 #: Power stays away for so long: others have noticed by then.
 _DARK_S = 0.3
 
@@ -35,7 +37,7 @@ class Fault:
 
 
 FAULTS = (Fault('coordinator', ''), *(Fault(kind, name) for kind, names in (
-    ('service', ('h1', 'h2')), ('QEMU', ('a', 'c')), ('power', ('h1', 'h2'))) for name in names))
+    ('service', ('h1', 'h2')), ('QEMU', ('g1', 'g3')), ('power', ('h1', 'h2'))) for name in names))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,13 +212,14 @@ class RestoringWithout(Restoring):
 
 def _cut(site):
     site.mark(EARLIER)
-    then = judge.seen(site)
-    snapshot = site.create()
-    if wrong := site.wait_over(snapshot, _ENDS_S):
-        raise services.ServiceError(f'no snapshot to restore: {"; ".join(wrong)}')
-    if (status := site.database.get(snapshot).status) != rows.AVAILABLE:
-        raise services.ServiceError(f'the snapshot to restore is {status}')
-    return Cut(snapshot, then)
+    for _ in range(_TRIES):
+        then = judge.seen(site)
+        snapshot = site.create()
+        wrong = site.wait_over(snapshot, _ENDS_S)
+        found = site.database.get(snapshot)
+        if not wrong and found.status == rows.AVAILABLE:
+            return Cut(snapshot, then)
+    raise services.ServiceError(f'no snapshot to restore: {found.error_message}, {wrong}')
 
 
 def _without(site, at, begin, ready):

@@ -171,7 +171,7 @@ def at_the_cut(site, then: dict[str, Seen], killed: dict[str, str],
         if guest.state == 'off':
             off.add(guest.name)
             was_let_run = killed.get(guest.name) == cut.mark
-            if not (was_let_run or (guest.name in killed and f'{guest.name} ' in told)):
+            if not (was_let_run or (guest.name in killed and guest.name in told)):
                 wrong.append(f'{guest.name}: off, and nobody is told: {told}')
             wrong += _changes(f'{guest.name}: disk since the cut', cut, guest.on_disk())
         else:

@@ -27,11 +27,11 @@ from tests.lab.broker import Broker
 GROUP = 'group'
 COORDINATOR = 'coordinator'
 #: Guests of each host, and their disks' formats.
-LAYOUT = {'h1': {'a': 'qcow2', 'b': 'raw'}, 'h2': {'c': 'qcow2'}}
+LAYOUT = {'h1': {'g1': 'qcow2', 'g2': 'raw'}, 'h2': {'g3': 'qcow2'}}
 _CONTEXT = {'user_id': 'user', 'project_id': 'project', 'request_id': 'req-crash'}
 #: Far above what is needed on a machine that does other things; nothing waits that long.
-_LIMITS = {'max_pause_ms': 2000, 'max_hold_ms': 3000, 'prepare_timeout_s': 30,
-           'save_timeout_s': 60, 'silence_timeout_s': 30, 'max_snapshots_per_project': -1,
+_LIMITS = {'max_pause_ms': 2000, 'max_hold_ms': 3000, 'prepare_timeout_s': 120,
+           'save_timeout_s': 120, 'silence_timeout_s': 60, 'max_snapshots_per_project': -1,
            'max_snapshots_per_group': -1, 'restore_keep_hours': 0}
 _ANSWER_S = 30.0
 _OFTEN = {'service_interval_s': 0.2, 'host_interval_s': 0.5}

@@ -8,8 +8,8 @@ from tests.crash import cases
 _HEAD = '''# Killed at every step
 
 Made by `make test-crash` on {began_at}, of commit {commit} (QEMU {qemu}, libvirt {libvirt}). Two
-hosts with real guests (`a` and `b` on h1, `c` on h2), their services and the coordinator, each in
-a process of its own, over RabbitMQ. The steps are the commands of the protocols' machines
+hosts with real guests (`g1` and `g2` on h1, `g3` on h2), their services and the coordinator, each
+in a process of its own, over RabbitMQ. The steps are the commands of the protocols' machines
 ([protocol.md](protocol.md)), as undisturbed runs carry them out; of two hosts that do the same
 one is in the table. At each step, *before* / *after* its command, something is killed: the
 coordinator, a host's service, a guest's QEMU, or a host's power with all that its disk had not
@@ -21,13 +21,13 @@ Of a snapshot must be left one of two:
 - *gone*: from database, stores, drafts, journals and QEMU; every guest that was not killed runs on
   in the same process, counts, had no failed transfer and went back nowhere, nor did its disk.
 
-Of a restore, which begins with `b` off:
+Of a restore, which begins with `g2` off:
 
 - *at the cut*: every member runs on from the memory of the cut, on the disk of the cut. Off (and
   named here) may be one that was killed after it had been let run, and one that could not be
   started again, which its user was told of by name;
-- *as before*: every member that ran runs, on its own disk, which lost nothing; `b` is off. Off may
-  be one that was killed before it was to be stopped.
+- *as before*: every member that ran runs, on its own disk, which lost nothing; `g2` is off. Off
+  may be one that was killed before it was to be stopped.
 
 In all cases no guest ever ran in two QEMUs, and no lock, claim, lease, errand, order, journal,
 temporary file, disk of a restore, filter, job, gate or process of ours is left.
