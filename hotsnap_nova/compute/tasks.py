@@ -27,19 +27,34 @@ class Tasks:
         self._tasks: dict[str, _Task] = {}
         self._mutex = threading.Lock()
 
-    def ask(self, key: str, work: Callable[[Callable[[int, int], None]], object]) -> dict:
+    def ask(self, key: str, work: Callable[[Callable[[int, int], None]], object],
+            again: bool = False) -> dict:
         """Start ``work`` unless it was started under this key, and wait a little.
 
         :param work: gets a function to tell (done_bytes, total_bytes)
+        :param again: once its end was told, it is started anew for whoever asks then
         :returns: ``{'done': bool, 'result': …, 'progress': [done, total]}``
+        :raises Unavailable: too much is under way
         :raises Exception: what the work raised
         """
         with self._mutex:
             task = self._tasks.get(key)
             if task is None:
-                while len(self._tasks) >= _KEPT and self._forget_one():
-                    pass
+                while len(self._tasks) >= _KEPT:
+                    self._forget_one()
                 task = self._tasks[key] = _Task(work)
+        told = True
+        try:
+            state = self._state(task)
+            told = state['done']
+            return state
+        finally:
+            if again and told:
+                with self._mutex:
+                    if self._tasks.get(key) is task:
+                        del self._tasks[key]
+
+    def _state(self, task):
         if not self._places.acquire(blocking=False):
             return task.state(0)
         try:
@@ -49,7 +64,11 @@ class Tasks:
 
     def _forget_one(self):
         key = next((key for key, task in self._tasks.items() if task.done), None)
-        return key is not None and self._tasks.pop(key)
+        if key is None:    # on a store that hangs nothing ends, and more would hang
+            raise exception.Unavailable(
+                f'{_KEPT} checks, deletions and the like are under way on this host, and none '
+                'ends: see whether its store hangs.')
+        del self._tasks[key]
 
 
 class _Task:

@@ -54,7 +54,7 @@ def message_of(errand) -> messages.Request | restores.Order:
         if errand.kind == _STEPS:
             return _order_of(errand)
         return wire.decode(errand.detail)
-    except (ValueError, KeyError) as exc:
+    except (ValueError, LookupError, TypeError, AttributeError) as exc:
         raise exception.Bug(reason=f'no errand is like this: {exc}') from exc
 
 
@@ -68,21 +68,25 @@ def must_not_be_owed(database, found,
     """
     members = {member.member_id for member in found.members}
     for errand in database.errands():
-        if errand.kind == DELETE:
-            continue
-        message = message_of(errand)
-        if isinstance(message, restores.Order):
-            if members.isdisjoint(member.id for member in message.share.members):
-                continue
-            what = 'end a restore it missed'
-        elif errand.snapshot_id == found.id:
-            what = 'publish its part'
-        else:
-            continue
-        if not is_gone(errand.host):
+        what = _in_the_way(errand, found.id, members)
+        if what and not is_gone(errand.host):
             raise exception.SnapshotBusy(
                 snapshot=found.name, host=errand.host,
                 status=f'busy: host {errand.host} has yet to {what}')
+
+
+def _in_the_way(errand, snapshot, members):
+    """What the host has yet to do before these members can be restored from it, or None."""
+    if errand.kind == DELETE:
+        return None
+    try:
+        message = message_of(errand)
+    except exception.Bug:    # of another version; whoever else it is about is not to wait for it
+        return 'do what this version does not know' if errand.snapshot_id == snapshot else None
+    if isinstance(message, restores.Order):
+        theirs = {member.id for member in message.share.members}
+        return None if members.isdisjoint(theirs) else 'end a restore it missed'
+    return 'publish its part' if errand.snapshot_id == snapshot else None
 
 
 def _order_of(errand):
@@ -146,23 +150,32 @@ class Errands:
         self._pool.submit(self._work_for, host)
 
     def _work_for(self, host):
+        """Do what it owes to one snapshot, and stand behind all others who wait for a thread."""
+        goes_on = False
         try:
-            while snapshot := self._take_next(host):
+            if snapshot := self._take_next(host):
                 try:
                     self._do_in_turn(snapshot, host, lambda: self._ended)
                 finally:
                     with self._news:
                         self._at.discard((snapshot, host))
+                self._pool.submit(self._work_for, host)
+                goes_on = True
         except exception.HotsnapError as exc:
             LOG.error('What host %(host)s owes: %(error)s', {'host': host, 'error': exc})
         except Exception:    # the next time may be better
-            LOG.exception('What host %s owes cannot be asked of it', host)
+            if not self._ended:
+                LOG.exception('What host %s owes cannot be asked of it', host)
         finally:
-            with self._news:
-                self._workers[host] -= 1
-                if not self._workers[host]:
-                    del self._workers[host]
-                self._news.notify_all()
+            if not goes_on:
+                self._dismiss(host)
+
+    def _dismiss(self, host):
+        with self._news:
+            self._workers[host] -= 1
+            if not self._workers[host]:
+                del self._workers[host]
+            self._news.notify_all()
 
     def _take_next(self, host):
         """A snapshot whose next errand is due and which nobody here is at; those put off last."""

@@ -23,9 +23,16 @@ class Errands(claims.Claims):
 
     @claims.transaction
     def add_errand(self, snapshot_id: str, host: str, kind: str, detail: dict) -> None:
-        """Have a host do something; repeating it is harmless."""
+        """Have a host do something; repeating it is harmless.
+
+        Another detail replaces that of its kind.
+        """
+        this = (models.Errand.snapshot_id == snapshot_id, models.Errand.host == host,
+                models.Errand.kind == kind, models.Errand.detail != json.dumps(detail))
         try:
             with self._engine.writing() as session:
+                session.execute(sa.delete(models.Errand).where(*this)
+                                .execution_options(synchronize_session=False))
                 _add(session, snapshot_id, host, kind, detail)
         except db_exception.DBDuplicateEntry:
             pass

@@ -5,6 +5,9 @@ import sys
 import threading
 import time
 
+import pytest
+
+from hotsnap_nova import exception
 from hotsnap_nova.compute import rpcapi, tasks
 
 
@@ -102,3 +105,29 @@ def test_a_result_that_comes_while_it_is_asked_for_is_whole():
 
     assert {(answer['done'], answer['result']) for answer in answers} == {
         (False, None), (True, 'it')}
+
+
+def test_what_is_asked_for_again_begins_anew_once_its_end_was_told():
+    made, begun = tasks.Tasks(wait_s=30), []
+
+    def fail(_tell):
+        begun.append(None)
+        raise ValueError('damaged')
+    for _ in range(2):
+        with pytest.raises(ValueError, match='damaged'):
+            made.ask('it', fail, again=True)
+
+    assert len(begun) == 2
+
+
+def test_what_never_ends_is_not_begun_for_ever(monkeypatch):
+    monkeypatch.setattr(tasks, '_KEPT', 2)
+    made, goes_on = tasks.Tasks(wait_s=0), threading.Event()
+    for key in 'ab':
+        made.ask(key, lambda _tell: goes_on.wait(60))
+
+    with pytest.raises(exception.Unavailable, match='see whether its store hangs'):
+        made.ask('c', lambda _tell: None)
+
+    assert made.ask('a', None)['done'] is False
+    goes_on.set()

@@ -42,10 +42,18 @@ def test_errands_come_in_the_order_in_which_they_were_given(database, clock):
     clock.now -= 100    # a server whose clock was put right
 
     database.add_errand('s1', 'h', 'delete', {'of': 's1'})
-    database.add_errand('s2', 'h', 'delete', {'of': 'again'})
+    database.add_errand('s2', 'h', 'delete', {'of': 's2'})
 
     assert [each.detail['of'] for each in database.errands('h')] == ['s2', 's1']
     assert [each.detail['of'] for each in database.errands(snapshot_id='s1')] == ['s1']
+
+
+def test_the_end_of_another_restore_of_the_snapshot_is_not_lost(database):
+    database.add_errand('s1', 'h', 'order', {'restore': 'r1'})    # which its host never did
+
+    database.add_errand('s1', 'h', 'order', {'restore': 'r2'})
+
+    assert [each.detail['restore'] for each in database.errands('h')] == ['r2']
 
 
 @pytest.mark.usefixtures('deleted')
