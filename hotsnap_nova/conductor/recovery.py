@@ -89,7 +89,7 @@ class Recovery:
             is_dead = self._is_dead(found.lease_owner) if found.lease_owner else None
             owner = self._new_owner()
             if is_dead is False or not self._database.take_lease(
-                    found.id, owner, self._lease_s, force=bool(is_dead)):
+                    found.id, owner, self._lease_s, found.lease_owner if is_dead else None):
                 continue
             LOG.warning('Snapshot %s is taken over', found.id)
             try:
@@ -134,9 +134,9 @@ class Recovery:
                 restorations.load(found, self._restore_limits), self._database, self._compute,
                 owner, self._lease_s, found.last_action, restorations.names(found), resume=True))
         elif found.action_status == actions.RUNNING:
-            self._database.update(found.id, **actions.ended(
-                found.last_action, exception.Aborted(who='a restart of the coordinator')))
-            self._database.release_lease(found.id, owner)
+            self._database.compare_and_swap(
+                found.id, found.generation, lease=(None, 0), **actions.ended(
+                    found.last_action, exception.Aborted(who='a restart of the coordinator')))
         else:
             self._start(making.Making(
                 rows.load(found.machine, found.generation, self._absent_s), self._database,

@@ -150,11 +150,11 @@ class Snapshots(recovery.Recovery):
         :raises StaleGeneration: somebody else was quicker
         """
         owner, begun = self._new_owner(), actions.begun('verify', request_id)
-        self._database.compare_and_swap(
+        generation = self._database.compare_and_swap(
             found.id, found.generation, **begun, abort_request=None, lease=(owner, self._lease_s))
         self._start(verifying.Verifying(
             found.id, hosts_of(found), self._database, self._compute, owner, self._lease_s,
-            begun['last_action']))
+            begun['last_action'], generation))
 
     def begin_delete(self, found, force: bool = False) -> None:
         """Have hosts remove a snapshot; the row goes with the last of them, or by force at once.

@@ -4,23 +4,30 @@
 import threading
 from collections.abc import Iterable
 
+from oslo_log import log as logging
+
 from hotsnap_nova import exception
 from hotsnap_nova.conductor import actions, fanout, work
 from hotsnap_nova.protocol import messages
+
+LOG = logging.getLogger(__name__)
 
 
 class Verifying(work.Work):
     """Verifies a snapshot; its row tells how that ended.
 
     :param action: the row's `last_action`, ended with it
+    :param generation: of the row
     """
 
     def __init__(self, snapshot: str, hosts: Iterable[str], database, compute, owner: str,
-                 lease_s: float, action: dict):
+                 lease_s: float, action: dict, generation: int):
         super().__init__(snapshot, database, owner, lease_s)
         self._hosts = tuple(hosts)
         self._compute = compute
         self._action = action
+        self._generation = generation
+        self._told = False
         self._wish: messages.Cause | None = None
         self._result = None
         self._error: Exception | None = None
@@ -36,16 +43,26 @@ class Verifying(work.Work):
         self._reading.start()
 
     def _is_done(self):
-        return not self._reading.is_alive() or self._wish is not None
+        return self._told
 
-    def _end(self):
-        if self._leaving:    # it is another's now, who says that it was given up
-            return
+    def _keep_progress(self):
+        """Have the row tell the end, unless it is another's by now; where that fails, later."""
         error = self._error
+        if not (self._wish or self._result or error):
+            return
         if self._wish and not self._result:
             error = exception.Aborted(self._wish.text)
-        self._quietly(self._database.update, self.snapshot,
-                      **actions.ended(self._action, error, self._result))
+        try:
+            self._database.compare_and_swap(self.snapshot, self._generation,
+                                            **actions.ended(self._action, error, self._result))
+        except (exception.StaleGeneration, exception.SnapshotNotFound):
+            LOG.warning('Snapshot %s: how its verification ended nobody wants to know any more',
+                        self.snapshot)
+        except exception.HotsnapError as exc:
+            LOG.warning('Snapshot %(id)s: how its verification ended cannot be told yet: '
+                        '%(error)s', {'id': self.snapshot, 'error': exc})
+            return
+        self._told = True
 
     def _read(self):
         try:

@@ -133,13 +133,14 @@ class Claims:
 
     @transaction
     def take_lease(self, snapshot_id: str, owner: str, lease_s: float,
-                   force: bool = False) -> bool:
+                   dead: str | None = None) -> bool:
         """Whether ``owner`` now has the snapshot's lease, for ``lease_s`` seconds.
 
-        :param force: the holder is known to be dead
+        :param dead: this holder is known to be no more
         """
-        free = sa.true() if force else sa.or_(
-            models.Snapshot.lease_owner.is_(None), models.Snapshot.lease_owner == owner,
+        free = sa.or_(
+            models.Snapshot.lease_owner.is_(None),
+            models.Snapshot.lease_owner.in_([owner] + ([dead] if dead else [])),
             models.Snapshot.lease_expires_at <= clock.now())
         return self._set(snapshot_id, lease(owner, lease_s), free)
 

@@ -126,7 +126,8 @@ def test_a_dead_coordinators_snapshot_is_taken_over(cluster, stop_at, found, sta
     snapshot = first.create(cluster.request())
     clusters.until(lambda: cluster.database.compare_and_swap is real)
     _bury(first, snapshot)
-    cluster.database.take_lease(snapshot, 'dead', 3600, force=True)
+    cluster.database.take_lease(
+        snapshot, 'dead', 3600, dead=cluster.database.get(snapshot).lease_owner)
     assert cluster.snapshots.get(snapshot).decision == found
     heir = cluster.coordinator('heir', is_dead=lambda owner: owner == 'dead')
 

@@ -106,9 +106,18 @@ def test_a_released_lease_is_free_at_once(database, other):
 def test_a_lease_of_the_dead_is_taken_by_force(database, other):
     database.create(rows.snapshot(), (), owner='c1', lease_s=30)
 
-    assert other.take_lease('s1', 'c2', 30, force=True) is True
+    assert other.take_lease('s1', 'c2', 30, dead='c1') is True
 
     assert database.renew_lease('s1', 'c1', 30) is False
+
+
+def test_of_two_who_know_the_holder_to_be_dead_one_takes_its_lease(database, other):
+    database.create(rows.snapshot(), (), owner='c1', lease_s=30)
+
+    assert database.take_lease('s1', 'c2', 30, dead='c1') is True
+    assert other.take_lease('s1', 'c3', 30, dead='c1') is False
+
+    assert database.renew_lease('s1', 'c2', 30) is True
 
 
 def test_one_of_many_takes_an_expired_lease(database, url):
