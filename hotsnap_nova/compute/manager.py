@@ -46,7 +46,8 @@ class ComputeManager:
         for restore in self._restores.start():
             LOG.warning('Goes on with restore %s, which a process left', restore)
         self._participants.locks.sweep()
-        self.store.sweep()    # after the guests: it may hang
+        self._participants.sweep()    # after the guests: a store may hang
+        self.store.sweep()
         self._expiry.start()
         return found
 

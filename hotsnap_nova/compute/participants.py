@@ -108,9 +108,17 @@ class Participants:
         for command in todo:    # one that fails must not keep the others from being cleaned
             self._runner.carry_out([command])
         self._runner.start_ticking()
-        self._discard_orphaned_drafts()
         return tuple(sorted({part.snapshot for part in parts}
                             | {residue.snapshot for residue in residues}))
+
+    def sweep(self) -> None:
+        """Remove files of snapshots that no journal knows: their process died in `begin`."""
+        for draft in self._store.drafts():
+            if draft.host != self._host or self._journal.has(draft.snapshot_id):
+                continue
+            if self._journal.claim(draft.snapshot_id):
+                self._store.discard(draft.snapshot_id, self._host)
+                self._journal.forget(draft.snapshot_id, ())
 
     def close(self, others_ended: bool = True) -> None:
         """End, leaving parts to whoever starts next; what is under way gets `_CLOSE_S` to end.
@@ -220,15 +228,6 @@ class Participants:
             if not snapshots & ours and self._claims.lock(name, (member,)):
                 found.append(durable.Residue(name, 0, (member,)))
         return found
-
-    def _discard_orphaned_drafts(self):
-        """Remove files of snapshots that no journal knows: their process died in `begin`."""
-        for draft in self._store.drafts():
-            if draft.host != self._host or self._journal.has(draft.snapshot_id):
-                continue
-            if self._journal.claim(draft.snapshot_id):
-                self._store.discard(draft.snapshot_id, self._host)
-                self._journal.forget(draft.snapshot_id, ())
 
     # -- commands, one method each -------------------------------------------------------------
 

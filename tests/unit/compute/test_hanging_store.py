@@ -114,6 +114,25 @@ def test_a_host_starts_although_what_is_left_cannot_be_removed(cluster, host, ha
     assert is_free(cluster, host)
 
 
+def test_a_host_that_starts_ends_a_restore_although_its_store_hangs(cluster, host, hang):
+    row = cluster.create()
+    host.die_at('let_run')
+    cluster.snapshots.begin_restore(row, cluster.snapshots.plan_restore(row))
+    clusters.until(lambda: cluster.world.guest('a')['resumed'])
+    host.kill()
+    assert cluster.world.guest('a')['state'] == 'paused'
+    goes_on = hang('drafts')
+
+    starting = threading.Thread(target=host.start)
+    starting.start()
+    clusters.until(lambda: cluster.world.guest('a')['state'] == 'running')
+
+    goes_on.set()
+    starting.join(60)
+    assert cluster.snapshots.wait(row.id, 60)
+    assert cluster.clean()
+
+
 def test_a_save_that_begins_while_it_is_discarded_leaves_nothing(cluster, host):
     participants = host.manager._participants
     begins, goes_on, ended = threading.Event(), threading.Event(), threading.Event()
