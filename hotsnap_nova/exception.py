@@ -14,6 +14,9 @@ libvirt's, QEMU's and the operating system's errors are translated once, in
 their adapter, ``from exc``.
 """
 
+#: Characters: as JSON it fits into a column of 64 KiB with all that is around it.
+MAX_MESSAGE = 4000
+
 
 class HotsnapError(Exception):
     """An error with a stable code, an HTTP status and a one-line message.
@@ -33,6 +36,8 @@ class HotsnapError(Exception):
         self.kwargs = kwargs
         if message is None:
             message = self.message_format % kwargs
+        if len(message) > MAX_MESSAGE:
+            message = message[:MAX_MESSAGE - 2] + ' …'
         super().__init__(message)
 
     def to_dict(self) -> dict:

@@ -213,11 +213,18 @@ class Database(hosts.Hosts, errands.Errands):
     def set_status(self, snapshot_id: str, status: str) -> None:
         """What an operator wants shown, whatever goes on; who is at work does not notice.
 
+        :raises SnapshotBusy: it is available no more, for nothing of it is to be kept
         :raises SnapshotNotFound:
         """
         values = {'status': status} | ({'live_name': None} if status in _NAMELESS else {})
-        if not self._set(snapshot_id, values):
-            raise exception.SnapshotNotFound(snapshot=snapshot_id)
+        may = (models.Snapshot.decision != 'discard',) if status == 'available' else ()
+        if self._set(snapshot_id, values, *may):
+            return
+        with self._engine.reading() as session:
+            claims.must_exist(session, snapshot_id)
+        raise exception.SnapshotBusy(
+            snapshot=snapshot_id, status='discarded or deleted, or about to be: nothing of it is '
+                                         'kept that could be available')
 
     @claims.transaction
     def show_phase(self, snapshot_id: str, phase: str, generation: int) -> bool:

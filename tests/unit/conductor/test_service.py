@@ -199,6 +199,26 @@ def test_reset_status_sets_the_status_and_nothing_else(cluster, api):
         api.reset_status(snapshot, 'restoring')
 
 
+@pytest.mark.parametrize('waits_for', ['h2', 'nobody'])
+def test_what_is_deleted_or_was_given_up_cannot_be_called_available(
+        cluster, impatient, api, waits_for):
+    snapshot = available(api)
+    if waits_for == 'h2':
+        cluster.hosts['h2'].silence()
+        api.delete(snapshot, False)
+    else:
+        row = cluster.database.get(snapshot)
+        cluster.database.compare_and_swap(
+            snapshot, row.generation, status='error', decision='discard')
+
+    with pytest.raises(exception.SnapshotBusy, match='nothing of it is kept') as told:
+        api.reset_status(snapshot, 'available')
+
+    assert told.value.http_status == 409
+    assert api.get(snapshot)['status'] != 'available'
+    api.reset_status(snapshot, 'error')
+
+
 def test_two_requests_at_once_begin_one_action(cluster, api, config, cells):
     snapshot = available(api)
     first, second = (service.Service(config, 'x', cluster.transport, cells) for _ in range(2))
