@@ -109,23 +109,25 @@ class Instances(owner.Owner):
         snapshot held.
 
         :param under_way: ids of instances, by the restore that has begun and not ended
-        :raises Unavailable: Nova's conductor or libvirt does not answer
+        :raises Unavailable: Nova's conductor or libvirt does not answer; all else is done
         """
-        context = nova_context.get_admin_context()
+        context, failures = nova_context.get_admin_context(), []
         restores = {uuid: claim for claim, uuids in under_way.items() for uuid in uuids}
         kept = {instance.uuid for claim in self._claims.values() for instance in claim.instances}
         with _asking(self._host):
-            for instance in objects.InstanceList.get_by_host(context, self._host):
-                # Nova restores deleted instances under this task state, too.
-                if (instance.task_state != task_states.RESTORING or instance.uuid in kept
-                        or instance.vm_state == vm_states.SOFT_DELETED):
-                    continue
-                LOG.info('A restore of its group was interrupted', instance=instance)
-                if claim := restores.get(instance.uuid):
-                    self._keep(claim, objects.Instance.get_by_uuid(
-                        context, instance.uuid, expected_attrs=_ATTRIBUTES))
-                else:
-                    self._settle(instance, task_states.RESTORING)
+            found = objects.InstanceList.get_by_host(context, self._host)
+        for instance in found:
+            # Nova restores deleted instances under this task state, too.
+            if (instance.task_state != task_states.RESTORING or instance.uuid in kept
+                    or instance.vm_state == vm_states.SOFT_DELETED):
+                continue
+            LOG.info('A restore of its group was interrupted', instance=instance)
+            try:
+                self._recover(context, instance, restores.get(instance.uuid))
+            except exception.Unavailable as exc:    # which keeps no other instance
+                failures.append(exc)
+        if failures:
+            raise failures[0]
 
     # --- inside ---
 
@@ -151,6 +153,17 @@ class Instances(owner.Owner):
             self._undo(name, str(exc))
             raise
         claim.whole = True
+
+    def _recover(self, context, instance, claim):
+        with _asking(instance.display_name):
+            try:
+                if claim:
+                    self._keep(claim, objects.Instance.get_by_uuid(
+                        context, instance.uuid, expected_attrs=_ATTRIBUTES))
+                else:
+                    self._settle(instance, task_states.RESTORING)
+            except (nova_exception.InstanceNotFound, nova_exception.InstanceUpdateConflict) as exc:
+                LOG.info('Deleted, or in other hands meanwhile: %s', exc, instance=instance)
 
     def _keep(self, name, instance):
         with self._mutex:

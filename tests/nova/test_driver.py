@@ -10,6 +10,7 @@ import xml.etree.ElementTree as ET
 import fixtures
 import oslo_messaging
 import pytest
+from nova import context as nova_context
 from nova import exception as nova_exception
 from nova import objects
 from nova.compute import power_state, task_states, vm_states
@@ -404,6 +405,32 @@ class TestRestores(ComputeTestCase):
         self.restart_compute_service('compute1')
 
         assert self.state(self.server) == AT_REST
+
+    @contextlib.contextmanager
+    def saves_fail(self, server, error):
+        """Nova's record of this server cannot be changed."""
+        real = objects.Instance.save
+
+        def save(instance, *args, **kwargs):
+            if instance.uuid == server:
+                raise error
+            return real(instance, *args, **kwargs)
+        with fixtures.MonkeyPatch('nova.objects.Instance.save', save):
+            yield
+
+    def test_a_restart_frees_all_but_what_was_deleted_meanwhile(self):
+        servers = [self.server, self.boot('db'), self.boot('app')]
+        for server in servers:
+            instance = self.instance(server)
+            instance.task_state = task_states.RESTORING
+            instance.save()
+        first = min(servers, key=[each.uuid for each in objects.InstanceList.get_by_host(
+            nova_context.get_admin_context(), 'compute1')].index)
+
+        with self.saves_fail(first, nova_exception.InstanceNotFound(instance_id=first)):
+            self.restart_compute_service('compute1')
+
+        assert {self.state(server) for server in servers if server != first} == {AT_REST}
 
     def test_a_restart_within_a_restore_keeps_its_members_until_it_ends(self):
         self.orders(*ALL[:2])
