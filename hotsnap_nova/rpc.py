@@ -99,8 +99,8 @@ def answers(method):
     @oslo_messaging.expose
     @functools.wraps(method)
     def answer(self, context, /, **kwargs):    # a message may have a `context`, too
-        expires_ns = context.get(_EXPIRES_NS)
-        if expires_ns is not None and time.monotonic_ns() >= expires_ns:
+        left_s = seconds_left(context)
+        if left_s is not None and left_s <= 0:
             LOG.warning('%s is not begun: it waited until nobody waited for it any more',
                         method.__name__)
             return {'error': exception.HostUnreachable(
@@ -113,6 +113,12 @@ def answers(method):
             LOG.exception('%s failed', method.__name__)
             return {'error': exception.Bug(reason=f'{type(exc).__name__}: {exc}').to_dict()}
     return answer
+
+
+def seconds_left(context: dict) -> float | None:
+    """For how long somebody waits for the answer of what is served; None where it is not known."""
+    expires_ns = context.get(_EXPIRES_NS)
+    return None if expires_ns is None else (expires_ns - time.monotonic_ns()) / 1e9
 
 
 class Client:

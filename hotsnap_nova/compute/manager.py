@@ -4,14 +4,19 @@
 What others may ask over the bus is in `endpoint`; this is for the process that has it.
 """
 
+import threading
+
 from oslo_log import log as logging
 
+from hotsnap_nova import exception
 from hotsnap_nova.compute import expiry, locks, owner, participants, remains, restores
 from hotsnap_nova.protocol import messages
 from hotsnap_nova.protocol.restore import messages as restore_messages
 from hotsnap_nova.storage import base
 
 LOG = logging.getLogger(__name__)
+
+_SWEEP_S = 5.0
 
 
 class ComputeManager:
@@ -46,10 +51,22 @@ class ComputeManager:
         for restore in self._restores.start():
             LOG.warning('Goes on with restore %s, which a process left', restore)
         self._participants.locks.sweep()
-        self._participants.sweep()    # after the guests: a store may hang
-        self.store.sweep()
+        # After the guests, and waited for no longer than this: a store may hang.
+        sweeping = threading.Thread(target=self._sweep, daemon=True, name='hotsnap-sweep')
+        sweeping.start()
+        sweeping.join(_SWEEP_S)
         self._expiry.start()
         return found
+
+    def _sweep(self):
+        """Remove files that nobody needs."""
+        try:
+            self._participants.sweep()
+            self.store.sweep()
+        except exception.HotsnapError as exc:    # the next start may be better
+            LOG.error('Files that processes left cannot be removed: %s', exc)
+        except Exception:
+            LOG.exception('Files that processes left cannot be removed')
 
     def stop(self) -> None:
         """End; restores stay as they are, and whoever starts next goes on with them."""

@@ -22,7 +22,7 @@ from hotsnap_nova.conductor import (
     snapshots,
 )
 
-#: Of `rpcapi.HOSTS_S`, in which a restore has to begin, so much is for the hosts' verdict.
+#: Of the time for which an answer is waited for, so much is for the hosts' verdict.
 _CHECK_S = 40.0
 #: For the last write, and the way there and back.
 _SPARE_S = 5.0
@@ -46,6 +46,7 @@ class ConductorManager:
 
     @rpc.answers
     def create(self, context, *, group, name, description, properties, gate, disk):
+        ends = _answered_by(context)
         found = self._cells.group(group)
         membership.must_run(found)
         membership.must_answer(self._cells.states(each.host for each in found.servers))
@@ -62,7 +63,7 @@ class ConductorManager:
                 group_id=found.id, group_name=found.name, project_id=found.project_id,
                 **{key: caller[key] or '' for key in ('user_id', 'request_id')},
                 unique_name=False, quotas=tuple(each for each in limits if each[2] >= 0),
-                context=caller))
+                context=caller), must_be_wanted=lambda: _must_be_in_time(ends))
         return shown.of(self._get(snapshot))
 
     @rpc.answers
@@ -92,7 +93,7 @@ class ConductorManager:
 
     @rpc.answers
     def restore(self, context, *, snapshot, ignore_new_members):
-        asked_at = time.monotonic()
+        ends = _answered_by(context)
         found = self._get(snapshot)
         snapshots.must_be_available(found)
         servers = self._cells.servers(each.member_id for each in found.members)
@@ -110,11 +111,10 @@ class ConductorManager:
                 | {each.host for each in servers.values() if each.host}), ignore_new_members)
         caller = _caller(context)
         planned = self._snapshots.plan_restore(found, places=places, context=caller)
-        self._snapshots.check_restore(planned, _CHECK_S)
-        if time.monotonic() - asked_at >= rpcapi.HOSTS_S - _SPARE_S:
-            # Its user is told so by now, or about to be.
-            raise exception.Unavailable('Whether the group can be restored could not be told in '
-                                        'time; nothing was begun.')
+        _must_be_in_time(ends)
+        self._snapshots.check_restore(
+            planned, min(_CHECK_S, ends - _SPARE_S - time.monotonic()))
+        _must_be_in_time(ends)
         with _in_users_way(found):
             self._snapshots.begin_restore(found, planned, caller['request_id'] or '')
 
@@ -156,6 +156,22 @@ class ConductorManager:
         if found.id != snapshot:
             raise exception.SnapshotNotFound(snapshot=snapshot)
         return found
+
+
+def _answered_by(context):
+    """Until when, by `time.monotonic`, whoever asked waits for the answer."""
+    left_s = rpc.seconds_left(context)
+    return time.monotonic() + (rpcapi.HOSTS_S if left_s is None else left_s)
+
+
+def _must_be_in_time(ends):
+    """Nothing, where whoever asked is still there when it has begun.
+
+    :raises Unavailable: its user is told by now that it failed, or is about to be
+    """
+    if time.monotonic() >= ends - _SPARE_S:
+        raise exception.Unavailable('Whether that can be done could not be told in time; nothing '
+                                    'was begun.')
 
 
 def _caller(context):

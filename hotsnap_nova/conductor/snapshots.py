@@ -22,7 +22,7 @@ from hotsnap_nova.conductor import (
     verifying,
     work,
 )
-from hotsnap_nova.protocol import messages
+from hotsnap_nova.protocol import durable, messages
 from hotsnap_nova.protocol.restore import durable as restores
 
 _NAMESPACE = uuid.UUID('0f5a6c1e-94c9-4f4b-8d4b-6f1c5b0b2f6e')
@@ -39,15 +39,17 @@ class Snapshots(recovery.Recovery):
 
     # -- making --------------------------------------------------------------------------------
 
-    def create(self, request: requests.CreateRequest,
-               watcher: work.Watcher | None = None) -> str:
+    def create(self, request: requests.CreateRequest, watcher: work.Watcher | None = None,
+               must_be_wanted: Callable[[], None] = lambda: None) -> str:
         """The id of a snapshot that is now being made; see `wait`.
 
+        :param must_be_wanted: raises where nobody wants it any more; asked before it begins
         :raises Invalid: nothing was touched
         """
         request.check()
         members = self._find(request)
         gate = requests.choose_gate(request.gate, self._check(members, request))
+        must_be_wanted()
         snapshot = str(uuid.uuid4())
         group = request.group_id or _group_of(members)
         epoch = self._database.next_epoch(group)
@@ -301,8 +303,12 @@ def _must_be_abortable(found):
         if row.resolution is not restores.Resolution.RESUME:
             return
         status = 'past that: it is decided that its members run'
-    elif status == rows.CREATING or found.action_status == actions.RUNNING:
+    elif found.action_status == actions.RUNNING:
         return
+    elif not found.closed:    # whatever status an operator has set
+        if found.decision != durable.Decision.FINISH:
+            return
+        status = 'past that: it is decided that it is kept'
     raise exception.SnapshotBusy(snapshot=found.name, status=status)
 
 

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from hotsnap_nova.compute import background
+from hotsnap_nova.compute import background, manager
 from hotsnap_nova.protocol import commands
 from tests.fakes import cluster as clusters
 
@@ -13,6 +13,7 @@ from tests.fakes import cluster as clusters
 @pytest.fixture
 def cluster(tmp_path, monkeypatch):
     monkeypatch.setattr(background, '_PATIENCE_S', 0.1)
+    monkeypatch.setattr(manager, '_SWEEP_S', 0.1)
     with clusters.Cluster(tmp_path, {'h1': 'a'}) as made:
         yield made
 
@@ -123,14 +124,12 @@ def test_a_host_that_starts_ends_a_restore_although_its_store_hangs(cluster, hos
     assert cluster.world.guest('a')['state'] == 'paused'
     goes_on = hang('drafts')
 
-    starting = threading.Thread(target=host.start)
-    starting.start()
-    clusters.until(lambda: cluster.world.guest('a')['state'] == 'running')
+    host.start()
 
-    goes_on.set()
-    starting.join(60)
     assert cluster.snapshots.wait(row.id, 60)
-    assert cluster.clean()
+    assert cluster.world.guest('a')['state'] == 'running'
+    goes_on.set()
+    clusters.until(cluster.clean)
 
 
 def test_a_save_that_begins_while_it_is_discarded_leaves_nothing(cluster, host):

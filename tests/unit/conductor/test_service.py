@@ -161,6 +161,26 @@ def test_a_restore_does_not_begin_when_nobody_waits_for_its_answer(cluster, api,
     assert 'restore_prepare' not in cluster.hosts['h1'].engine.calls
 
 
+@pytest.mark.parametrize('method', ['create', 'restore'])
+@pytest.mark.parametrize('waited', ['before it was served', 'for the hosts'])
+def test_what_nobody_waits_for_by_now_does_not_begin(cluster, api, monkeypatch, method, waited):
+    snapshot = available(api)
+    timeout_s = manager._SPARE_S - 1 if waited == 'before it was served' else 60
+    for fault in ('check', 'restore_check'):
+        cluster.hosts['h1'].engine.faults[fault] = lambda _about: monkeypatch.setattr(
+            manager, '_SPARE_S', 120)
+    asked = {'create': {'group': 'g', 'name': None, 'description': '', 'properties': {},
+                        'gate': 'auto', 'disk': 'backup'},
+             'restore': {'snapshot': snapshot, 'ignore_new_members': False}}[method]
+    client = rpc.Client(cluster.transport, rpcapi.TOPIC, rpcapi.VERSION, CALLER)
+
+    with pytest.raises(exception.Unavailable, match='nothing was begun'):
+        client.call(None, method, timeout_s, **asked)
+
+    assert [each.id for each in cluster.database.list()] == [snapshot]
+    assert api.get(snapshot)['last_action'] is None
+
+
 def test_a_failed_restore_tells_why_and_leaves_the_snapshot(cluster, api):
     snapshot = available(api)
     cluster.hosts['h2'].engine.faults['restore_start'] = exception.HypervisorError(

@@ -2,6 +2,7 @@
 """A snapshot of two hosts' guests, from the wish to the store, and what can go wrong."""
 
 import os
+import threading
 import time
 
 import pytest
@@ -171,6 +172,34 @@ def test_who_waits_for_a_host_that_cannot_clean_up_is_told(cluster):
     assert cluster.snapshots.recover() == (snapshot,)
     cluster.snapshots.wait(snapshot)
     assert cluster.snapshots.get(snapshot).status == 'error'
+    assert cluster.clean()
+
+
+def test_what_is_decided_to_be_kept_cannot_be_aborted(cluster):
+    reached, goes_on = threading.Event(), threading.Event()
+    cluster.hosts['h1'].engine.faults['finish'] = lambda _work: (reached.set(), goes_on.wait(60))
+    snapshot = cluster.snapshots.create(cluster.request())
+    assert reached.wait(60)
+
+    with pytest.raises(exception.SnapshotBusy, match='decided that it is kept'):
+        cluster.coordinator('other').abort(snapshot, 'its user')
+
+    goes_on.set()
+    assert cluster.snapshots.wait(snapshot, 60)
+    assert cluster.snapshots.get(snapshot).status == 'available'
+
+
+@pytest.mark.parametrize('status', ['available', 'error'])
+def test_what_is_being_made_can_be_aborted_whatever_status_an_operator_has_set(cluster, status):
+    cluster.hosts['h1'].engine.save_s = 60
+    snapshot = cluster.snapshots.create(cluster.request())
+    clusters.until(lambda: cluster.snapshots.get(snapshot).phase == 'save')
+    cluster.database.set_status(snapshot, status)
+
+    cluster.snapshots.abort(snapshot, 'its user')
+
+    assert cluster.snapshots.wait(snapshot, 60)
+    assert cluster.snapshots.get(snapshot).error_code == 'aborted'
     assert cluster.clean()
 
 
