@@ -198,10 +198,12 @@ def test_a_member_in_another_snapshot_is_not_restored(cluster):
 
 def test_an_unwanted_restore_is_undone(cluster):
     cluster.create()
+    stands = Gate(cluster.hosts['h1'].engine, 'restore_start')
 
     with pytest.raises(exception.Aborted):
         cluster.snapshots.restore(
-            'nightly', is_unwanted=lambda: cluster.world.guest('a')['state'] == 'shut off')
+            'nightly', is_unwanted=stands.reached.is_set,
+            watcher=lambda event: event['phase'] == 'undo' and stands.open())
 
     assert disks(cluster) == {'own'}
     assert not any('restore_resume' in done for done in steps(cluster))
