@@ -298,12 +298,17 @@ def _strike(site: Site, fault: Fault) -> dict[str, str]:
         case 'service':
             site.hosts[fault.name].service.kill()
         case 'QEMU':
-            killed = judge.marks([site.guests[fault.name]])
-            services.kill(list(filter(None, [site.guests[fault.name].pid])))
+            guest = site.guests[fault.name]
+            # What is killed shall be as it was looked at.
+            with site.host_of(guest).service.frozen():
+                killed = judge.marks([guest])
+                services.kill(list(filter(None, [guest.pid])))
             return killed
         case 'power':
-            killed = judge.marks(site.hosts[fault.name].guests)
-            site.hosts[fault.name].cut_power()
+            host = site.hosts[fault.name]
+            with host.service.frozen():
+                killed = judge.marks(host.guests)
+                host.cut_power()
             return killed
     return {}
 

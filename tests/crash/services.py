@@ -156,6 +156,17 @@ class Service:
         """It goes on from there."""
         self._say(do='go', word=word, when=when)
 
+    @contextlib.contextmanager
+    def frozen(self):
+        """For the block it does nothing at all; if it lives afterwards, it goes on."""
+        if self.lives:
+            os.kill(self.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            if self.lives:
+                os.kill(self.pid, signal.SIGCONT)
+
     def kill(self, with_children: bool = False) -> None:
         """SIGKILL; return when it is gone.
 

@@ -157,6 +157,9 @@ class Site:
         """Names of all commands that were met."""
         return set().union(*(service.kinds for service in self.processes.values()))
 
+    def host_of(self, guest: guests.Guest) -> Host:
+        return next(host for host in self.hosts.values() if guest in host.guests)
+
     def heal(self) -> None:
         """Return when every service serves and every guest counts."""
         starting = [service for service in self.processes.values() if not service.lives]
