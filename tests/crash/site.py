@@ -70,7 +70,10 @@ class Host:
         return {guest.name: pid for guest in self.guests if (pid := guest.pid)}
 
     def cut_power(self) -> None:
-        """All that runs on it is gone in one instant, and what was not synced."""
+        """All that runs on it is gone in one instant, and what was not synced.
+
+        The service is `Service.frozen`: it starts nothing meanwhile.
+        """
         services.kill([*self.qemus().values(), *self.service.children(), self.home.daemon_pid,
                        *([self.service.pid] if self.service.lives else [])])
         for path in (self.home.folder / 'run/libvirt/qemu').glob('*.xml'):
