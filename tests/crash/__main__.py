@@ -16,7 +16,7 @@ import sys
 import time
 
 from tests.crash import run, table
-from tests.rounds import program, report
+from tests.rounds import dated, program, report
 
 _DOC = pathlib.Path(__file__).parents[2] / 'doc'
 
@@ -29,7 +29,7 @@ def main() -> int:
                         help='end after the case that goes on then')
     parser.add_argument('--seed', default='hotsnap', help='(%(default)s)')
     parser.add_argument('--publish', action='store_true', help='write doc/crash.md')
-    parser.add_argument('--output', type=pathlib.Path, default=report.default_path('crash'),
+    parser.add_argument('--output', type=pathlib.Path, default=dated.default_path('crash'),
                         help='the report (%(default)s)')
     arguments = parser.parse_args()
     return program.status(lambda: _run(arguments),
@@ -59,7 +59,7 @@ def _run(arguments: argparse.Namespace) -> bool:
                 'fault': str(case.fault), **{
                     field.name: getattr(result, field.name)
                     for field in dataclasses.fields(result) if field.name != 'case'}})
-            report.write(path, made)
+            dated.write(path, made)
     steps = list(dict.fromkeys((case.plot, str(case.step)) for case in everything))
     path.with_suffix('.md').write_text(table.of(made, steps))
     print(f'{table.counts(made["cases"])}; {path}')
