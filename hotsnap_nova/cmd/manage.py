@@ -1,20 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``nova-hotsnap-manage``: the operator's commands for the coordinators' database."""
+"""``nova-hotsnap-manage``: the operator's commands for the coordinators and their database."""
 
 import argparse
 import datetime
 import logging as python_logging
 import sys
+import time
 
 from cliff import app, command, commandmanager, lister
 from oslo_config import cfg
 from oslo_log import log as logging
 
-from hotsnap_nova import conf
-from hotsnap_nova.conductor import service
+from hotsnap_nova import conf, exception, rpc
+from hotsnap_nova.conductor import rpcapi, service
 
 #: A service silent for so many intervals is down.
 _MISSED = 3
+#: How long a host may be at the end of a part before the command gives up, and how often it is
+#: asked.
+_FORGET_S, _ASK_AGAIN_S = 60.0, 0.5
 
 
 class Sync(command.Command):
@@ -95,23 +99,64 @@ class DropErrands(command.Command):
         print(f'{len(dropped)} dropped', file=self.app.stdout)
 
 
+class ListParts(lister.Lister):
+    """List what a host has of snapshots and restores, and whether it ends by itself."""
+
+    def get_parser(self, prog_name):
+        parser = super().get_parser(prog_name)
+        parser.add_argument('host', metavar='HOST')
+        return parser
+
+    def take_action(self, parsed):
+        return (('Kind', 'ID', 'Snapshot', 'State', 'Members', 'Reason', 'Ends By Itself'), [
+            (each['kind'], each['id'], each['snapshot'], each['state'],
+             ', '.join(each['members']), each['reason'], each['awaited'])
+            for each in self.app.conductor.parts(parsed.host)])
+
+
+class ForgetPart(command.Command):
+    """End on its host a part of a snapshot or restore that nobody is to end any more.
+
+    A snapshot's is discarded, but for what is published. A restore goes on to the end that was
+    decided, or is undone. What ends by itself is refused.
+    """
+
+    def get_parser(self, prog_name):
+        parser = super().get_parser(prog_name)
+        parser.add_argument('host', metavar='HOST')
+        parser.add_argument('part', metavar='ID', help='as `part list` has it')
+        return parser
+
+    def take_action(self, parsed):
+        ends = time.monotonic() + _FORGET_S
+        while not self.app.conductor.forget(parsed.host, parsed.part):
+            if time.monotonic() >= ends:
+                raise exception.HostUnreachable(
+                    host=parsed.host, reason='it has not done it yet, and is still at it')
+            time.sleep(_ASK_AGAIN_S)
+
+
 COMMANDS = {'db sync': Sync, 'db version': Version, 'db purge': Purge,
             'errand list': ListErrands, 'errand drop': DropErrands,
-            'service list': ListServices}
+            'part list': ListParts, 'part forget': ForgetPart, 'service list': ListServices}
 
 
 class Shell(app.App):
-    """The command line; options are read from nova.conf."""
+    """The command line; options are read from nova.conf.
+
+    :param transport: of Nova's API; None: as nova.conf has it
+    """
 
     NAME = 'nova-hotsnap-manage'
 
-    def __init__(self, **streams):
+    def __init__(self, transport=None, **streams):
         commands = commandmanager.CommandManager(None)
         for name, each in COMMANDS.items():
             commands.add_command(name, each)
-        super().__init__(description='Looks after the database of nova-hotsnap-conductor.',
+        super().__init__(description='Looks after nova-hotsnap-conductor and its database.',
                          version=service.version(), command_manager=commands,
                          deferred_help=True, **streams)
+        self._transport = transport
         self._database = None
 
     def build_option_parser(self, description, version, argparse_kwargs=None):
@@ -141,6 +186,13 @@ class Shell(app.App):
         if self._database is None:
             self._database = service.open_database(cfg.CONF.hotsnap)
         return self._database
+
+    @property
+    def conductor(self):
+        """Any coordinator; commands of the database alone need none."""
+        if self._transport is None:
+            self._transport = rpc.open_novas(cfg.CONF)
+        return rpcapi.ConductorApi(self._transport, {})
 
     def clean_up(self, _command, _result, _error):
         if self._database is not None:

@@ -148,6 +148,14 @@ class ConductorManager:
              **{key: each[key] for key in ('host', 'device', 'cause', 'remedy', 'rules_out')}}
             for each in verdict['findings']]}
 
+    @rpc.answers
+    def parts(self, _context, *, at_host):
+        return self._snapshots.parts_of(at_host)
+
+    @rpc.answers
+    def forget(self, _context, *, at_host, part):
+        return self._snapshots.forget_part(at_host, part)
+
     # -- inside --------------------------------------------------------------------------------
 
     def _get(self, snapshot):

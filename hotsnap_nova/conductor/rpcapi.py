@@ -32,6 +32,7 @@ again after the answer sees it under way or over.
 Version history:
 
 * 1.0  create, get, list, update, delete, restore, verify, abort, reset_status, check
+* 1.1  parts, forget: for the operator's command, and not in the API
 """
 
 import oslo_messaging
@@ -39,7 +40,10 @@ import oslo_messaging
 from hotsnap_nova import exception, rpc
 
 TOPIC = 'hotsnap-conductor'
-VERSION = '1.0'
+VERSION = '1.1'
+#: What the API asks for, of coordinators that may be older.
+_API_VERSION = '1.0'
+_PARTS_VERSION = '1.1'
 
 STATUSES = ('creating', 'available', 'restoring', 'deleting', 'error', 'error_deleting')
 #: What `reset_status` may set.
@@ -51,7 +55,7 @@ DISKS = ('backup',)
 #: Of the database alone.
 _SHORT_S = 30.0
 #: They change nothing.
-_LOOKS = ('get', 'list', 'check')
+_LOOKS = ('get', 'list', 'check', 'parts')
 #: Hosts are asked, too: membership and preflight.
 HOSTS_S = 60.0
 
@@ -95,7 +99,7 @@ class ConductorApi:
     """
 
     def __init__(self, transport, context: dict):
-        self._client = rpc.Client(transport, TOPIC, VERSION, context)
+        self._client = rpc.Client(transport, TOPIC, _API_VERSION, context)
 
     def create(self, group: str, *, name: str | None, description: str, properties: dict,
                gate: str, disk: str) -> dict:
@@ -187,6 +191,22 @@ class ConductorApi:
         :raises GroupNotFound, EmptyGroup, MembersForeign:
         """
         return self._call('check', HOSTS_S, group=group, gate=gate, disk=disk)
+
+    def parts(self, host: str) -> tuple[dict, ...]:
+        """What a host has of snapshots and restores: see `parts.of`.
+
+        :raises HostTooOld: the host cannot say, or the coordinator cannot ask
+        """
+        return tuple(self._call('parts', HOSTS_S, version=_PARTS_VERSION, at_host=host))
+
+    def forget(self, host: str, part: str) -> bool:
+        """Whether a part that nobody is to end any more has ended on its host: see `parts.forget`.
+
+        :raises SnapshotNotFound, SnapshotBusy:
+        :raises HostTooOld: likewise
+        """
+        return self._call('forget', HOSTS_S, version=_PARTS_VERSION, at_host=host,
+                          part=part)
 
     def _call(self, method, timeout_s, **kwargs):
         try:

@@ -14,6 +14,7 @@ from hotsnap_nova.conductor import (
     errands,
     fanout,
     making,
+    parts,
     recovery,
     requests,
     restorations,
@@ -232,6 +233,16 @@ class Snapshots(recovery.Recovery):
                 with contextlib.suppress(exception.SnapshotBusy):    # too late
                     self.abort(found.id, 'the user')
         _must_have_ended(self._database.get(found.id))
+
+    # -- what nobody is to end any more --------------------------------------------------------
+
+    def parts_of(self, host: str) -> tuple[dict, ...]:
+        """What a host has: see `parts.of`."""
+        return parts.of(self._database, self._compute, host)
+
+    def forget_part(self, host: str, part: str) -> bool:
+        """Whether a part has ended on its host: see `parts.forget`."""
+        return parts.forget(self._database, self._compute, host, part)
 
     # -- inside --------------------------------------------------------------------------------
 

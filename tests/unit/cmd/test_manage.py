@@ -10,8 +10,12 @@ import sys
 import pytest
 from oslo_config import cfg
 
+from hotsnap_nova import conf, exception, rpc
 from hotsnap_nova.cmd import manage as commands
+from hotsnap_nova.conductor import service
 from hotsnap_nova.db import api
+from tests.fakes import cells
+from tests.fakes import cluster as clusters
 from tests.fakes.ran import Ran
 
 
@@ -33,11 +37,11 @@ def manage(typed, capsys, monkeypatch):
     root = logging.getLogger('')
     before, level = root.handlers[:], root.level
 
-    def run(*words, **more):
+    def run(*words, transport=None, **more):
         monkeypatch.setattr(cfg, 'CONF', cfg.ConfigOpts())    # as a process begins with it
         out, err = io.StringIO(), io.StringIO()
         try:
-            status = commands.Shell(stdout=out, stderr=err).run(typed(*words, **more))
+            status = commands.Shell(transport, stdout=out, stderr=err).run(typed(*words, **more))
         except SystemExit as exc:    # how argparse ends a process
             status = exc.code
         finally:
@@ -108,3 +112,89 @@ def test_a_database_that_was_not_told_is_asked_for(manage):
 
     assert done.status == 1
     assert 'database_connection' in done.err
+
+
+# -- what hosts have -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    with clusters.Cluster(tmp_path, {'h1': 'a', 'h2': 'b'}) as made:
+        yield made
+
+
+@pytest.fixture
+def saved(cluster):
+    """Id of a snapshot that h1 has saved, and h2 saves for a minute yet."""
+    cluster.hosts['h2'].engine.save_s = 60.0
+    snapshot = cluster.snapshots.create(cluster.request('lost'))
+    clusters.until(lambda: 'saved' in cluster.hosts['h1'].phases())
+    yield snapshot
+    for host in cluster.hosts:
+        clusters.until(lambda host=host: cluster.compute.forget(host, snapshot))
+
+
+@pytest.fixture
+def part(cluster, manage):
+    """Run a command of `part`, which a coordinator serves."""
+    made = cfg.ConfigOpts()
+    conf.register(made)
+    made([], default_config_files=[], default_config_dirs=[])
+    made.set_override('database_connection', f'sqlite:///{cluster.folder}/hotsnap.db', 'hotsnap')
+    serving = service.Service(made.hotsnap, 'c1', cluster.transport, cells.Cells(cluster))
+    serving.start()
+    yield lambda *words: manage('part', *words, transport=cluster.transport)
+    serving.stop()
+
+
+def test_a_part_whose_row_is_gone_is_listed_and_forgotten(cluster, saved, part):
+    cluster.database.delete(saved)
+
+    (listed,) = part('list', 'h1', '-f', 'json').json
+
+    assert listed == {'Kind': 'snapshot', 'ID': saved, 'Snapshot': saved, 'State': 'saved',
+                      'Members': 'a', 'Reason': '', 'Ends By Itself': False}
+    assert part('forget', 'h1', saved).status == 0
+    assert part('list', 'h1', '-f', 'json').json == []
+    assert not cluster.hosts['h1'].left()
+
+
+def test_a_part_that_its_row_ends_is_not_forgotten(cluster, saved, part):
+    (listed,) = part('list', 'h1', '-f', 'json').json
+    done = part('forget', 'h1', saved)
+
+    assert listed['Ends By Itself'] is True
+    assert done.status == 1
+    assert 'ends by itself' in done.err
+    assert 'saved' in cluster.hosts['h1'].phases()
+
+
+def test_a_part_that_is_not_there_is_not_forgotten(part):
+    done = part('forget', 'h1', 'none')
+
+    assert done.status == 1
+    assert 'no snapshot none' in done.err
+
+
+def test_a_coordinator_that_knows_no_parts_is_told_of(cluster, manage):
+    class Old:
+        target = rpc.oslo_messaging.Target(version='1.0')
+    server = rpc.open_server(cluster.transport, 'hotsnap-conductor', 'c1', [Old()])
+    server.start()
+
+    done = manage('part', 'list', 'h1', transport=cluster.transport)
+
+    assert done.status == 1
+    assert str(exception.HostTooOld(host='any', method='parts')) in done.err
+    rpc.close([server], 10)
+
+
+def test_coordinators_are_called_where_nova_calls(monkeypatch):
+    config = cfg.ConfigOpts()
+    config([], default_config_files=[], default_config_dirs=[])
+    monkeypatch.setattr(cfg, 'CONF', config)
+
+    transport = rpc.open_novas(config)
+
+    assert transport._driver._default_exchange == 'nova'
+    transport.cleanup()
