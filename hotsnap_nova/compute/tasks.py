@@ -7,11 +7,14 @@ at once: they do so in threads that also serve what closes and opens gates.
 """
 
 import threading
+import time
 from collections.abc import Callable
 
 from hotsnap_nova import exception
 
 _KEPT = 64
+#: Longer than a caller goes on asking while no answer comes.
+_ABANDONED_S = 300.0
 
 
 class Tasks:
@@ -19,10 +22,13 @@ class Tasks:
 
     :param wait_s: how long one question waits for the end
     :param waiting: so many questions wait at once, all others are answered as it is
+    :param abandoned_s: work that was not asked for so long ends where it next tells its progress
     """
 
-    def __init__(self, wait_s: float = 0.5, waiting: int = 2):
+    def __init__(self, wait_s: float = 0.5, waiting: int = 2,
+                 abandoned_s: float = _ABANDONED_S):
         self._wait_s = wait_s
+        self._abandoned_s = abandoned_s
         self._places = threading.BoundedSemaphore(waiting)
         self._tasks: dict[str, _Task] = {}
         self._mutex = threading.Lock()
@@ -42,7 +48,7 @@ class Tasks:
             if task is None:
                 while len(self._tasks) >= _KEPT:
                     self._forget_one()
-                task = self._tasks[key] = _Task(work)
+                task = self._tasks[key] = _Task(work, self._abandoned_s)
         told = True
         try:
             state = self._state(task)
@@ -72,8 +78,10 @@ class Tasks:
 
 
 class _Task:
-    def __init__(self, work):
+    def __init__(self, work, abandoned_s):
         self._work = work
+        self._abandoned_s = abandoned_s
+        self._asked_at = time.monotonic()
         self._progress = (0, 0)
         self._result = None
         self._error: Exception | None = exception.Bug(reason='the work ended without a word')
@@ -85,6 +93,7 @@ class _Task:
         return self._ended.is_set()
 
     def state(self, wait_s):
+        self._asked_at = time.monotonic()
         if not self._ended.wait(wait_s):
             return {'done': False, 'result': None, 'progress': list(self._progress)}
         if self._error:
@@ -101,4 +110,6 @@ class _Task:
             self._ended.set()
 
     def _tell(self, done_bytes, total_bytes):
+        if time.monotonic() - self._asked_at > self._abandoned_s:
+            raise exception.Aborted('Nobody asks for it any more.')
         self._progress = (done_bytes, total_bytes)

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Long work is asked for without keeping from its work whoever answers."""
 
+import queue
 import sys
 import threading
 import time
+import types
 
 import pytest
 
@@ -131,3 +133,31 @@ def test_what_never_ends_is_not_begun_for_ever(monkeypatch):
 
     assert made.ask('a', None)['done'] is False
     goes_on.set()
+
+
+def test_work_ends_that_nobody_asks_for_any_more(monkeypatch):
+    clock = types.SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr(tasks, 'time', clock)
+    made = tasks.Tasks(wait_s=0, abandoned_s=60)
+    reads, told, ended = queue.Queue(), queue.Queue(), threading.Event()
+
+    def work(tell):
+        try:
+            while True:
+                tell(reads.get(timeout=30), 2)
+                told.put(None)
+        finally:
+            ended.set()
+    made.ask('it', work)
+    clock.now = 50.0
+    made.ask('it', work)
+    clock.now = 100.0
+    reads.put(1)
+    told.get(timeout=30)    # asked for in time
+
+    clock.now = 111.0
+    reads.put(2)
+
+    assert ended.wait(30)
+    with pytest.raises(exception.Aborted, match='Nobody asks'):
+        made.ask('it', work)
