@@ -5,6 +5,8 @@ import contextlib
 import itertools
 import subprocess
 
+import libvirt
+
 from hotsnap_nova.virt import host
 from tests.lab import Lab
 
@@ -30,9 +32,12 @@ def drive(path, form='raw', device='cdrom', target='sda', bus='sata'):
         <source file='{path}'/><target dev='{target}' bus='{bus}'/><readonly/></disk>"""
 
 
+FLASH_BYTES = 1 << 16
+
+
 def halted(path):
-    """A firmware with which a guest runs, and does nothing; its path as text."""
-    rom = bytearray(1 << 16)
+    """A firmware (flash) with which a guest runs, and does nothing; its path as text."""
+    rom = bytearray(FLASH_BYTES)
     rom[-16:-12] = b'\xfa\xf4\xeb\xfd'    # cli, hlt, again; there the processor begins
     path.write_bytes(rom)
     return str(path)
@@ -79,7 +84,7 @@ class Bare:
         if domain.isActive():
             domain.destroy()
         if domain.isPersistent():
-            domain.undefine()
+            domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM)
 
 
 def findings(lab: Lab, *guests: Bare, **asked):

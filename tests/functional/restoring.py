@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Real guests for the restore suite: without an operating system, each with a snapshot.
 
-Their disks are raw: the first byte says whose they are, and a guest that runs writes into the
-next sector.
+Their disks are raw: the first byte says whose they are, and a guest that its owner boots writes
+into the next sector. So does that of their firmware's variables.
 """
 
 import contextlib
@@ -92,6 +92,7 @@ class Rig:
         with contextlib.suppress(FileNotFoundError):
             os.rename(self._memory(name, 'lost'), self._memory(name))
         self.path(name).write_bytes(OWN * _BYTES)
+        self._nvram(name).write_bytes(OWN * bare.FLASH_BYTES)
         domain.create()
 
     def _add(self, name):
@@ -99,8 +100,10 @@ class Rig:
         (folder / 'snapshot').mkdir(parents=True)
         guest = self._guests[name] = bare.Bare(
             self._lab, bare.disk(self.path(name), 'raw'), own_disk=False, memory_mb=8,
-            firmware=f"<loader readonly='yes' type='rom'>{self._firmware}</loader>")
+            firmware=f"<loader readonly='yes' type='pflash'>{self._firmware}</loader>"
+                     f'<nvram>{self._nvram(name)}</nvram>')
         self.path(name).write_bytes(CUT * _BYTES)
+        self._nvram(name).write_bytes(CUT * bare.FLASH_BYTES)
         domain = guest.__enter__().domain
         self._defined[name] = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
         self._specs[name] = records.MemberSpec(domain.UUIDString(), guest.name)
@@ -112,6 +115,12 @@ class Rig:
 
     def _define(self, name):
         return self._lab.connection.defineXML(self._defined[name])
+
+    def _other(self, name):
+        return self._folder / name / 'other.raw'
+
+    def _nvram(self, name):
+        return self._folder / name / 'nvram'
 
     def _memory(self, name, *more):
         return self._folder / name / 'snapshot' / '.'.join(('memory.save', *more))
@@ -137,6 +146,10 @@ class Rig:
         """Whose disk is in its place: ``own``, ``cut`` or an ``other``."""
         return _whose(self.path(name))
 
+    def nvram(self, name: str) -> str:
+        """Whose the variables of its firmware are: ``own`` or ``cut``."""
+        return _whose(self._nvram(name))
+
     def file(self, name: str, what: str = '') -> str:
         """How a member's disk is called, or what restore ``r1`` has put beside it."""
         return f'{self.path(name)}.hotsnap-{what}-r1' if what else str(self.path(name))
@@ -155,7 +168,7 @@ class Rig:
         domain = self._elsewhere.get(name) or self.domain(name)
         pid = self._lab.pid_of(domain.name()) if domain.isActive() else None
         for fd in pathlib.Path(f'/proc/{pid}/fd').glob('*') if pid else ():
-            if os.readlink(fd).startswith(str(self._folder)):
+            if os.readlink(fd).startswith((str(self.path(name)), str(self._other(name)))):
                 return _whose(fd)
         return ''
 
@@ -197,7 +210,7 @@ class Rig:
         domain = self.domain(name)
         if domain.isActive():
             domain.destroy()
-        domain.undefine()
+        domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM)
 
     def delete(self, name: str) -> None:
         """Its owner deletes it, and its files."""
@@ -215,17 +228,14 @@ class Rig:
 
     def replace(self, name: str) -> None:
         """There is another file in the place of its disk; it is off."""
+        self._other(name).write_bytes(OTHER * _BYTES)
         os.replace(self._other(name), self.path(name))
 
     def redefine(self, name: str) -> None:
         """Its definition names another disk; it is off."""
+        self._other(name).write_bytes(OTHER * _BYTES)
         self._lab.connection.defineXML(self._defined[name].replace(
             str(self.path(name)), str(self._other(name))))
-
-    def _other(self, name):
-        path = self._folder / name / 'other.raw'
-        path.write_bytes(OTHER * _BYTES)
-        return path
 
     def lose_memory(self, name: str) -> None:
         """The snapshot's memory of it is gone."""

@@ -4,6 +4,7 @@
 import pytest
 
 from tests.functional import restoring
+from tests.functional.command import until
 from tests.unit.restoring import suite
 
 
@@ -20,4 +21,19 @@ def rig(guests):
 
 
 class TestEngine(suite.RestoreSuite):
-    pass
+
+    def test_variables_of_the_firmware_are_those_of_the_cut_from_the_resumption_on(self, rig):
+        work = suite.through(rig, rig.work('a'), 'start')
+        assert rig.nvram('a') == 'own'
+
+        suite.do(rig, work, 'resume')
+
+        assert until(lambda: rig.nvram('a') == 'cut')
+
+    def test_an_undo_leaves_the_variables_of_the_firmware_alone(self, rig):
+        work = suite.through(rig, rig.work('a'), 'start')
+
+        suite.do(rig, work, 'undo')
+
+        assert suite.whole(rig, 'a') == suite.OWN
+        assert rig.nvram('a') == 'own'

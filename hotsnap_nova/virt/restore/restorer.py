@@ -19,10 +19,10 @@ from collections.abc import Callable
 from oslo_log import log
 
 from hotsnap_nova import exception
-from hotsnap_nova.virt import definitions, domain, guest, records
+from hotsnap_nova.virt import definitions, guest, records
 from hotsnap_nova.virt.checks import obstacles
 from hotsnap_nova.virt.definition import cut, merging
-from hotsnap_nova.virt.restore import exporting, keeping, parts
+from hotsnap_nova.virt.restore import clocks, exporting, keeping, parts
 
 LOG = log.getLogger(__name__)
 
@@ -206,14 +206,9 @@ class Restorer(keeping.Keeper):
         def let_run(each):
             with told.of(each[0]):
                 _let_run(*each)
-
-        def set_clock(each):
-            with contextlib.suppress(exception.HotsnapError):
-                if domain.DomainXml(each[1].full_xml()).agent:
-                    each[1].set_clock(int(time.time()))
         if not work.paused:
             _together(let_run, standing)
-            _together(set_clock, standing)
+            clocks.set_all([found for _part, found in standing])
         return told.outcome()
 
     def _stands(self, part, found):

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a restore has on the disk before it touches a guest, and whom it does not wait for."""
+
+import threading
+
+import pytest
+
+from hotsnap_nova.virt import guest, records
+from hotsnap_nova.virt.restore import clocks, parts, restorer
+from tests.fakes import power
+
+_STATES = {'running': guest.State('running'), 'off': guest.State('shut off'),
+           'at the cut': guest.State('paused', loaded=True)}
+
+
+class Guest:
+    """Stands in for `guest.Guest`, with an agent.
+
+    :ivar told: called with what is done to it, before it is
+    """
+
+    name = uuid = 'a'
+
+    def __init__(self, folder, state):
+        self._folder = folder
+        self.is_ = state
+        self.told = lambda _what: None
+
+    def state(self):
+        return _STATES[self.is_]
+
+    def xml(self, live=True):
+        return f"""<domain><devices><disk type='file' device='disk'><driver type='raw'/>
+            <source file='{self._folder}/disk.raw'/><target dev='vda'/></disk><channel>
+            <target type='virtio' name='org.qemu.guest_agent.0'/></channel></devices></domain>"""
+
+    full_xml = xml
+
+    def destroy(self):
+        self.told('destroy')
+        self.is_ = 'off'
+
+    def resume(self):
+        self.told('resume')
+        self.is_ = 'running'
+
+    def set_clock(self, _seconds):
+        self.told('set_clock')
+
+
+WORK = records.RestoreWork('s1', 'r1', (
+    records.RestoreMember(records.MemberSpec('a', 'a'), '', {}),))
+
+
+@pytest.fixture
+def make(tmp_path, monkeypatch):
+    """A guest in a state, and an engine that knows it alone."""
+    def make(state):
+        made, engine = Guest(tmp_path, state), restorer.Restorer()
+        monkeypatch.setattr(engine, '_guest', lambda _id: made, raising=False)
+        return made, engine
+    (tmp_path / 'disk.raw').write_bytes(bytes(8192))
+    return make
+
+
+@pytest.mark.parametrize(('step', 'state', 'done', 'mark'), [
+    ('stop', 'running', 'destroy', parts.STOPPED),
+    ('resume', 'at the cut', 'resume', parts.RESUMED)])
+def test_a_mark_outlives_a_loss_of_power_before_a_guest_is_touched(
+        make, tmp_path, monkeypatch, step, state, done, mark):
+    member, engine = make(state)
+    disk, found = power.Disk(tmp_path, monkeypatch), []
+    member.told = lambda what: found.append((what, [
+        f'a.hotsnap-{mark}-r1' in names for names in disk.worlds()]))
+
+    getattr(engine, f'restore_{step}')(WORK)
+
+    assert (done, [True]) in found
+    disk.close()
+
+
+def test_an_agent_that_never_answers_is_not_waited_for(make, monkeypatch):
+    monkeypatch.setattr(clocks, '_TIMEOUT_S', 0.1)
+    member, engine = make('at the cut')
+    asked, answers, answered = threading.Event(), threading.Event(), threading.Event()
+    member.told = lambda what: what == 'set_clock' and (
+        asked.set(), answers.wait(10), answered.set())
+
+    outcome = engine.restore_resume(WORK)
+
+    assert asked.is_set()
+    assert not answered.is_set()
+    assert (member.is_, outcome.faults) == ('running', ())
+    answers.set()
