@@ -2,6 +2,7 @@
 """Every interleaving of a few hosts and a few faults keeps every promise, and can become quiet.
 
 ``-s`` prints how many worlds were visited. A failure prints the shortest story that leads to it.
+Larger worlds are those of `campaign`, for ``make explore``.
 """
 
 import pytest
@@ -13,32 +14,25 @@ from tests.explore.rules import Rules
 from tests.explore.world import Budget, new_world
 
 HOLD, BARRIER, MARKER = Gate.HOLD, Gate.BARRIER, Gate.MARKER
+# story: gate, hosts, members of each, whether a host's work is atomic, what may go wrong
 WORLDS = {
     "messages arrive while hosts work": (HOLD, 2, 1, False, {}),
     "a host dies anywhere while messages arrive": (
         HOLD, 2, 1, False, {"host_crashes": 1, "timeouts": 0}
     ),
-    "two commands fail": (HOLD, 2, 1, True, {"failures": 2, "timeouts": 0}),
-    "one host, every fault, most twice": (
-        HOLD, 1, 1, True, {"host_crashes": 2, "failures": 2, "lapses": 1}
-    ),
-    "a host dies, a lease ends": (HOLD, 2, 1, True, {"host_crashes": 1, "lapses": 1}),
+    "a lease ends": (HOLD, 2, 1, True, {"lapses": 1, "timeouts": 0}),
     "a barrier, a host dies, a lease ends": (
         BARRIER, 2, 1, True, {"host_crashes": 1, "lapses": 1, "timeouts": 0}
     ),
-    "a barrier, a command fails, a lease ends": (
-        BARRIER, 2, 1, True, {"failures": 1, "lapses": 1, "timeouts": 0}
-    ),
-    "two members on each host": (HOLD, 2, 2, True, {"failures": 1}),
+    "two members on each host": (HOLD, 2, 2, True, {"failures": 1, "timeouts": 0}),
     "a host and the coordinator die": (
         HOLD, 2, 1, True, {"host_crashes": 1, "coordinator_crashes": 1, "timeouts": 0}
     ),
     "a command fails, the coordinator dies": (
         HOLD, 2, 1, True, {"failures": 1, "coordinator_crashes": 1, "timeouts": 0}
     ),
-    "two coordinators": (HOLD, 2, 1, True, {"takeovers": 1}),
     "two coordinators, a write fails": (HOLD, 1, 1, True, {"takeovers": 1, "failures": 1}),
-    "the user aborts": (HOLD, 2, 1, True, {"aborts": 1, "host_crashes": 1}),
+    "the user aborts": (HOLD, 2, 1, True, {"aborts": 1}),
     "a guest is deleted": (HOLD, 2, 1, True, {"withdrawals": 1, "timeouts": 0}),
     "a guest is deleted while messages arrive": (
         HOLD, 1, 1, False, {"withdrawals": 1, "failures": 1}
@@ -47,28 +41,18 @@ WORLDS = {
         BARRIER, 1, 2, True, {"withdrawals": 1, "host_crashes": 1, "timeouts": 0}
     ),
     "markers, a guest is deleted": (MARKER, 2, 1, True, {"withdrawals": 1, "timeouts": 0}),
-    "the messages of an earlier snapshot linger": (HOLD, 2, 1, True, {"more_snapshots": 1}),
     "an earlier snapshot, a host dies": (
         HOLD, 1, 1, True, {"more_snapshots": 1, "host_crashes": 1}
     ),
     "a coordinator falls silent": (HOLD, 2, 1, True, {"silences": 1, "coordinator_crashes": 1}),
-    "a host never answers the decision": (
-        HOLD, 2, 1, True, {"absences": 1, "failures": 1, "timeouts": 0}
-    ),
     "a host never answers, another dies": (
         HOLD, 2, 1, True, {"absences": 2, "host_crashes": 1, "timeouts": 0}
     ),
-    "a host loses its journal": (HOLD, 2, 1, True, {"losses": 1}),
-    "three hosts": (HOLD, 3, 1, True, {}),
-    "three hosts, one dies": (HOLD, 3, 1, True, {"host_crashes": 1, "timeouts": 0}),
-    "three hosts, a barrier, a lease ends": (BARRIER, 3, 1, True, {"lapses": 1, "timeouts": 0}),
-    "markers": (MARKER, 2, 1, True, {"lapses": 1}),
-    "markers, a host dies": (MARKER, 2, 1, True, {"host_crashes": 1}),
-    "markers, a cut fails": (MARKER, 2, 1, True, {"failures": 1}),
-    "markers, a host dies, a cut fails": (
-        MARKER, 2, 1, True, {"host_crashes": 1, "failures": 1, "timeouts": 0}
-    ),
-    "markers, three hosts": (MARKER, 3, 1, True, {"timeouts": 0}),
+    "a host loses its journal": (HOLD, 2, 1, True, {"losses": 1, "timeouts": 0}),
+    "three hosts": (HOLD, 3, 1, True, {"timeouts": 0}),
+    "markers": (MARKER, 2, 1, True, {"lapses": 1, "timeouts": 0}),
+    "markers, a host dies": (MARKER, 2, 1, True, {"host_crashes": 1, "timeouts": 0}),
+    "markers, a cut fails": (MARKER, 2, 1, True, {"failures": 1, "timeouts": 0}),
 }  # fmt: skip
 
 
