@@ -27,17 +27,24 @@ _DARK_S = 0.3
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """What is killed: the service or the power of a host, the coordinator, a guest's QEMU."""
+    """What is killed: the service or the power of a host, a coordinator, a QEMU.
+
+    Of ``other coordinator`` nothing is: it takes over from the first, which stands still and then
+    goes on.
+    """
 
     kind: str
-    name: str
+    name: str = ''
 
     def __str__(self):
         return f'{self.kind} {self.name}'.strip()
 
 
-FAULTS = (Fault('coordinator', ''), *(Fault(kind, name) for kind, names in (
-    ('service', ('h1', 'h2')), ('QEMU', ('g1', 'g3')), ('power', ('h1', 'h2'))) for name in names))
+_TAKES_OVER = Fault('other coordinator')
+FAULTS = (Fault('coordinator'), _TAKES_OVER, *(
+    Fault(kind, name)
+    for kind, names in (('service', ('h1', 'h2')), ('QEMU', ('g1', 'g3')), ('power', ('h1', 'h2')))
+    for name in names))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +57,8 @@ class Case:
     fault: Fault
 
     def __str__(self):
-        return f'{self.plot}: {self.fault} dies {self.when} {self.step}'
+        does = 'takes over' if self.fault == _TAKES_OVER else 'dies'
+        return f'{self.plot}: {self.fault} {does} {self.when} {self.step}'
 
     @property
     def protocol(self) -> str:
@@ -295,6 +303,8 @@ def _strike(site: Site, fault: Fault) -> dict[str, str]:
     match fault.kind:
         case 'coordinator':
             site.coordinator.kill()
+        case 'other coordinator':
+            site.take_over()
         case 'service':
             site.hosts[fault.name].service.kill()
         case 'QEMU':

@@ -149,9 +149,11 @@ def marks(some) -> dict[str, str]:
     found = {}
     for guest in some:
         found[guest.name] = ''
-        with contextlib.suppress(GuestError, libvirt.libvirtError):
-            if guest.state == 'running':
+        if guest.state == 'running':
+            try:
                 found[guest.name] = guest.memory().mark
+            except (GuestError, libvirt.libvirtError):    # it is booting
+                found[guest.name] = guest.on_disk().mark
     return found
 
 

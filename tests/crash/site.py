@@ -26,6 +26,10 @@ from tests.lab.broker import Broker
 
 GROUP = 'group'
 COORDINATOR = 'coordinator'
+#: Another, which is asked for nothing, and takes over whatever it can.
+OTHER = 'other'
+#: Its clock.
+_AHEAD_S = 600
 #: Guests of each host, and their disks' formats.
 LAYOUT = {'h1': {'g1': 'qcow2', 'g2': 'raw'}, 'h2': {'g3': 'qcow2'}}
 _CONTEXT = {'user_id': 'user', 'project_id': 'project', 'request_id': 'req-crash'}
@@ -34,6 +38,8 @@ _LIMITS = {'max_pause_ms': 2000, 'max_hold_ms': 3000, 'prepare_timeout_s': 120,
            'save_timeout_s': 120, 'silence_timeout_s': 60, 'max_snapshots_per_project': -1,
            'max_snapshots_per_group': -1, 'restore_keep_hours': 0}
 _ANSWER_S = 30.0
+_LOCKED_S = 0.5
+_LOOKS_S = 3.0
 _OFTEN = {'service_interval_s': 0.2, 'host_interval_s': 0.5}
 
 
@@ -126,13 +132,15 @@ class Site:
         self.guests = {guest.name: guest for host in self.hosts.values() for guest in host.guests}
         self._database_path = self.folder / 'hotsnap.db'
         tables.make(self._database_path)
-        self.coordinator = self.services.add(
-            COORDINATOR, kind='coordinator', url=self.broker.url, hosts=list(self.hosts),
+        self.coordinator, other = (self.services.add(
+            name, kind='coordinator', url=self.broker.url, hosts=list(self.hosts),
             servers=[{'id': guest.uuid, 'name': guest.name, 'host': host.name}
                      for host in self.hosts.values() for guest in host.guests],
             settings=_LIMITS | _OFTEN | {
-                'database_connection': f'sqlite:///{self._database_path}'})
-        self.processes = {COORDINATOR: self.coordinator} | {
+                'database_connection': f'sqlite:///{self._database_path}'},
+            is_asked=name == COORDINATOR, ahead_s=0 if name == COORDINATOR else _AHEAD_S)
+            for name in (COORDINATOR, OTHER))
+        self.processes = {COORDINATOR: self.coordinator, OTHER: other} | {
             host.name: host.service for host in self.hosts.values()}
         process.settings_of({})
         self._transport = rpc.open_transport(cfg.CONF, self.broker.url)
@@ -178,14 +186,34 @@ class Site:
         for guest in self.guests.values():
             guest.counts_on()
 
-    def end_leases(self) -> None:
-        """The coordinator that had them is dead, and their time over."""
-        database = sqlite3.connect(self._database_path, timeout=30)
+    def end_leases(self, timeout_s: float = 30.0) -> None:
+        """The coordinator that had them is dead or stands still, and their time over.
+
+        :raises sqlite3.OperationalError: it stands still at a write
+        """
+        database = sqlite3.connect(self._database_path, timeout=timeout_s)
         with contextlib.closing(database), database:
             database.execute('UPDATE snapshots SET lease_expires_at = 0 '
                              'WHERE lease_owner IS NOT NULL')
             database.execute('UPDATE errands SET claimed_until = 0 '
                              'WHERE claimed_until IS NOT NULL')
+
+    def take_over(self) -> None:
+        """The coordinator stands still for so long that the other one takes over all it is at.
+
+        :raises ServiceError: it does not
+        """
+        ends = time.monotonic() + _ANSWER_S
+        while time.monotonic() < ends:
+            with self.coordinator.frozen(), contextlib.suppress(sqlite3.OperationalError):
+                self.end_leases(_LOCKED_S)
+                looked = time.monotonic()
+                while time.monotonic() < looked + _LOOKS_S:
+                    if all((found.lease_owner or '').startswith(f'{OTHER}/')
+                           for found in self.database.open_snapshots()):
+                        return
+                    time.sleep(0.02)
+        raise services.ServiceError('nobody takes over')
 
     def ask(self, request, *arguments, **named) -> None:
         """Ask the coordinator, which may die of it; nobody waits for its answer."""

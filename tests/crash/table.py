@@ -12,8 +12,10 @@ hosts with real guests (`g1` and `g2` on h1, `g3` on h2), their services and the
 in a process of its own, over RabbitMQ. The steps are the commands of the protocols' machines
 ([protocol.md](protocol.md)), as undisturbed runs carry them out; of two hosts that do the same
 one is in the table. At each step, *before* / *after* its command, something is killed: the
-coordinator, a host's service, a guest's QEMU, or a host's power with all that its disk had not
-synced, which comes back a moment later. What died is started again, but no guest by us.
+coordinator, a host's service, a guest's QEMU, or a host's power with all that its disk
+had not synced, which comes back a moment later; or the *other coordinator*, whose clock is ten
+minutes ahead, takes over while the first stands still, which then goes on. What died is started
+again, but no guest by us.
 
 Of a snapshot must be left one of two:
 
