@@ -121,10 +121,11 @@ class Making(drive.Drive):
 
     def _send(self, command):
         request, limits = command.message, self._row.limits
-        timeout_ms = {messages.Prepare: limits.prepare_timeout_ms,
-                      messages.Record: limits.record_timeout_ms,
-                      messages.Release: limits.record_timeout_ms}.get(
-                          type(request), drive.CALL_MS)
+        # An answer that the broker lost costs no more than a call: the request is repeated.
+        timeout_ms = min(drive.CALL_MS, {
+            messages.Prepare: limits.prepare_timeout_ms,
+            messages.Record: limits.record_timeout_ms,
+            messages.Release: limits.record_timeout_ms}.get(type(request), drive.CALL_MS))
         self._ask(request.host, type(request).__name__,
                   lambda: self._compute.receive(request, timeout_ms / 1e3))
 

@@ -8,8 +8,12 @@ import time
 import pytest
 
 from hotsnap_nova import exception
-from hotsnap_nova.conductor import requests
+from hotsnap_nova.conductor import drive, requests
+from hotsnap_nova.protocol import messages
 from tests.fakes import cluster as clusters
+
+#: Of a coordinator, to two hosts.
+_CALLS_AT_ONCE = 8
 
 
 @pytest.mark.parametrize('gate', ['hold', 'barrier', 'none'])
@@ -30,6 +34,23 @@ def test_the_row_tells_what_every_member_went_through(cluster):
         assert member.size_bytes > 0
         assert {len(file['digest']) for file in member.detail['files']} == {64}
     assert row.skew_ms >= 0
+
+
+def test_an_answer_that_the_broker_lost_costs_one_call_and_no_snapshot(cluster, monkeypatch):
+    monkeypatch.setattr(drive, 'CALL_MS', 100)
+    receive, lost = cluster.compute.receive, []
+
+    def lose_the_first_answers(request, timeout_s):
+        answer = receive(request, timeout_s)
+        if isinstance(request, messages.Prepare) and len(lost) < _CALLS_AT_ONCE:
+            lost.append(timeout_s)
+            time.sleep(timeout_s)    # the call waits for it as long as it may
+            raise exception.HostUnreachable(host=request.host, reason='the answer was lost')
+        return answer
+    monkeypatch.setattr(cluster.compute, 'receive', lose_the_first_answers)
+
+    assert cluster.create(prepare_timeout_s=20.0).status == 'available'
+    assert lost == [0.1] * _CALLS_AT_ONCE
 
 
 def test_hosts_publish_the_same_manifest(cluster):
