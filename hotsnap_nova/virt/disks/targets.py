@@ -21,6 +21,7 @@ does not answer is given up much sooner.
 """
 
 import contextlib
+import glob
 import os
 import shutil
 import signal
@@ -34,6 +35,8 @@ from hotsnap_nova import exception
 _START_LIMIT_S = 30.0
 #: NBD's greeting: two magic numbers and flags.
 _GREETING_BYTES = 18
+#: Folders of sockets, below the temporary one, are called so; the process's id follows.
+_FOLDER = 'hotsnap-nbd-'
 
 
 class StorageDaemon:
@@ -57,7 +60,7 @@ class StorageDaemon:
         self._listener = socket.socket(socket.AF_UNIX)
         # Whoever reaches this socket can read and write a guest's disk: a folder
         # that is only ours, for as long as it takes to connect.
-        self._folder = tempfile.mkdtemp(prefix='hotsnap-')
+        self._folder = _make_folder()
         self._listener.bind(f'{self._folder}/nbd')
         self._listener.listen(len(images) + 1)
         self._to_connect = len(images)
@@ -130,6 +133,15 @@ class StorageDaemon:
     def _last_words(self) -> str:
         lines = os.pread(self._log, 4096, 0).decode(errors='replace').strip().splitlines()
         return lines[-1] if lines else f'status {self._process.returncode}'
+
+
+def _make_folder() -> str:
+    """A folder that only we can look into; those of processes that died are removed."""
+    for path in glob.glob(os.path.join(tempfile.gettempdir(), f'{_FOLDER}*')):
+        process = os.path.basename(path).removeprefix(_FOLDER).partition('-')[0]
+        if not os.path.exists(f'/proc/{process}'):
+            shutil.rmtree(path, ignore_errors=True)
+    return tempfile.mkdtemp(prefix=f'{_FOLDER}{os.getpid()}-')
 
 
 def _create(path: str, size: int) -> None:

@@ -4,6 +4,8 @@
 import contextlib
 import os
 import socket
+import subprocess
+import tempfile
 
 import pytest
 
@@ -147,3 +149,17 @@ def test_a_storage_daemon_leaves_a_sound_image(tmp_path):
     assert greeting.startswith(b'NBDMAGIC')
     assert daemon.close()
     assert os.stat(path).st_mode & 0o777 == 0o600
+
+
+def test_what_a_process_left_that_died_while_it_connected_is_swept(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+    with subprocess.Popen(['true']) as dead:
+        pass
+    left, live = (tmp_path / f'hotsnap-nbd-{pid}-x' for pid in (dead.pid, os.getpid()))
+    for folder in (left, live):
+        folder.mkdir()
+        (folder / 'nbd').touch()
+
+    targets.StorageDaemon({'vda': (str(tmp_path / 'vda.qcow2'), 1 << 20)}).close()
+
+    assert [path.name for path in tmp_path.glob('hotsnap-*')] == [live.name]
