@@ -2,12 +2,18 @@
 """Questions to libvirt about definitions, without defining anything."""
 
 import contextlib
+import glob
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 
 from hotsnap_nova.virt import guest
 from hotsnap_nova.virt.memory import saveimage
+
+_PREFIX = '.hotsnap-probe-'
+#: Whose process has asked for so long is dead.
+_LEFT_S = 3600.0
 
 
 class Probe:
@@ -47,5 +53,14 @@ def made(connection, folder: str | None) -> Iterator[Probe]:
     """
     if folder is None or not os.access(folder, os.W_OK):
         folder = None
-    with tempfile.NamedTemporaryFile(prefix='.hotsnap-probe-', dir=folder) as file:
+    _sweep(folder or tempfile.gettempdir())
+    with tempfile.NamedTemporaryFile(prefix=_PREFIX, dir=folder) as file:
         yield Probe(connection, file.name)
+
+
+def _sweep(folder):
+    """Remove what processes left that died while they asked, on any host that has the folder."""
+    for path in glob.glob(os.path.join(glob.escape(folder), f'{_PREFIX}*')):
+        with contextlib.suppress(OSError):
+            if time.time() - os.stat(path).st_mtime > _LEFT_S:
+                os.unlink(path)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What changed since a snapshot is named before a restore stops anything: on paper."""
 
+import os
 import re
 
 import libvirt
@@ -215,6 +216,17 @@ def test_nothing_is_left_beside_the_disks(member, paper, tmp_path, vcpus):
     judge(member, paper, tmp_path, vcpus=vcpus)
 
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_what_a_check_left_that_was_killed_is_swept(member, paper, tmp_path):
+    left, live = (tmp_path / f'.hotsnap-probe-{name}' for name in ('left', 'live'))
+    left.touch()
+    os.utime(left, (0, 0))
+    live.touch()
+
+    judge(member, paper, tmp_path)
+
+    assert (left.exists(), live.exists()) == (False, True)
 
 
 def test_what_libvirt_alone_sees_is_told_in_its_words(member, paper, tmp_path):

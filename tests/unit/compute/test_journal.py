@@ -6,7 +6,7 @@ import os
 import pytest
 
 from hotsnap_nova.compute import journal, locks, orders
-from hotsnap_nova.protocol import durable, messages
+from hotsnap_nova.protocol import durable, hoststate, messages
 from hotsnap_nova.protocol.restore import durable as restores
 from hotsnap_nova.protocol.restore import messages as orders_messages
 from tests.fakes import cluster as clusters
@@ -162,6 +162,17 @@ def test_the_ledger_of_restores_is_bounded(state, monkeypatch):
         kept.end(restores.RestoreEnded(f'r{number}', orders_messages.Step.UNDO))
 
     assert [row.restore for row in kept.ended()] == ['r2', 'r3', 'r4']
+
+
+def test_the_ledger_of_epochs_is_bounded(state):
+    kept = open_journal(state)
+    rows = [durable.Decided(f'g{number}', MEMBER, number, f's{number}', durable.Decision.FINISH)
+            for number in range(hoststate.KEPT + 3)]
+
+    kept.forget('s0', rows[:-1])
+    kept.forget('s1', rows[-1:])
+
+    assert set(kept.decided()) == set(rows[3:])
 
 
 def test_two_processes_do_not_both_go_on_with_a_restore(state):

@@ -186,6 +186,8 @@ def part(folder):
 def test_a_mark_that_was_set_is_there_and_never_half(losses, what):
     for folder in losses.within(lambda folder: part(folder).mark(what, 'running')):
         assert part(folder).marked(what) in (('running',) if losses.ended else ('', 'running'))
+        part(folder).end()
+        assert os.listdir(folder) == ['disk.raw']
 
 
 def test_a_mark_that_was_dropped_may_come_back_and_goes_again(losses):
