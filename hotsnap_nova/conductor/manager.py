@@ -54,16 +54,15 @@ class ConductorManager:
         caller = _caller(context)
         limits = (('project_id', found.project_id, conf.max_snapshots_per_project),
                   ('group_id', found.id, conf.max_snapshots_per_group))
-        with _in_users_words(found):
-            snapshot = self._snapshots.create(requests.CreateRequest(
-                name or '', **_members(found), gate=_gate(gate, conf), disk=disk,
-                max_pause_ms=conf.max_pause_ms, max_hold_ms=conf.max_hold_ms,
-                prepare_timeout_s=conf.prepare_timeout_s, save_timeout_s=conf.save_timeout_s,
-                compress=conf.compress, description=description, properties=properties,
-                group_id=found.id, group_name=found.name, project_id=found.project_id,
-                **{key: caller[key] or '' for key in ('user_id', 'request_id')},
-                unique_name=False, quotas=tuple(each for each in limits if each[2] >= 0),
-                context=caller), must_be_wanted=lambda: _must_be_in_time(ends))
+        snapshot = self._snapshots.create(requests.CreateRequest(
+            name or '', **_members(found), gate=_gate(gate, conf), disk=disk,
+            max_pause_ms=conf.max_pause_ms, max_hold_ms=conf.max_hold_ms,
+            prepare_timeout_s=conf.prepare_timeout_s, save_timeout_s=conf.save_timeout_s,
+            compress=conf.compress, description=description, properties=properties,
+            group_id=found.id, group_name=found.name, project_id=found.project_id,
+            **{key: caller[key] or '' for key in ('user_id', 'request_id')},
+            unique_name=False, quotas=tuple(each for each in limits if each[2] >= 0),
+            context=caller), must_be_wanted=lambda: _must_be_in_time(ends))
         return shown.of(self._get(snapshot))
 
     @rpc.answers
@@ -140,9 +139,8 @@ class ConductorManager:
         found = self._cells.group(group)
         membership.must_run(found)
         membership.must_answer(self._cells.states(each.host for each in found.servers))
-        with _in_users_words(found):
-            verdict = self._snapshots.check(
-                gate=_gate(gate, self._conf), disk=disk, **_members(found))
+        verdict = self._snapshots.check(
+            gate=_gate(gate, self._conf), disk=disk, **_members(found))
         return verdict | {'findings': [
             {'member': each['id'], 'name': each['member'],
              **{key: each[key] for key in ('host', 'device', 'cause', 'remedy', 'rules_out')}}
@@ -215,16 +213,3 @@ def _in_users_way(found):
         yield
     except exception.StaleGeneration as exc:
         raise exception.SnapshotBusy(snapshot=found.name, status='busy') from exc
-
-
-@contextlib.contextmanager
-def _in_users_words(group):
-    """Hosts name a guest as libvirt does; its user knows another name."""
-    try:
-        yield
-    except exception.HotsnapError as exc:
-        names = {each.domain: each.name for each in group.servers}
-        if exc.kwargs.get('member') not in names:
-            raise
-        told = {**exc.kwargs, 'member': names[exc.kwargs['member']]}
-        raise type(exc)(str(exc).replace(exc.kwargs['member'], told['member']), **told) from exc

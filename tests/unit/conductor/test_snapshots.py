@@ -413,6 +413,17 @@ def test_an_error_names_a_member_as_its_user_does(cluster, named, step):
         'Shop c', 'Member Shop c: domain Shop c has no c.qcow2.')
 
 
+def test_an_error_of_a_check_names_a_member_as_its_user_does(cluster, named):
+    cluster.hosts['h2'].engine.faults['check'] = exception.HypervisorError(
+        member='c', reason='domain c has no c.qcow2')
+
+    with pytest.raises(exception.HypervisorError,
+                       match=r'^Member Shop c: domain Shop c has no c\.qcow2\.$') as told:
+        cluster.create(**named)
+
+    assert told.value.kwargs['member'] == 'Shop c'
+
+
 def test_an_error_of_a_restore_names_a_member_as_its_user_does(cluster, named):
     cluster.create(**named)
     cluster.hosts['h2'].engine.faults['restore_start'] = exception.HypervisorError(
