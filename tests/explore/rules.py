@@ -164,7 +164,8 @@ class Rules(CoordinatorRules, HostRules, TrafficRules):
         return self._leak(getattr(self, "_" + name.replace(" ", "_"))(world, *rest))
 
     def _next_snapshot(self, world):
-        return self.begin(world.spend("more_snapshots"))
+        owed = {(world.row.snapshot, host) for host in world.row.absent}
+        return self.begin(replace(world.spend("more_snapshots"), owed=world.owed | owed))
 
 
 def _is_answer(message):
