@@ -171,9 +171,9 @@ class Theatre:
             self.lines.append(f"  coordinator: {', '.join(words) or 'nothing'} ({phase})")
 
 
-def replay(text):
+def replay(text, theatre):
     """The transcript as the machines play it today: remarks and ``>`` lines are kept."""
-    theatre, played = Theatre(), []
+    played = []
     for line in text.splitlines():
         if line.startswith(">"):
             played += [line, *theatre.play(line[1:])]
