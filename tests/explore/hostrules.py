@@ -101,7 +101,8 @@ class HostRules:
         for member, unit in engine.units(world.host(name), command)[:limit]:
             host = world.host(name)
             journalled = {part.snapshot for part in host.parts}
-            if unit is cut.Step.SUSPEND and command.snapshot not in journalled:
+            unknown = command.snapshot not in journalled and not host.lost
+            if unit is cut.Step.SUSPEND and unknown:
                 raise Violation(f"{name} stops a guest without having journalled that it may")
             guest, effects = engine.apply(host.guest(member), unit, command, host.now)
             if how == "second stop" and unit is cut.Step.FREEZE:
