@@ -64,6 +64,8 @@ def _error(error, hosts, hidden):
 def _action(action, hosts, hidden):
     if not action:
         return None
+    if not hosts:    # members may have been on others by then
+        hidden = {*hidden, *action.get('hosts', ())}
     return {key: action[key] for key in _ACTION} | {
         'error': _error(action['error'], hosts, hidden)}
 

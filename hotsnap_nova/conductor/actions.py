@@ -2,17 +2,21 @@
 """What a snapshot's row tells of a restore or a verification: columns to write."""
 
 import datetime
+from collections.abc import Iterable
 
 from hotsnap_nova import exception
 
 RUNNING, DONE, FAILED = 'running', 'done', 'failed'
 
 
-def begun(name: str, request_id: str) -> dict:
-    """Columns for an action that begins now."""
+def begun(name: str, request_id: str, hosts: Iterable[str] = ()) -> dict:
+    """Columns for an action that begins now.
+
+    :param hosts: which it may come to speak of
+    """
     return _columns({'name': name, 'status': RUNNING, 'started_at': moment(),
                      'finished_at': None, 'request_id': request_id, 'error': None,
-                     'result': None})
+                     'result': None, 'hosts': list(hosts)})
 
 
 def ended(action: dict | None, error: Exception | None = None,

@@ -50,7 +50,8 @@ def names(found) -> dict[str, str]:
 def begun(row: durable.Restore, request_id: str) -> dict:
     """Columns with which a restore begins."""
     return {'status': rows.RESTORING, 'phase': 'prepare', 'restore': _dump(row),
-            'abort_request': None} | actions.begun('restore', request_id)
+            'abort_request': None} | actions.begun(
+                'restore', request_id, (host for host, _ in row.hosts))
 
 
 def load(found, limits: durable.RestoreLimits) -> durable.Restore:

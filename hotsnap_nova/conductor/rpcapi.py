@@ -19,9 +19,10 @@ A snapshot travels as a dictionary of these keys; more may come::
     error                                  None or {code, message, member, host}: why
                                            it is in error; member is a server's id
     last_action                            None or {name, status, started_at,
-                                           finished_at, request_id, error, result}:
+                                           finished_at, request_id, error, result, hosts}:
                                            name 'restore' or 'verify', status ACTION_STATUSES,
-                                           result of verify {files, size_bytes}
+                                           result of verify {files, size_bytes}, hosts those
+                                           that its error may name
     members                                of each {id, name, host, pause_ms, wait_ms, hold_ms,
                                            size_bytes, done_bytes, total_bytes}; None where
                                            not known yet

@@ -174,6 +174,25 @@ class ReadTest(base.ApiTestCase):
         assert shown['error']['message'] == (
             'A host does not answer: host1.example is not a host; a host waits for a host.')
 
+    def test_the_end_of_a_restore_names_hosts_to_admins_alone(self):
+        """Its members had moved to hosts that the snapshot does not name."""
+        made = self.make_available()
+        message = 'The group is back, but: host new1 does not answer; host new2 does not answer.'
+        self.conductor.snapshots[made['id']]['last_action'] = {
+            'name': 'restore', 'status': 'failed', 'started_at': 'x', 'finished_at': 'y',
+            'request_id': 'req', 'result': None, 'hosts': ['new1', 'new2'],
+            'error': {'code': 'restore_incomplete', 'message': message, 'member': None,
+                      'host': None}}
+
+        to_user, to_admin = (
+            each.get(f'{SNAPSHOTS}/{made["id"]}').json()['server_group_snapshot']['last_action']
+            for each in (self.api, self.admin))
+
+        assert to_admin['error']['message'] == message
+        assert to_user['error']['message'] == (
+            'The group is back, but: a host does not answer; a host does not answer.')
+        assert 'hosts' not in to_user
+
     def test_an_error_names_paths_to_admins_alone(self):
         message = ('Store /var/lib/hotsnap/store: the file system is full '
                    '(/var/lib/hotsnap/store/.drafts/x.save). VFIO/SR-IOV, 1/2: https://a.example/b')

@@ -19,3 +19,10 @@ def test_the_faults_of_a_thousand_members_fit_into_a_column_of_64_kib():
 
     assert len(json.dumps(columns['last_action'])) < 1 << 16
     assert columns['last_action']['error']['message'].endswith('…')
+
+
+def test_a_restore_tells_which_hosts_it_may_come_to_name():
+    share = restores.Share('s', ())
+    row = durable.Restore('r', 's', (('h1', share), ('h2', share)))
+
+    assert restorations.begun(row, 'req')['last_action']['hosts'] == ['h1', 'h2']
