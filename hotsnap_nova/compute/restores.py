@@ -30,8 +30,11 @@ _CLOSE_S = 30.0
 #: How long a guest's owner waits for the step that is at work on it.
 _WITHDRAW_S = 30.0
 _PROGRESS_EVERY_S = 0.2
-#: How long until a guest's owner who did not answer is asked again.
+#: How long until a guest's owner, or libvirt, that did not answer is asked again.
 _ASK_AGAIN_S = 1.0
+#: How long libvirt may be away while members stand still, and are not decided about.
+_PATIENCE_S = 30.0
+_PATIENT = frozenset({restores.Step.STOP, restores.Step.START})
 
 
 class Restores:
@@ -202,8 +205,7 @@ class Restores:
             return
         try:
             self._withdraw_gone(command, at_work)
-            done = self._steps.do(command, at_work.withdrawn, at_work.hasten,
-                                  self._teller(command), self._faults(command.restore))
+            done = self._do(command, at_work)
             outcome = commands.CarriedOut(
                 command.restore, command.step,
                 tuple(restores.MemberFault(fault.member, runner.cause_of(fault.error, self._host))
@@ -220,6 +222,22 @@ class Restores:
             if self._closing:
                 return    # what was interrupted has not failed: it is done again
         self._runner.receive(outcome)
+
+    def _do(self, command, at_work):
+        """Do the step. Members stand still by now: a libvirt that is away for a moment is asked
+        again, for before the decision to fail is to give all up.
+        """
+        ends = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                return self._steps.do(command, at_work.withdrawn, at_work.hasten,
+                                      self._teller(command), self._faults(command.restore))
+            except exception.HostUnreachable as exc:
+                if (command.step not in _PATIENT or time.monotonic() >= ends
+                        or at_work.hasten.wait(_ASK_AGAIN_S)):
+                    raise
+                LOG.warning('Restore %(id)s: %(step)s is tried again: %(error)s', {
+                    'id': command.restore, 'step': command.step, 'error': exc})
 
     def _begin(self, command):
         with self._news:

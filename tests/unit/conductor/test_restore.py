@@ -8,6 +8,7 @@ import time
 import pytest
 
 from hotsnap_nova import exception
+from hotsnap_nova.compute import restores
 from hotsnap_nova.conductor import restorations, snapshots
 from hotsnap_nova.protocol.restore import durable, messages
 from tests.fakes import cluster as clusters
@@ -325,19 +326,48 @@ def test_a_member_that_cannot_run_is_named_and_keeps_no_other(cluster):
     assert states(cluster) == {'running'}
 
 
-def test_a_libvirt_that_is_away_for_a_moment_costs_a_moment(cluster):
+@pytest.mark.parametrize('step', ['stop', 'start', 'resume'])
+def test_a_libvirt_that_is_away_for_a_moment_costs_a_moment(cluster, step):
     row = cluster.create()
     engine = cluster.hosts['h1'].engine
     failing = iter([True, True, False])
 
     def away(_work):
         if next(failing, False):
-            raise exception.HypervisorUnavailable(uri='qemu:///system', reason='it restarts')
-    engine.faults['restore_resume'] = away
+            raise exception.HostUnreachable(host='qemu:///system', reason='it restarts')
+    engine.faults[f'restore_{step}'] = away
 
     cluster.snapshots.restore('nightly')
 
     assert (states(cluster), disks(cluster)) == ({'running'}, {row.id})
+
+
+def test_a_libvirt_that_stays_away_gives_up_a_restore_before_its_decision(cluster, monkeypatch):
+    cluster.create()
+    monkeypatch.setattr(restores, '_PATIENCE_S', 1.5)
+    cluster.hosts['h1'].engine.faults['restore_stop'] = exception.HostUnreachable(
+        host='qemu:///system', reason='connection refused')
+
+    with pytest.raises(exception.HostUnreachable, match='connection refused'):
+        cluster.snapshots.restore('nightly')
+
+    assert cluster.hosts['h1'].engine.calls.count('restore_stop') > 1
+    assert (disks(cluster), is_over(cluster)) == ({'own'}, True)
+
+
+def test_an_abort_does_not_wait_for_a_libvirt_that_is_away(cluster):
+    cluster.create()
+    tried = threading.Event()
+
+    def away(_work):
+        tried.set()
+        raise exception.HostUnreachable(host='qemu:///system', reason='connection refused')
+    cluster.hosts['h1'].engine.faults['restore_stop'] = away
+
+    with pytest.raises(exception.Aborted):
+        cluster.snapshots.restore('nightly', is_unwanted=tried.is_set)
+
+    assert is_over(cluster)
 
 
 @pytest.mark.parametrize(('state', 'step'), [
