@@ -36,6 +36,8 @@ _ATTEMPT_S = 10.0
 #: Longer than an attempt with its last call: nobody else does it meanwhile.
 _CLAIM_S = 60.0
 _BACK_OFF_S = (1.0, 60.0)
+#: So often, for a minute or two, a host may be at it before that is told.
+_PATIENT_ATTEMPTS = 5
 _AT_ONCE = 16
 _AT_ONCE_A_HOST = 4
 
@@ -222,9 +224,14 @@ class Errands:
         try:
             self._do(errand, is_over)
         except _UnderWay:
-            self._put_off(errand, None)
-            return exception.HostUnreachable(
-                host=errand.host, reason=f'it has not done yet what it owes, {errand.kind}')
+            error = exception.HostUnreachable(
+                host=errand.host, reason=f'it has not done yet what it owes, {errand.kind}; if it '
+                                         'never does, see whether its store hangs')
+            is_late = errand.attempts >= _PATIENT_ATTEMPTS
+            self._put_off(errand, str(error) if is_late else None)
+            if is_late:
+                self._tell_of(errand, error)
+            return error
         except Exception as exc:
             error = exc if isinstance(exc, exception.HotsnapError) else exception.Bug(
                 reason=f'{type(exc).__name__}: {exc}')

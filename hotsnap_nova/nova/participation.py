@@ -10,6 +10,7 @@ import threading
 
 from nova import exception as nova_exception
 from nova import rpc as nova_rpc
+from nova.compute import task_states
 from oslo_log import log as logging
 
 from hotsnap_nova import exception
@@ -100,8 +101,8 @@ class Participation:
         try:
             return any(instance.uuid in members for members in self._under_way().values())
         except Exception:
-            LOG.exception('Whether a restore has it cannot be known', instance=instance)
-            return False
+            LOG.exception('Which restore has it cannot be known', instance=instance)
+            return instance.task_state == task_states.RESTORING
 
     def _under_way(self):
         if self._state_path is None:

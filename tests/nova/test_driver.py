@@ -460,6 +460,19 @@ class TestRestores(ComputeTestCase):
                   for server in (self.server, other)}
         assert states == {self.server: power_state.SHUTDOWN, other: power_state.RUNNING}
 
+    def test_a_host_that_cannot_read_its_orders_starts_no_guest_that_has_the_task(self):
+        self.flags(resume_guests_state_on_host_boot=True)
+        self.orders(*ALL[:2])
+        self.domain().poweroff()
+        self.useFixture(fixtures.MonkeyPatch(
+            'hotsnap_nova.compute.orders.Orders.under_way', Away(
+                lambda _self: {}, OSError('no such disk'))))
+
+        self.restart_compute_service('compute1')
+
+        assert self.domain().get_power_state(self.driver()._host) == power_state.SHUTDOWN
+        assert self.state(self.server)[1] == task_states.RESTORING
+
     def test_a_guest_that_its_owner_took_back_is_given_back_by_a_restart(self):
         self.orders(Step.PREPARE)
         self.manager().withdraw(self.server, 'an administrator reboots it')

@@ -73,3 +73,23 @@ def test_a_deletion_that_hangs_is_begun_once_however_often_it_is_asked_for(
     clusters.until(lambda: store.list() == ())
     cluster.snapshots.errands.run()
     assert cluster.database.errands() == ()
+
+
+def test_a_deletion_that_hangs_is_shown_with_its_reason_until_it_is_done(cluster, monkeypatch):
+    row, goes_on = cluster.create(), threading.Event()
+    store = cluster.hosts['h2'].store
+    real = store.delete
+    monkeypatch.setattr(store, 'delete', lambda snapshot: (goes_on.wait(60), real(snapshot)))
+    monkeypatch.setattr(errands, '_ATTEMPT_S', 0.1)
+    monkeypatch.setattr(errands, '_BACK_OFF_S', (0.1, 0.1))
+    doing = cluster.snapshots.errands
+
+    cluster.snapshots.begin_delete(row)
+
+    clusters.until(lambda: cluster.database.get(row.id).status == 'error_deleting'
+                   or doing.begin(['h2']))
+    found = cluster.database.get(row.id)
+    assert (found.error_code, found.error_host) == ('host_unreachable', 'h2')
+    assert 'see whether its store hangs' in found.error_message
+    goes_on.set()
+    clusters.until(lambda: not cluster.database.list() or doing.begin(['h2']))
