@@ -6,7 +6,7 @@ import os
 from hotsnap_nova import exception
 from hotsnap_nova.cmd import base, create, view
 
-_STATUSES = ('creating', 'available', 'restoring', 'deleting', 'error')
+_STATUSES = ('creating', 'available', 'restoring', 'deleting', 'error', 'error_deleting')
 _COLUMNS = ('ID', 'Name', 'Status', 'Phase', 'Gate', 'Members', 'Created')
 
 
