@@ -142,6 +142,8 @@ def test_the_row_and_who_watches_are_told_each_step(cluster):
     cluster.snapshots.restore('nightly', watcher=lambda event: shown.append(
         (event['phase'], cluster.database.get('nightly').phase)))
 
+    # Who ended it tells so last, when whoever waits may know already.
+    clusters.until(lambda: shown[-1][0] == 'closed')
     phases = [phase for phase, _ in shown]
     assert list(dict.fromkeys(phases)) == ['prepare', 'stop', 'start', 'resume', 'closed']
     assert all(phase == in_row for phase, in_row in shown)
