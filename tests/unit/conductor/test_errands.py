@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from hotsnap_nova import exception
-from hotsnap_nova.conductor import errands
+from hotsnap_nova.conductor import deletion, errands
 from tests.fakes import cluster as clusters
 
 
@@ -75,21 +75,22 @@ def test_a_deletion_that_hangs_is_begun_once_however_often_it_is_asked_for(
     assert cluster.database.errands() == ()
 
 
-def test_a_deletion_that_hangs_is_shown_with_its_reason_until_it_is_done(cluster, monkeypatch):
+def test_a_deletion_that_hangs_for_long_is_shown_with_its_reason(cluster, monkeypatch):
     row, goes_on = cluster.create(), threading.Event()
     store = cluster.hosts['h2'].store
     real = store.delete
     monkeypatch.setattr(store, 'delete', lambda snapshot: (goes_on.wait(60), real(snapshot)))
     monkeypatch.setattr(errands, '_ATTEMPT_S', 0.1)
-    monkeypatch.setattr(errands, '_BACK_OFF_S', (0.1, 0.1))
-    doing = cluster.snapshots.errands
+    deletion.begin(cluster.database, row)
+    seen = []
 
-    cluster.snapshots.begin_delete(row)
+    for patience in (5, 0):
+        monkeypatch.setattr(errands, '_PATIENT_ATTEMPTS', patience)
+        with pytest.raises(exception.HostUnreachable, match='h2.*see whether its store hangs'):
+            cluster.snapshots.errands.run()
+        seen.append(cluster.database.get(row.id))
 
-    clusters.until(lambda: cluster.database.get(row.id).status == 'error_deleting'
-                   or doing.begin(['h2']))
-    found = cluster.database.get(row.id)
-    assert (found.error_code, found.error_host) == ('host_unreachable', 'h2')
-    assert 'see whether its store hangs' in found.error_message
+    assert [each.status for each in seen] == ['deleting', 'error_deleting']
+    assert 'see whether its store hangs' in seen[1].error_message
+    assert seen[1].error_host == 'h2'
     goes_on.set()
-    clusters.until(lambda: not cluster.database.list() or doing.begin(['h2']))
