@@ -16,12 +16,12 @@ from tests.fakes import tables
 from tests.fakes.engine import Died, Engine, World
 
 
-def until(true, timeout_s=60):
-    """Return when ``true()`` is."""
+def until(true, timeout_s=60, every_s=0.005):
+    """Return when ``true()`` is, which is asked so often."""
     ends = time.monotonic() + timeout_s
     while not true():
         assert time.monotonic() < ends, 'it does not happen'
-        time.sleep(0.005)
+        time.sleep(every_s)
 
 
 class Host:

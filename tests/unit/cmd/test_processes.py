@@ -10,16 +10,18 @@ from tests.fakes.cluster import until
 CREATE = ('snapshot', 'create', 'one', '--domain', 'a', '--domain', 'b', '--max-hold-ms', '20000')
 
 
-def _phase(hotsnap):
-    ran = hotsnap('snapshot', 'list', '-f', 'json')
-    rows = ran.json if ran.status == 0 else []
-    return rows[0]['Phase'] if rows else ''
+def _until(hotsnap, phase):
+    """Return when the snapshot is there; to ask costs what the process under test needs, too."""
+    def is_there():
+        ran = hotsnap('snapshot', 'list', '-f', 'json')
+        return ran.status == 0 and [row['Phase'] for row in ran.json] == [phase]
+    until(is_there, every_s=0.2)
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_aborts_and_leaves_nothing(hotsnap, number):
     process = hotsnap.process(*CREATE, '--wait', SAVE_S='60')
-    until(lambda: _phase(hotsnap) == 'save')
+    _until(hotsnap, 'save')
 
     process.send_signal(number)
     _out, err = process.communicate(timeout=60)
@@ -36,7 +38,7 @@ def test_a_signal_aborts_and_leaves_nothing(hotsnap, number):
 def test_a_process_with_another_state_folder_leaves_a_live_snapshot_alone(hotsnap, tmp_path):
     mine, others = hotsnap.state, f'{tmp_path}/other'
     with hotsnap.process(*CREATE, '--wait', SAVE_S='60') as process:
-        until(lambda: _phase(hotsnap) == 'save')
+        _until(hotsnap, 'save')
         hotsnap.state = others
 
         recovered = hotsnap('recover')
@@ -86,7 +88,7 @@ def test_without_wait_the_death_of_the_worker_is_told(hotsnap):
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_without_wait_a_signal_before_the_cut_stands_aborts(hotsnap, number):
     process = hotsnap.process(*CREATE, '--record-delay', 'a=3', HOTSNAP_LAB='1')
-    until(lambda: _phase(hotsnap) == 'prepare')
+    _until(hotsnap, 'prepare')
 
     process.send_signal(number)
     _out, err = process.communicate(timeout=60)
