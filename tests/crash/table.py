@@ -34,8 +34,8 @@ Of a restore, which begins with `g2` off:
 In all cases no guest ever ran in two QEMUs, and no lock, claim, lease, errand, order, journal,
 temporary file, disk of a restore, filter, job, gate or process of ours is left.
 
-{cases} of {possible} cases in {minutes} minutes: {counts}. What went wrong is in **bold**; where
-nothing stands no case was run.
+{cases} of {possible} cases in {minutes} minutes: {counts}. What went wrong is in **bold**; a dot
+is a case that was not run.
 '''
 
 
@@ -71,7 +71,8 @@ def of(report: dict, steps: list[tuple[str, str]]) -> str:
 
 def counts(rows: list[dict]) -> dict[str, int]:
     """Cases by outcome, the most frequent first."""
-    found = collections.Counter('wrong' if row['wrong'] else _short(row) for row in rows)
+    found = collections.Counter(
+        'wrong' if row['wrong'] else _short(row).partition(' but ')[0] for row in rows)
     return dict(found.most_common())
 
 
