@@ -16,6 +16,7 @@ WORLDS = {
     "a rival snapshot, their host dies": ("r1 s2", {"crashes": 1}, {"hosts": 1}),
     "a rival restore, their host dies": ("r1 r2", {"crashes": 1}, {"hosts": 1}),
     "rival snapshots": ("s1 s2", {}, {}),
+    "rival snapshots, an errand comes late": ("s1 s2", {"absences": 1}, {"hosts": 1}),
     "two coordinators, something fails": ("r1", {"takeovers": 1, "failures": 1}, {"hosts": 1}),
     "two coordinators": ("r1", {"takeovers": 1}, {}),
     "two coordinators, the host has no power": (

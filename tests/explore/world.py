@@ -69,7 +69,6 @@ class World:
     net: frozenset
     left: Budget
     packets: tuple[Packet, ...] = ()  # between guests; the explorer's arrive at once
-    owed: frozenset = frozenset()  # (earlier snapshot, host) of errands that were left
 
     def host(self, name):
         return next(host for host in self.hosts if host.name == name)
