@@ -66,28 +66,40 @@ class Doing:
         self._obey([*todo, *(() if failed and self.build.stops_at_failure else thread[1:])])
 
     def restart(self):
-        """Members are locked again, first for snapshots: what these leave is in a QEMU."""
-        restores = [(part.restore, part.share.members) for part in self.host.restore_journal]
-        snapshots = [(part.snapshot, part.work.members) for part in self.host.snapshot_journal]
-        first = snapshots if self.build.snapshots_lock_first else restores
-        for what, members in (*first, *snapshots, *restores):
-            self._lock(what, members)
-        host = self.host
-        restores, todo = self.build.restores.recover(host.name, host.restore_journal, host.ended)
-        left = {}
-        for guest in host.guests:
-            for snapshot in guest.left:
-                left.setdefault(snapshot, []).append(Member(guest.name))
-        residues = tuple(Residue(s, epoch_of(s), tuple(found)) for s, found in left.items())
-        snapshots, more = self.build.snapshots.recover(
-            host.name, residues, host.snapshot_journal, host.decided
-        )  # fmt: skip
-        self.host = replace(host, restores=restores.state, snapshots=snapshots.state)
-        for command in (*more, *todo):
+        """Snapshots first: what these leave is in a QEMU, and cleaned before restores lock."""
+        if self.build.snapshots_lock_first:
+            todo = (*self._take_up_snapshots(), *self._take_up_restores())
+        else:
+            todo = (*self._take_up_restores(), *self._take_up_snapshots())
+        for command in todo:
             self._obey([command])
         for guest in self.host.guests:
             if guest.elsewhere:  # whoever evacuated it says so
                 self.withdraw(guest.name)
+
+    def _take_up_snapshots(self):
+        host, left = self.host, {}
+        for part in host.snapshot_journal:
+            self._lock(part.snapshot, part.work.members)
+        for guest in host.guests:
+            for snapshot in guest.left:
+                left.setdefault(snapshot, []).append(Member(guest.name))
+        residues = tuple(Residue(s, epoch_of(s), tuple(found)) for s, found in left.items())
+        snapshots, todo = self.build.snapshots.recover(
+            host.name, residues, host.snapshot_journal, host.decided
+        )  # fmt: skip
+        self.host = replace(self.host, snapshots=snapshots.state)
+        for command in todo:
+            self._obey([command])
+        return ()
+
+    def _take_up_restores(self):
+        host = self.host
+        for part in host.restore_journal:
+            self._lock(part.restore, part.share.members)
+        restores, todo = self.build.restores.recover(host.name, host.restore_journal, host.ended)
+        self.host = replace(self.host, restores=restores.state)
+        return todo
 
     def _lock(self, what, members):
         for member in members:
