@@ -27,14 +27,17 @@ def shared_lab(request):
 def pair(shared_lab):
     """Two running guests that talk to one another and carry nothing of ours.
 
-    The same from test to test, as long as they are well.
+    The same from test to test, as long as they are well. Between tests they stand still: others
+    need the processors.
     """
+    _for_each(shared_lab.pairs[-1:], libvirt.VIR_DOMAIN_PAUSED, libvirt.virDomain.resume)
     if not shared_lab.pairs or not _is_well(shared_lab, shared_lab.pairs[-1]):
         for guest in shared_lab.pairs.pop() if shared_lab.pairs else ():
             with contextlib.suppress(libvirt.libvirtError, LabError):
                 guest.domain.destroy()
         shared_lab.pairs.append(shared_lab.start(2, wait=True))
-    return shared_lab.pairs[-1]
+    yield shared_lab.pairs[-1]
+    _for_each(shared_lab.pairs[-1:], libvirt.VIR_DOMAIN_RUNNING, libvirt.virDomain.suspend)
 
 
 @pytest.fixture
@@ -58,6 +61,14 @@ def user(hotsnap):
     for pid in hotsnap.processes():
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+def _for_each(pairs, state, act):
+    """Do it with each of these guests that is in this state."""
+    for guest in (guest for pair in pairs for guest in pair):
+        with contextlib.suppress(libvirt.libvirtError):
+            if guest.domain.state()[0] == state:
+                act(guest.domain)
 
 
 def _is_well(lab, group):

@@ -56,7 +56,9 @@ def guest(shared_lab):
     root.append(ET.fromstring(WITHOUT))
     guest.domain.connect().createXML(ET.tostring(root, encoding='unicode'))
     group.wait_ready()
-    return guest
+    yield guest
+    with contextlib.suppress(libvirt.libvirtError):
+        guest.domain.destroy()
 
 
 @pytest.fixture(scope='module')

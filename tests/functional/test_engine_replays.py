@@ -40,7 +40,11 @@ def engine(shared_lab):
 
 @pytest.fixture(scope='module')
 def lone():
-    return []
+    made = []
+    yield made
+    for guest in made[-1:]:
+        with contextlib.suppress(libvirt.libvirtError):
+            guest.domain.destroy()
 
 
 @pytest.fixture
