@@ -367,6 +367,7 @@ def host_cpu(connection) -> dict:
     What libvirt does not tell is empty.
     """
     try:
+        # Libvirt's own words.
         found = ET.fromstring(connection.getCapabilities()).find('./host/cpu')  # noqa: S314
     except libvirt.libvirtError:
         return {}

@@ -30,6 +30,7 @@ def merged(cut_xml: str, today_xml: str) -> str:
 
 
 def _parsed(text):
+    # Libvirt's own words, or Nova's.
     for _event, (prefix, uri) in ET.iterparse(io.StringIO(text), ['start-ns']):  # noqa: S314
         with contextlib.suppress(ValueError):    # ns0, of those that know no better
             ET.register_namespace(prefix, uri)    # what is written is called as it was
