@@ -15,7 +15,7 @@ GUESTS = (GuestSpec(), GuestSpec(), WIDE)
 ROUNDS = 3
 CONTROL_ROUNDS = 5
 LEAST_BROKEN = 3
-RATE = 60
+RATE = 20
 # At the least rate that a slow machine may need these take 6 s.
 MESSAGES = 30
 SEED = 'consistency'

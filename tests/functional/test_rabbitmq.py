@@ -61,7 +61,7 @@ def test_a_host_that_never_answers_is_a_deadline_and_the_others_go_on_running(cl
     cluster.hosts['h2'].kill()
     cluster.hosts['h2'].start()
 
-    assert cluster.snapshots.wait(snapshot, timeout_s=120)
+    assert cluster.snapshots.wait(snapshot, timeout_s=240)
     assert cluster.snapshots.get(snapshot).status == 'error'
     assert cluster.clean()
 
@@ -90,7 +90,7 @@ def record_to_release_s(cluster, name):
     at = {}
     snapshot = cluster.snapshots.create(
         cluster.request(name), lambda event: at.setdefault(event['phase'], time.monotonic()))
-    assert cluster.snapshots.wait(snapshot, timeout_s=120)
+    assert cluster.snapshots.wait(snapshot, timeout_s=240)
     row = cluster.snapshots.get(snapshot)
     assert (row.status, row.error_message) == ('available', None)
     assert len(row.members) == len(cluster.members)
