@@ -21,8 +21,8 @@ _REPORT = "report it with the request id and the logs; guests run"
 REASONS = {
     "already_discarded": Reason("a host was told to publish a snapshot that it has discarded",
                                 _REPORT),
-    "already_finished": Reason("a host was told to discard a snapshot that it has published",
-                               "delete it"),
+    "already_finished": Reason(
+        "a host has published a snapshot that it is told to discard, or to make", "delete it"),
     "coordinator_restarted": Reason("the conductor ended before anything was decided"),
     "coordinator_silent": Reason(
         "a host heard of no conductor for so long that it gave up, and its guests run",

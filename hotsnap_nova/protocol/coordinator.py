@@ -172,6 +172,9 @@ class Coordinator:
             return self.tick(now)  # a late answer changes nothing (rule 4)
         if isinstance(message, Refused):
             return self._refused(message.cause, message.host)
+        if isinstance(message, Finished) and self.state.phase in ABORTABLE:
+            # another coordinator has decided that: the write is superseded
+            return self._refused(Cause("already_finished", host=message.host))
         if call is None:
             return []
         if isinstance(message, Working):

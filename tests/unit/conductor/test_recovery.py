@@ -193,6 +193,25 @@ def test_of_two_coordinators_the_one_that_is_late_stands_down(cluster):
     assert cluster.clean()
 
 
+def test_a_coordinator_that_took_over_just_before_the_other_ended_it_stands_down(cluster):
+    """It saw nothing of that but hosts which say "finished" to whatever it asks."""
+    for engine in cluster.engines():
+        engine.save_s = 1.0
+    snapshot = cluster.snapshots.create(cluster.request())
+    clusters.until(lambda: 'saving' in cluster.hosts['h1'].phases())
+    before = cluster.database.get(snapshot)
+    cluster.snapshots.wait(snapshot)
+    late = cluster.coordinator('late')
+    assert cluster.database.take_lease(snapshot, 'late', 3600)
+
+    late._take_over(before, 'late')
+
+    assert late.wait(snapshot, 60)
+    found = cluster.snapshots.get(snapshot)
+    assert (found.status, found.lease_owner) == ('available', None)
+    assert cluster.clean()
+
+
 def test_a_live_coordinators_snapshot_is_not_taken_over(cluster):
     cluster.hosts['h1'].engine.save_s = 1.0
     snapshot = cluster.snapshots.create(cluster.request())
