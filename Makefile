@@ -76,7 +76,7 @@ test-functional: lab-ready ## real guests on real QEMU; as root
 	$(LAB) -m pytest $(PYTEST_OPTIONS) $(or $(TESTS),tests/functional)
 
 .PHONY: test-crash
-test-crash: lab-ready ## everything killed at every step, and the table of it; hours, as root
+test-crash: lab-ready ## everything killed at every step, and the table of it; hours, as root; ARGS="--jobs 3"
 	$(LAB) -m tests.crash $(ARGS)
 
 .PHONY: test-crash-short

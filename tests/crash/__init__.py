@@ -17,7 +17,7 @@ what is left when all is quiet is judged.
 `cases`                 one case: the plot, the fault, the end
 `judge`                 what is allowed to be left
 `__main__`              every case, and the table of them (``make test-crash``)
-`run` `table`           cases one after the other; what is told of them
+`run` `jobs` `table`    cases one after the other; several sites; what is told of them
 `test_crash`            one case of each fault (``make test``)
 ======================  =========================================================
 """

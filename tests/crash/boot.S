@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A guest in a boot sector: at each tick of the timer, 18 a second, it counts in memory and writes
- * the same to its disk. A key that is pressed becomes its mark, which says of memory and disk
+ * A guest in a boot sector: at each fourth tick of the timer, some five times a second, it counts in
+ * memory and writes the same to its disk, for which the BIOS spins. A key that is pressed becomes its mark, which says of memory and disk
  * from which time they are.
  *
  * The page at PAGE, and the disk's second sector, which it is read from when the guest boots:
@@ -35,6 +35,9 @@ tick:
     int $0x16
     mov %al, PAGE + 12
 count:
+    incb ticks
+    testb $3, ticks
+    jnz tick
     incl PAGE + 8
     mov $0x43, %ah
     call transfer
@@ -51,6 +54,8 @@ transfer:
 1:  ret
 
 drive:
+    .byte 0
+ticks:
     .byte 0
     .balign 4
 packet:

@@ -84,7 +84,7 @@ class Guest:
         self.domain.create()
         self.counts_on()
 
-    def counts_on(self, timeout_s: float = 10.0) -> None:
+    def counts_on(self, timeout_s: float = 120.0) -> None:
         """Return when it has counted since it was asked.
 
         :raises GuestError: not in time
@@ -110,7 +110,7 @@ class Guest:
         data = disks.read(path or self.disk, self.form, 1)
         return Seen.of(data[_SECTOR_BYTES:])
 
-    def mark(self, mark: str, timeout_s: float = 5.0) -> None:
+    def mark(self, mark: str, timeout_s: float = 120.0) -> None:
         """Return when memory and disk bear this digit.
 
         :raises GuestError: not in time

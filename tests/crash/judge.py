@@ -17,7 +17,7 @@ from tests.crash.guests import GuestError, Seen
 
 _CENSUS_S = 0.1
 #: So long our own are given to take away what they left.
-_CLEAN_S = 20.0
+_CLEAN_S = 60.0
 
 
 def left(site) -> list[str]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from tests.crash import cases
 from tests.crash.site import Site
+from tests.rounds import report
 
 
 class Run:
@@ -28,6 +29,10 @@ class Run:
 
     def __exit__(self, *error) -> None:
         self.site.close()
+
+    def setting(self, command: str, seed: str) -> dict:
+        """See `report.setting`."""
+        return report.setting(command, seed, self.site.hosts['h1'].home.connection)
 
     def all_cases(self) -> list[cases.Case]:
         """Of every plot the steps that no plot before it has."""

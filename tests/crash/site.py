@@ -37,10 +37,10 @@ _CONTEXT = {'user_id': 'user', 'project_id': 'project', 'request_id': 'req-crash
 _LIMITS = {'max_pause_ms': 2000, 'max_hold_ms': 3000, 'prepare_timeout_s': 120,
            'save_timeout_s': 120, 'silence_timeout_s': 60, 'max_snapshots_per_project': -1,
            'max_snapshots_per_group': -1, 'restore_keep_hours': 0}
-_ANSWER_S = 30.0
+_ANSWER_S = 120.0
 _LOCKED_S = 0.5
 _LOOKS_S = 3.0
-_OFTEN = {'service_interval_s': 0.2, 'host_interval_s': 0.5}
+_OFTEN = {'service_interval_s': 1.0, 'host_interval_s': 1.0}
 
 
 class Host:
@@ -186,7 +186,7 @@ class Site:
         for guest in self.guests.values():
             guest.counts_on()
 
-    def end_leases(self, timeout_s: float = 30.0) -> None:
+    def end_leases(self, timeout_s: float = _ANSWER_S) -> None:
         """The coordinator that had them is dead or stands still, and their time over.
 
         :raises sqlite3.OperationalError: it stands still at a write
@@ -271,7 +271,7 @@ class Site:
                      for errand in self.database.errands() if errand.snapshot_id == snapshot]
             if not left or time.monotonic() > ends:
                 return left
-            time.sleep(0.02)
+            time.sleep(0.05)
 
     def delete(self, snapshot: str) -> None:
         """Return when there is none of this id.
@@ -279,7 +279,7 @@ class Site:
         :raises SnapshotBusy: it is being made
         """
         self.api.delete(snapshot, force=False)
-        ends = time.monotonic() + 30
+        ends = time.monotonic() + _ANSWER_S
         with contextlib.suppress(exception.SnapshotNotFound):
             while time.monotonic() < ends:
                 self.database.get(snapshot)

@@ -7,9 +7,10 @@ from tests.crash import cases
 
 _HEAD = '''# Killed at every step
 
-Made by `make test-crash` on {began_at}, of commit {commit} (QEMU {qemu}, libvirt {libvirt}). Two
-hosts with real guests (`g1` and `g2` on h1, `g3` on h2), their services and the coordinator, each
-in a process of its own, over RabbitMQ. The steps are the commands of the protocols' machines
+Made by `make test-crash` on {began_at} (QEMU {qemu}, libvirt {libvirt}), of {commits}.
+
+Two hosts with real guests (`g1` and `g2` on h1, `g3` on h2), their services and the coordinator,
+each in a process of its own, over RabbitMQ. The steps are the commands of the protocols' machines
 ([protocol.md](protocol.md)), as undisturbed runs carry them out; of two hosts that do the same
 one is in the table. At each step, *before* / *after* its command, something is killed: the
 coordinator, a host's service, a guest's QEMU, or a host's power with all that its disk
@@ -34,8 +35,8 @@ Of a restore, which begins with `g2` off:
 In all cases no guest ever ran in two QEMUs, and no lock, claim, lease, errand, order, journal,
 temporary file, disk of a restore, filter, job, gate or process of ours is left.
 
-{cases} of {possible} cases in {minutes} minutes: {counts}. What went wrong is in **bold**; a dot
-is a case that was not run.
+{cases} of {possible} cases, which took {minutes} minutes one by one: {counts}. What went wrong
+is in **bold**; a dot is a case that was not run.
 '''
 
 
@@ -46,8 +47,9 @@ def of(report: dict, steps: list[tuple[str, str]]) -> str:
     """
     rows = report['cases']
     text = _HEAD.format(
-        **{name: report[name] for name in ('began_at', 'commit', 'qemu', 'libvirt', 'possible')},
-        cases=len(rows), minutes=round(sum(row['seconds'] for row in rows) / 60),
+        **{name: report[name] for name in ('began_at', 'qemu', 'libvirt', 'possible')},
+        commits=_commits(report), cases=len(rows),
+        minutes=round(sum(row['seconds'] for row in rows) / 60),
         counts=', '.join(f'{count} {outcome}' for outcome, count in counts(rows).items()))
     by_step = collections.defaultdict(dict)
     for row in rows:
@@ -74,6 +76,14 @@ def counts(rows: list[dict]) -> dict[str, int]:
     found = collections.Counter(
         'wrong' if row['wrong'] else _short(row).partition(' but ')[0] for row in rows)
     return dict(found.most_common())
+
+
+def _commits(report):
+    """Those that its cases ran of; what went well is not run again."""
+    found = collections.Counter(row['commit'] for row in report['cases'])
+    if len(found) < 2:
+        return f'commit {report["commit"]}'
+    return 'commits ' + ', '.join(f'{commit} ({count} cases)' for commit, count in found.items())
 
 
 def _cell(row):
