@@ -119,8 +119,9 @@ class Steps:
         done = records.RestoreOutcome()
         if self._is_touched(command):
             done = self._engine.restore_finish(self._lockable(command, withdrawn))
-        self._owner.end(command.restore, faults={each.member: each.cause.text or each.cause.code
-                                                 for each in faults})
+        self._owner.end(command.restore, faults={
+            each.member: str(each.error) for each in done.faults} | {
+            each.member: each.cause.text or each.cause.code for each in faults})
         return done
 
     def _undo(self, command, withdrawn, *_):

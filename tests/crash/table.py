@@ -28,7 +28,7 @@ Of a restore, which begins with `g2` off:
 
 - *at the cut*: every member runs on from the memory of the cut, on the disk of the cut. Off (and
   named here) may be one that was killed after it had been let run, and one that could not be
-  started again, which its user was told of by name;
+  started again. Its user was told of it by name, unless it was killed after its host's last look;
 - *as before*: every member that ran runs, on its own disk, which lost nothing; `g2` is off. Off
   may be one that was killed before it was to be stopped.
 

@@ -149,7 +149,11 @@ class Restorer:
 
     def restore_finish(self, work):
         self._begin('restore_finish', work)
+        faults = []
         for guest in self._there(work):
+            died = guest['state'] not in ACTIVE and guest['off_reason'] == 'crashed'
+            if died and guest['id'] not in work.withdrawn:
+                faults.append(_left(guest, 'it died after it was resumed'))
             files, restore_id = guest['files'], work.restore_id
             files.pop(f'new-{restore_id}', None)
             if old := files.pop(f'old-{restore_id}', None):
@@ -157,7 +161,7 @@ class Restorer:
                     del files[kept]
                 files[f'kept-{restore_id}'] = old
             self._forget_restore(guest, work)
-        return records.RestoreOutcome()
+        return records.RestoreOutcome(tuple(faults))
 
     def restore_undo(self, work):
         self._begin('restore_undo', work)

@@ -197,8 +197,8 @@ class RestoreParticipant:
             case Step.RESUME:  # on record before anything else, or a repeat might resume again
                 faults = self._with_withdrawn(part, outcome.faults)
                 return self._begin(_replace(part, faults=faults), Step.FINISH)
-            case Step.FINISH:
-                return self._end(part)
+            case Step.FINISH:  # who died since it ran is only known by now
+                return self._end(_replace(part, faults=_with(part.faults, outcome.faults)))
             case Step.UNDO:
                 return self._end(_replace(part, faults=outcome.faults))
         if part.then:
@@ -280,9 +280,9 @@ class RestoreParticipant:
     def _with_withdrawn(self, part, faults):
         """The faults, and those of members that their owner took back before they ran."""
         cause = Cause("withdrawn", "its owner needs it for something else", self.state.host)
-        known = {fault.member for fault in faults}
-        more = (member for member in part.withdrawn if member not in known)
-        return (*faults, *(MemberFault(each, _replace(cause, member=each)) for each in more))
+        return _with(faults, (
+            MemberFault(each, _replace(cause, member=each)) for each in part.withdrawn
+        ))  # fmt: skip
 
     def _trouble(self, part, cause):
         return self._put(_replace(part, status=Status.FAILED, trouble=cause.text or cause.code))
@@ -307,6 +307,12 @@ class RestoreParticipant:
 
     def _refuse(self, restore, cause):
         return do.ReplyToOrder(OrderRefused(restore, self.state.host, cause))
+
+
+def _with(faults, more):
+    """The faults, and those of members that have none yet."""
+    known = {fault.member for fault in faults}
+    return (*faults, *(fault for fault in more if fault.member not in known))
 
 
 def _from(cause, host):

@@ -226,10 +226,7 @@ class Restorer(keeping.Keeper):
         if not state.off:
             return False
         if resumed:
-            if state.died:
-                raise exception.MemberLeft(
-                    member=part.name, reason='it was let run, and has died since; it was not '
-                    'started again')
+            self._require_not_died(part, found)
             return False
         LOG.warning('%s died before it could be resumed: it is loaded again', part.name)
         with _held(part, found) as held:
@@ -240,12 +237,26 @@ class Restorer(keeping.Keeper):
     def restore_finish(self, work: records.RestoreWork) -> records.RestoreOutcome:
         """Replaced disks stay for ``keep_hours``, all else of the restore goes; no guest is
         touched.
+
+        :returns: as faults, who has died since it was let run, if only with its host
+        :raises HostUnreachable: libvirt is away; to be tried again
         """
+        told = _Told()
         for member in work.members:
             part = self._part(work, member)
+            with told.of(part):
+                if member.spec.id not in work.withdrawn:
+                    self._require_not_died(part, self._found(member))
             part.finish(self.keep_hours)
             self.drop_older(part)
-        return records.RestoreOutcome()
+        return told.outcome()
+
+    @staticmethod
+    def _require_not_died(part, found):
+        if found and found.state().died:
+            raise exception.MemberLeft(
+                member=part.name, reason='it was let run, and has died since; it was not '
+                'started again')
 
     def restore_undo(self, work: records.RestoreWork) -> records.RestoreOutcome:
         """Old disks back; what this restore started is ended, what it stopped boots again.

@@ -328,6 +328,19 @@ def test_a_member_that_cannot_run_is_named_and_keeps_no_other(cluster):
     assert states(cluster) == {'running'}
 
 
+def test_a_member_that_died_after_it_was_let_run_is_named_by_the_end(cluster):
+    row = cluster.create()
+    cluster.hosts['h2'].engine.faults['restore_finish'] = lambda _work: cluster.world.kill('c')
+
+    with pytest.raises(exception.RestoreIncomplete, match='Member c .*after it was') as told:
+        cluster.snapshots.restore('nightly')
+
+    assert told.value.kwargs['member'] == cluster.world.spec('c').id
+    assert [cluster.world.guest(name)['state'] for name in 'abc'] == [
+        'running', 'running', 'shut off']
+    assert (disks(cluster), is_over(cluster)) == ({row.id}, True)
+
+
 @pytest.mark.parametrize('step', ['stop', 'start', 'resume'])
 def test_a_libvirt_that_is_away_for_a_moment_costs_a_moment(cluster, step):
     row = cluster.create()

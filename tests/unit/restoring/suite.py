@@ -121,11 +121,12 @@ class RestoreSuite:
         assert (rig.state('a'), rig.starts('a')) == before
 
     @pytest.mark.parametrize('by_its_owner', ['pause', 'stop'])
-    def test_what_its_owner_did_since_it_ran_is_no_fault(self, rig, by_its_owner):
+    @pytest.mark.parametrize('step', ['resume', 'finish'])
+    def test_what_its_owner_did_since_it_ran_is_no_fault(self, rig, by_its_owner, step):
         work = through(rig, rig.work('a'), 'resume')
         getattr(rig, by_its_owner)('a')
 
-        assert do(rig, work, 'resume')[1] == {}
+        assert do(rig, work, step)[1] == {}
 
     # -- members that die ----------------------------------------------------------------------
 
@@ -138,11 +139,12 @@ class RestoreSuite:
         assert faults == {}
         assert [whole(rig, name) for name in 'ab'] == [AT_CUT] * 2
 
-    def test_what_died_after_it_ran_is_named_and_not_started(self, rig):
+    @pytest.mark.parametrize('step', ['resume', 'finish'])
+    def test_what_died_after_it_ran_is_named_and_not_started(self, rig, step):
         work = through(rig, rig.work('a', 'b'), 'resume')
         rig.kill('a')
 
-        _, faults = do(rig, work, 'resume')
+        _, faults = do(rig, work, step)
 
         assert list(faults) == [rig.id('a')]
         assert isinstance(faults[rig.id('a')], exception.MemberLeft)
