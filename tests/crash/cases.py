@@ -185,7 +185,8 @@ class Restoring(Plot):
             off, found = judge.at_the_cut(
                 self.site, self.site.cut.then, killed, error.get('message', ''))
             return f'at the cut{_but(off)}', wrong + found
-        off, found = judge.as_before(self.site, self._before, {OFF}, killed)
+        off, found = judge.as_before(self.site, self._before, {OFF}, killed,
+                                     error.get('message', ''))
         return f'as before{_but(off)} ({error["code"]})', wrong + found
 
 

@@ -181,11 +181,12 @@ def at_the_cut(site, then: dict[str, Seen], killed: dict[str, str],
     return off, wrong
 
 
-def as_before(site, before: dict[str, Seen], were_off: set[str],
-              killed: dict[str, str]) -> tuple[set[str], list[str]]:
+def as_before(site, before: dict[str, Seen], were_off: set[str], killed: dict[str, str],
+              told: str) -> tuple[set[str], list[str]]:
     """(guests that are off and were not, what is wrong), where a restore was undone.
 
-    Who was stopped for it may have booted anew. Off may be who was killed before that.
+    Who was stopped for it may have booted anew. Off may be who was killed before that, or as it
+    booted, of which the user is told.
     """
     off, wrong = set(), []
     for guest in site.guests.values():
@@ -194,7 +195,8 @@ def as_before(site, before: dict[str, Seen], were_off: set[str],
         if guest.state == 'off':
             if guest.name not in were_off:
                 off.add(guest.name)
-                if killed.get(guest.name) != then.mark:
+                was_running = killed.get(guest.name) == then.mark
+                if not (was_running or (guest.name in killed and guest.name in told)):
                     wrong.append(f'{guest.name}: off, and ran before')
             wrong += _changes(f'{guest.name}: disk since before', then, now)
             continue

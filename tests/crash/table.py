@@ -30,7 +30,8 @@ Of a restore, which begins with `g2` off:
   named here) may be one that was killed after it had been let run, and one that could not be
   started again. Its user was told of it by name, unless it was killed after its host's last look;
 - *as before*: every member that ran runs, on its own disk, which lost nothing; `g2` is off. Off
-  may be one that was killed before it was to be stopped.
+  may be one that was killed before it was to be stopped, or as it booted again, of which its user
+  was told by name.
 
 In all cases no guest ever ran in two QEMUs, and no lock, claim, lease, errand, order, journal,
 temporary file, disk of a restore, filter, job, gate or process of ours is left.
