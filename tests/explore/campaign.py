@@ -24,6 +24,18 @@ FLOWS = {  # as in `test_flows`
     ),
 }  # fmt: skip
 SNAPSHOTS = {  # as in `test_explore`
+    "a host dies anywhere while messages arrive": (
+        HOLD, 2, 1, False, {"host_crashes": 1, "timeouts": 0}
+    ),
+    "a barrier, a host dies, a lease ends": (
+        BARRIER, 2, 1, True, {"host_crashes": 1, "lapses": 1, "timeouts": 0}
+    ),
+    "a host and the coordinator die": (
+        HOLD, 2, 1, True, {"host_crashes": 1, "coordinator_crashes": 1, "timeouts": 0}
+    ),
+    "a command fails, the coordinator dies": (
+        HOLD, 2, 1, True, {"failures": 1, "coordinator_crashes": 1, "timeouts": 0}
+    ),
     "two commands fail": (HOLD, 2, 1, True, {"failures": 2, "timeouts": 0}),
     "one host, every fault, most twice": (
         HOLD, 1, 1, True, {"host_crashes": 2, "failures": 2, "lapses": 1}

@@ -65,12 +65,17 @@ class CoordinatorRules:
         return self._coordinate(world.spend("coordinator_crashes"), slot, None, ())
 
     def _answer(self, world, slot, message):
-        return self._tell(world, slot, message)
+        state = world.coordinators[slot].state
+        return self._put(world, slot, *self.memory.once(self._coordinator_heard, state, message))
+
+    def _coordinator_heard(self, state, message):
+        machine = self.build.coordinator(state)
+        commands = machine.receive(message, 0)
+        return self._settled(machine.state, commands)
 
     def _tell(self, world, slot, message):
-        machine = self.build.coordinator(world.coordinators[slot].state)
-        commands = machine.receive(message, 0)
-        return self._coordinate(world, slot, machine.state, commands)
+        state = world.coordinators[slot].state
+        return self._put(world, slot, *self._coordinator_heard(state, message))
 
     def _wake(self, world, slot, now):
         machine = self.build.coordinator(world.coordinators[slot].state)
@@ -78,14 +83,21 @@ class CoordinatorRules:
         return self._coordinate(world, slot, machine.state, commands)
 
     def _coordinate(self, world, slot, state, commands):
-        sent = {command.message for command in commands if isinstance(command, do.Send)}
-        if state is world.coordinators[slot].state and sent <= world.net:
-            return world
+        return self._put(world, slot, *self._settled(state, commands))
+
+    def _settled(self, state, commands):
+        """(the state as it is remembered, what is sent)."""
         if state is not None and state.phase is Phase.STOOD_DOWN:
             state = None  # the service forgets it, and later takes over what nobody drives
         if state is not None and state.cause is not None:  # one cause is as good as another
             write = state.write and replace(state.write, cause=state.write.cause and FAILED)
             state = replace(state, cause=FAILED, write=write)
+        sent = (command.message for command in commands if isinstance(command, do.Send))
+        return self.memory.same(state), frozenset(map(self.memory.same, sent))
+
+    def _put(self, world, slot, state, sent):
+        if state is world.coordinators[slot].state and sent <= world.net:
+            return world
         slots = list(world.coordinators)
         slots[slot] = Slot(state)
         return replace(world, coordinators=tuple(slots), net=world.net | sent)

@@ -13,12 +13,19 @@ from tests.explore.world import DISOWNED, FAILED, LOST
 class HostRules:
     def _request(self, world, name, message):
         host = world.host(name)
-        return self._hear(world, host, message)
+        state, commands = self.memory.once(self._heard, host.machine, message, host.now)
+        return self._obey(world, host, state, commands)
+
+    def _heard(self, state, message, now):
+        machine = self.build.participant(state)
+        commands = machine.receive(message, now)
+        return self.memory.same(machine.state), commands
 
     def _tick(self, world, name):
         host = world.host(name)
         machine = self.build.participant(host.machine)
-        return self._obey(world, host, machine, machine.tick(host.now))
+        commands = machine.tick(host.now)
+        return self._obey(world, host, machine.state, commands)
 
     def _withdraw(self, world, name, snapshot):
         host = world.host(name)
@@ -43,7 +50,8 @@ class HostRules:
         host = replace(host, now=self.build.participant(host.machine).wakeup())
         machine = self.build.participant(host.machine)
         world = world if host.lost else world.spend("silences")
-        return self._obey(world, host, machine, machine.tick(host.now))
+        commands = machine.tick(host.now)
+        return self._obey(world, host, machine.state, commands)
 
     def _restart(self, world, name):
         host = world.host(name)
@@ -51,7 +59,7 @@ class HostRules:
         machine, commands = self.build.participant.recover(
             name, residues, host.parts, host.decided
         )  # fmt: skip
-        return self._obey(world, host, machine, commands)
+        return self._obey(world, host, machine.state, commands)
 
     def _do(self, world, name, n, how, units):
         host = world.host(name)
@@ -119,10 +127,10 @@ class HostRules:
         return len(self.build.engine.units(host, command)) + 1
 
     def _hear(self, world, host, message, rest=()):
-        machine = self.build.participant(host.machine)
-        return self._obey(world, host, machine, machine.receive(message, host.now), rest)
+        state, commands = self._heard(host.machine, message, host.now)
+        return self._obey(world, host, state, commands, rest)
 
-    def _obey(self, world, host, machine, commands, rest=()):
+    def _obey(self, world, host, state, commands, rest=()):
         """Replies go out at once; a save goes on beside the rest, which goes on in its thread."""
         thread, threads = [], list(host.threads)
         net = set()
@@ -133,22 +141,27 @@ class HostRules:
                     known = command.answer.snapshot in {part.snapshot for part in host.parts}
                     lost = command.answer.cause.code in coordinator.LOST
                     cause = LOST if lost else DISOWNED if known else FAILED
-                    net.add(replace(command.answer, cause=cause))
+                    net.add(self.memory.once(_refused, command.answer, cause))
                 elif not isinstance(command.answer, Working):
-                    net.add(command.answer)
+                    net.add(self.memory.same(command.answer))
             elif isinstance(command, do.SaveMembers):
                 threads.append((command,))
             else:
                 thread.append(command)
         if thread:
             threads.append(tuple(thread))
-        if machine.state is host.machine and not threads and net <= world.net:
+        nothing_new = len(threads) == len(host.threads)
+        if state is host.machine and nothing_new and net <= world.net:
             return world
         if len(threads) > 1:
             threads.sort(key=repr)  # their order means nothing
-        host = replace(host, machine=machine.state, threads=tuple(threads))
+        host = replace(host, machine=self.memory.same(state), threads=tuple(threads))
         world = replace(world.with_host(host), net=world.net | net)
         for n, waiting in enumerate(host.threads if self.atomic else ()):
             if not isinstance(waiting[0], do.SaveMembers):
                 return self._do(world, host.name, n, "ok", None)
         return world
+
+
+def _refused(answer, cause):
+    return replace(answer, cause=cause)

@@ -15,6 +15,7 @@ from hotsnap_nova.protocol.participant import LEASED
 from tests.explore.coordinatorrules import CoordinatorRules
 from tests.explore.hostmodel import Violation
 from tests.explore.hostrules import HostRules
+from tests.explore.memory import Memory
 from tests.explore.trafficrules import TrafficRules
 from tests.explore.world import Build, Slot
 
@@ -30,6 +31,7 @@ class Rules(CoordinatorRules, HostRules, TrafficRules):
         """
         self.build = build or Build()
         self.atomic = atomic
+        self.memory = Memory()
         self._fault = None  # (kind, units to go) while an action with a fault goes on
         self._done = []  # the commands of the units of work that the last action did
 
@@ -162,7 +164,8 @@ class Rules(CoordinatorRules, HostRules, TrafficRules):
             _, kind, n, action = action
             self._fault = (kind, n)
         name, *rest = action
-        return self._leak(getattr(self, "_" + name.replace(" ", "_"))(world, *rest))
+        then = getattr(self, "_" + name.replace(" ", "_"))(world, *rest)
+        return world if then is world else self._leak(then)
 
     def _next_snapshot(self, world):
         return self.begin(world.spend("more_snapshots"))
