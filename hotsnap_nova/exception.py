@@ -21,11 +21,13 @@ MAX_MESSAGE = 4000
 class HotsnapError(Exception):
     """An error with a stable code, an HTTP status and a one-line message.
 
-    ``kwargs`` are kept so that an error crosses RPC unchanged: oslo.messaging
-    rebuilds it at the far end from its message and its keyword arguments.
+    ``kwargs`` are kept so that an error crosses RPC unchanged: it is rebuilt at the
+    far end from its message and its keyword arguments. The message is made once, here,
+    and its text is never looked into: who wants to know about whom it is asks ``kwargs``.
 
     :param message: replaces the class's own; already formatted
-    :param kwargs: what the class's ``message_format`` names
+    :param kwargs: what the class's ``message_format`` names. Of a value with an ``id``, as a
+        member is, the message has the name people know and ``kwargs`` the id
     """
 
     code = 'error'
@@ -33,7 +35,7 @@ class HotsnapError(Exception):
     message_format = 'An unknown error occurred.'
 
     def __init__(self, message: str | None = None, **kwargs):
-        self.kwargs = kwargs
+        self.kwargs = {key: getattr(value, 'id', value) for key, value in kwargs.items()}
         if message is None:
             message = self.message_format % kwargs
         if len(message) > MAX_MESSAGE:

@@ -50,8 +50,7 @@ class Endpoint:
     @rpc.answers
     def check(self, _context, members, gate):
         specs = tuple(records.MemberSpec(**member) for member in members)
-        with translate.in_users_words(self._engine, specs):
-            verdict = self._engine.check(specs, gate, self._store.free_bytes())
+        verdict = self._engine.check(specs, gate, self._store.free_bytes())
         return {'gates': list(verdict.gates),
                 'findings': [translate.finding(each) for each in verdict.findings]}
 

@@ -7,7 +7,6 @@ save goes on in a thread of its own.
 """
 
 import dataclasses
-import functools
 import json
 import threading
 import time
@@ -101,10 +100,12 @@ class Participants:
             commands.Reply: self._reply,
             commands.Journal: self._write,
             commands.SaveMembers: self._save,
-        } | {kind: functools.partial(self._in_users_words, execute) for kind, execute in (
-            (commands.PrepareMembers, self._prepare), (commands.RecordMembers, self._record),
-            (commands.ReleaseMembers, self._release), (commands.FinishMembers, self._finish),
-            (commands.DiscardMembers, self._discard))}, self._phases, self._host)
+            commands.PrepareMembers: self._prepare,
+            commands.RecordMembers: self._record,
+            commands.ReleaseMembers: self._release,
+            commands.FinishMembers: self._finish,
+            commands.DiscardMembers: self._discard,
+        }, self._phases, self._host)
         for command in todo:    # one that fails must not keep the others from being cleaned
             self._runner.carry_out([command])
         self._runner.start_ticking()
@@ -231,11 +232,6 @@ class Participants:
 
     # -- commands, one method each -------------------------------------------------------------
 
-    def _in_users_words(self, execute, command):
-        members = command.members if hasattr(command, 'members') else command.work.members
-        with translate.in_users_words(self._engine, members):
-            return execute(command)
-
     def _reply(self, command):
         self._call.answer = command.answer
 
@@ -253,7 +249,7 @@ class Participants:
         locked = self._claims.lock(command.snapshot, command.work.members)
         for member in command.work.members:
             if member.id not in locked:
-                raise exception.GuestBusy(member=member.name or member.id,
+                raise exception.GuestBusy(member=translate.spec(member),
                                           reason='another snapshot or restore has it')
         caller = json.loads(command.work.options).get('context') or {}
         self._owner.begin_snapshot(command.snapshot, translate.specs(command.work.members), caller)

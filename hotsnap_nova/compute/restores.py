@@ -15,7 +15,7 @@ import time
 from oslo_log import log as logging
 
 from hotsnap_nova import exception, runner
-from hotsnap_nova.compute import locks, orders, owner, steps
+from hotsnap_nova.compute import locks, orders, owner, steps, translate
 from hotsnap_nova.protocol import commands as any_commands
 from hotsnap_nova.protocol import messages
 from hotsnap_nova.protocol.restore import commands, durable
@@ -253,12 +253,11 @@ class Restores:
 
     def _withdraw_gone(self, command, at_work):
         """Guests that their owner moved away or removed while nobody here could hear of it."""
-        here = [member.id for member in command.share.members
-                if member.id not in at_work.withdrawn]
-        for member_id in sorted(self._gone(command, here, at_work.hasten)):
-            error = exception.GuestChanged(
-                member=steps.name_of(command.share, member_id),
-                reason='it is no longer on this host')
+        here = {member.id: member for member in command.share.members
+                if member.id not in at_work.withdrawn}
+        for member_id in sorted(self._gone(command, tuple(here), at_work.hasten)):
+            error = exception.GuestChanged(member=translate.spec(here[member_id]),
+                                           reason='it is no longer on this host')
             self._runner.receive(commands.MemberWithdrawn(
                 command.restore, member_id, runner.cause_of(error, self._host)))
             at_work.withdrawn |= {member_id}

@@ -57,8 +57,7 @@ class Saves:
 
     def _keep_saving(self, command, work):
         try:
-            with translate.in_users_words(self._engine, command.work.members):
-                saved = self._engine.save(work, self._teller(command))
+            saved = self._engine.save(work, self._teller(command))
             saved = tuple(_with_digests(work, each) for each in saved)
             self._store.sync(command.snapshot, self._host)    # before anybody is told
             outcome = commands.MembersSaved(command.snapshot, command.epoch,

@@ -55,13 +55,11 @@ class Steps:
 
         :raises HotsnapError: what stands in the way
         """
-        with translate.in_users_words(self._engine, _called(share)):
-            verdict = self._engine.restore_check(
-                _work(restore, share, self._read_members(share)))
-            for finding in verdict.findings:
-                if finding.refuses:
-                    raise exception.Refused(member=finding.member, device=finding.device,
-                                            cause=finding.cause, remedy=finding.remedy)
+        verdict = self._engine.restore_check(_work(restore, share, self._read_members(share)))
+        for finding in verdict.findings:
+            if finding.refuses:
+                raise exception.Refused(member=finding.member, device=finding.device,
+                                        cause=finding.cause, remedy=finding.remedy)
 
     def do(self, command: commands.CarryOut, withdrawn: Collection[str],
            hasten: threading.Event, tell: Tell,
@@ -74,17 +72,14 @@ class Steps:
         :raises HotsnapError: it was not done, or in part
         """
         self._orders.claim(command.restore)
-        called = _called(command.share)
 
         def wanted(done_bytes, total_bytes):
             _must_be_of_use(hasten)
             tell(done_bytes, total_bytes)
         if command.step in _BEFORE_DECISION:
             _must_be_of_use(hasten)
-        with translate.in_users_words(self._engine, called):
-            do = getattr(self, f'_{command.step}')
-            done = do(command, tuple(sorted(withdrawn)), wanted, hasten, tuple(faults))
-        return translate.outcome_in_users_words(self._engine, called, done)
+        do = getattr(self, f'_{command.step}')
+        return do(command, tuple(sorted(withdrawn)), wanted, hasten, tuple(faults))
 
     # -- the steps -----------------------------------------------------------------------------
 
@@ -109,9 +104,9 @@ class Steps:
                 return records.RestoreOutcome()
             return records.RestoreOutcome(faults=tuple(
                 records.RestoreFault(member.id, exception.MemberLeft(
-                    member=member.name or member.id,
+                    member=translate.spec(member),
                     reason='this host knows nothing of the restore'))
-                for member in _called(command.share)))
+                for member in command.share.members))
         self._must_lock(command, withdrawn)
         return self._engine.restore_resume(self._work(command, withdrawn))
 
@@ -211,9 +206,9 @@ class Steps:
 
     def _must_lock(self, command, withdrawn):
         ours = self._claims.lock(command.restore, command.share.members)
-        for member in _called(command.share):
+        for member in command.share.members:
             if member.id not in ours and member.id not in withdrawn:
-                raise exception.GuestBusy(member=member.name,
+                raise exception.GuestBusy(member=translate.spec(member),
                                           reason='a snapshot or restore has it')
 
     def _lockable(self, command, withdrawn):
@@ -224,7 +219,7 @@ class Steps:
         for member in work.members:
             if member.spec.id not in ours and member.spec.id not in withdrawn:
                 if self._engine.restore_touched(dataclasses.replace(work, members=(member,))):
-                    raise exception.GuestBusy(member=member.spec.name,
+                    raise exception.GuestBusy(member=member.spec,
                                               reason='a snapshot or restore has it')
                 left_out.add(member.spec.id)
         return dataclasses.replace(work, members=tuple(
@@ -260,11 +255,13 @@ def _abandonable(hasten, read):
 
 
 def _work(restore, share, members, withdrawn=(), notes=''):
+    """:param members: as `orders` keeps them, with libvirt's names"""
+    called = {member.id: member.name for member in share.members}
     return records.RestoreWork(
         snapshot_id=share.snapshot, restore_id=restore, paused=share.paused,
         members=tuple(records.RestoreMember(
-            spec=records.MemberSpec(each['id'], each['name']), folder=each['folder'],
-            facts=each['facts']) for each in members),
+            spec=records.MemberSpec(each['id'], called.get(each['id']) or each['name']),
+            folder=each['folder'], facts=each['facts']) for each in members),
         withdrawn=tuple(withdrawn), notes=json.loads(notes or '{}'))
 
 
@@ -278,18 +275,6 @@ def _options(share):
     return json.loads(share.options)
 
 
-def _called(share):
-    """The members by the names that the user gave them."""
-    names = _options(share).get('names') or {}
-    return [dataclasses.replace(member, name=names.get(member.id) or member.name)
-            for member in share.members]
-
-
-def name_of(share: restores.Share, member_id: str) -> str:
-    """What the user calls a member."""
-    return next((member.name for member in _called(share) if member.id == member_id),
-                '') or member_id
-
-
 def _moved(share, ids):
-    return exception.MembersMoved(members=', '.join(sorted(name_of(share, each) for each in ids)))
+    return exception.MembersMoved(members=', '.join(sorted(
+        str(translate.spec(member)) for member in share.members if member.id in ids)))

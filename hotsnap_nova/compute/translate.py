@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Between the protocol's values and the engine's, which know nothing of each other."""
 
-import contextlib
 import dataclasses
 import json
-import re
 
-from hotsnap_nova import exception
 from hotsnap_nova.protocol import messages
 from hotsnap_nova.virt import records
 
 
+def spec(member: messages.Member) -> records.MemberSpec:
+    """As errors mention it: by the name that its user gave it."""
+    return records.MemberSpec(member.id, member.name)
+
+
 def specs(members: tuple[messages.Member, ...]) -> tuple[records.MemberSpec, ...]:
-    return tuple(records.MemberSpec(member.id, member.name) for member in members)
+    return tuple(map(spec, members))
 
 
 def engine_work(command, folder: str) -> records.Work:
@@ -29,61 +31,13 @@ def engine_work(command, folder: str) -> records.Work:
 
 
 def finding(each: records.Finding) -> dict:
-    """A finding for any coordinator: one of before 1.3 knows ``gates`` and ``refuses`` alone."""
+    """A finding for any coordinator: one of before 1.3 has it of a name, and knows ``gates`` and
+    ``refuses`` alone.
+    """
     return dataclasses.asdict(each) | {
+        'id': each.member.id, 'member': str(each.member),
         'gates': [name for name in each.rules_out if name in records.GATES],
         'refuses': records.SNAPSHOT in each.rules_out}
-
-
-@contextlib.contextmanager
-def in_users_words(engine, members):
-    """Errors of the block name guests as their members' names do, not as libvirt does.
-
-    :param members: with ``id`` and ``name``
-    """
-    try:
-        yield
-    except exception.HotsnapError as exc:
-        names = users_names(engine, members)
-        if not names:
-            raise
-        told = type(exc)(renamed(str(exc), names), **{
-            key: renamed(value, names) if isinstance(value, str) else value
-            for key, value in exc.kwargs.items()})
-        told.code = exc.code
-        raise told from exc
-
-
-def outcome_in_users_words(engine, members, outcome: records.RestoreOutcome):
-    """The outcome, with errors of its members as `in_users_words` tells them."""
-    faults = []
-    for fault in outcome.faults:
-        try:
-            with in_users_words(engine, members):
-                raise fault.error
-        except exception.HotsnapError as exc:
-            faults.append(dataclasses.replace(fault, error=exc))
-    return dataclasses.replace(outcome, faults=tuple(faults))
-
-
-def users_names(engine, members) -> dict[str, str]:
-    """Names of members by libvirt's, where it has others."""
-    names = {}
-    for member in members:
-        with contextlib.suppress(exception.HotsnapError):
-            (found,) = engine.find((member.id,))
-            if member.name and found.name != member.name:
-                names[found.name] = member.name
-    return names
-
-
-def renamed(text: str, names: dict[str, str]) -> str:
-    """The text with the names' values instead of the names."""
-    for name in sorted(names, key=len, reverse=True):
-        # Not within another word: 'vm1' is no part of 'vm10' or of 'vm1.qcow2'.
-        text = re.sub(rf'(?<![\w.-]){re.escape(name)}(?![\w-]|\.\w)',
-                      lambda _found, name=name: names[name], text)
-    return text
 
 
 def cut(record: records.CutRecord) -> messages.MemberCut:

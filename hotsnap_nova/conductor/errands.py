@@ -98,7 +98,7 @@ def _order_of(errand):
     return restores.Order(detail['restore_id'], errand.host, step, restores.Share(
         errand.snapshot_id, tuple(messages.Member(each, called.get(each, ''))
                                   for each in detail['members']),
-        detail['paused'], restorations.options(caller, called, is_of_1_0=True)))
+        detail['paused'], restorations.options(caller, is_of_1_0=True)))
 
 
 class _UnderWay(Exception):

@@ -28,7 +28,7 @@ class CreateRequest:
     :ivar group_id: empty: made from the members
     :ivar names: for people, by member's id, where the caller knows them: hosts are then not
         asked to find the members
-    :ivar domains: libvirt's names by member's id, likewise
+    :ivar domains: libvirt's names by member's id, which hosts of before RPC 1.3 tell of
     :ivar unique_name: no other snapshot of the project may have the name
     :ivar quotas: see `db.api.Database.create`
     :ivar context: in whose name, for the hosts: user_id, project_id, request_id

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from hotsnap_nova import exception, rpc
 from hotsnap_nova.conductor import actions, rows
-from hotsnap_nova.protocol import messages, wire
+from hotsnap_nova.protocol import causes, messages, wire
 from hotsnap_nova.protocol.restore import commands, durable
 from hotsnap_nova.protocol.restore import messages as restores
 
@@ -25,20 +25,18 @@ def planned(found, restore_id: str, limits: durable.RestoreLimits, paused: bool 
     for each in found.members:
         host = places[each.member_id] if places else each.host
         by_host.setdefault(host, []).append(messages.Member(each.member_id, each.name))
-    told = options(context, names(found), is_of_1_0)
+    told = options(context, is_of_1_0)
     return durable.Restore(restore_id, found.id, tuple(
         (host, restores.Share(found.id, tuple(members), paused, told))
         for host, members in sorted(by_host.items())), limits, found.generation)
 
 
-def options(context: dict | None, called: Mapping[str, str], is_of_1_0: bool = False) -> str:
+def options(context: dict | None, is_of_1_0: bool = False) -> str:
     """What hosts are told besides their members.
 
-    :param called: names of members, by id
     :param is_of_1_0: hosts of version 1.0 began it, and forgot it when it had ended there
     """
-    told = {'context': {key: value for key, value in (context or {}).items() if key != 'names'},
-            'names': dict(called)}
+    told = {'context': {key: value for key, value in (context or {}).items() if key != 'names'}}
     return json.dumps(told | ({'ended_where_unknown': True} if is_of_1_0 else {}))
 
 
@@ -117,10 +115,11 @@ def _members(row, host, called):
 
 
 def _told(fault, called):
-    """A host's own sentence, or one of the protocol's, which names nobody."""
-    name = called.get(fault.member, fault.member)
+    """A host's own sentence, which names whom it is about, or one of the protocol's."""
     text = _sentence(fault.cause)
-    return text if text.startswith(f'Member {name} ') else f'{name}: {text}'
+    if fault.cause.member and fault.cause.code not in causes.REASONS:
+        return text
+    return f'{called.get(fault.member, fault.member)}: {text}'
 
 
 def _sentence(cause):

@@ -33,7 +33,9 @@ def _phase(found):
 def _error(found):
     if not found.error_code or found.status not in (rows.ERROR, rows.ERROR_DELETING):
         return None
+    # Hosts of before RPC 1.3 tell of a member by its name.
     ids = {each.name: each.member_id for each in found.members}
+    ids |= {each.member_id: each.member_id for each in found.members}
     return {'code': found.error_code, 'message': found.error_message or '',
             'member': ids.get(found.error_member, found.error_member) or None,
             'host': found.error_host or None}

@@ -271,16 +271,20 @@ class Snapshots(recovery.Recovery):
     def _check(self, members, request):
         verdicts = fanout.each(members, lambda host: self._compute.check(
             host, members[host], request.gate))
-        # Hosts know a guest by libvirt's name, its user perhaps by another.
-        ids = {name: member_id for names in (request.names, request.domains)
-               for member_id, name in names.items()}
         for verdict in verdicts.values():
             for finding in verdict['findings']:
-                finding['id'] = ids.get(finding['member'], finding['member'])
-                finding['member'] = request.names.get(finding['id'], finding['member'])
-                # A host of before 1.3 has no other words.
-                finding.setdefault('rules_out', finding['gates'] or [requests.SNAPSHOT])
+                if 'id' not in finding:
+                    _as_of_1_3(finding, request)
+                finding['id'] = finding['id'] or finding['member']    # the group's
         return verdicts
+
+
+def _as_of_1_3(finding, request):
+    """Complete what a host of before 1.3 has found: it knows a guest by libvirt's name alone."""
+    finding['id'] = next((member_id for member_id, name in request.domains.items()
+                          if name == finding['member']), '')
+    finding['member'] = request.names.get(finding['id'], finding['member'])
+    finding.setdefault('rules_out', finding['gates'] or [requests.SNAPSHOT])
 
 
 def hosts_of(found) -> tuple[str, ...]:

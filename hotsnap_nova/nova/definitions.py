@@ -9,7 +9,7 @@ from nova.virt import driver as virt_driver
 from nova.virt.libvirt import blockinfo
 
 from hotsnap_nova import exception
-from hotsnap_nova.virt import definitions
+from hotsnap_nova.virt import definitions, records
 
 CONF = nova_conf.CONF
 
@@ -40,7 +40,7 @@ class Definitions(definitions.Definitions):
                 old_guest=self._driver._get_existing_guest_config(instance))
         except nova_exception.NovaException as exc:
             raise exception.Refused(
-                member=instance.display_name, device='guest',
+                member=records.MemberSpec(instance.uuid, instance.display_name), device='guest',
                 cause=f'Nova cannot define it here: {exc.format_message()}',
                 remedy='see what changed since the snapshot') from exc
 
@@ -54,7 +54,7 @@ class Definitions(definitions.Definitions):
             self._driver.plug_vifs(instance, instance.get_network_info())
         except nova_exception.NovaException as exc:
             raise exception.HypervisorError(
-                member=instance.display_name,
+                member=records.MemberSpec(instance.uuid, instance.display_name),
                 reason=f'its ports cannot be plugged: {exc.format_message()}') from exc
 
 

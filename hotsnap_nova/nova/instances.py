@@ -21,6 +21,7 @@ from oslo_log import log as logging
 from hotsnap_nova import exception
 from hotsnap_nova.compute import owner
 from hotsnap_nova.nova import reports
+from hotsnap_nova.virt import records
 
 LOG = logging.getLogger(__name__)
 
@@ -176,20 +177,19 @@ class Instances(owner.Owner):
             self.end(name, why)
 
     def _take(self, claim_id, claim, member):
-        name = member.name or member.id
-        with _asking(name):
+        with _asking(member):
             try:
                 instance = objects.Instance.get_by_uuid(
                     claim.context, member.id, expected_attrs=_ATTRIBUTES)
             except nova_exception.InstanceNotFound as exc:
-                raise exception.MemberNotFound(member=name) from exc
+                raise exception.MemberNotFound(member=member) from exc
             if instance.host != self._host:
                 LOG.warning('It is on host %s now', instance.host, instance=instance)
-                raise exception.GuestChanged(member=name, reason='it is on another host now')
+                raise exception.GuestChanged(member=member, reason='it is on another host now')
             if instance.vm_state not in claim.kind.vm_states:
-                raise exception.GuestNotRunning(member=name, state=instance.vm_state)
+                raise exception.GuestNotRunning(member=member, state=instance.vm_state)
             if instance.task_state is not None:
-                raise exception.GuestBusy(member=name, reason=_is_at(instance.task_state))
+                raise exception.GuestBusy(member=member, reason=_is_at(instance.task_state))
             instance.task_state = claim.kind.task_states[0]
             try:
                 instance.save(expected_task_state=[None])
@@ -200,7 +200,7 @@ class Instances(owner.Owner):
             except nova_exception.InstanceUpdateConflict as exc:
                 instance.refresh()
                 raise exception.GuestBusy(
-                    member=name, reason=_is_at(instance.task_state)) from exc
+                    member=member, reason=_is_at(instance.task_state)) from exc
         self._reports.began(claim.context, instance, claim.kind.action, claim_id)
         return instance
 
@@ -226,7 +226,7 @@ class Instances(owner.Owner):
         """
         found = self._power_state_of(instance)
         if found == power_state.NOSTATE:
-            raise exception.HypervisorError(member=instance.display_name,
+            raise exception.HypervisorError(member=_spec(instance),
                                             reason='libvirt does not say whether it runs')
         instance.power_state = found
         instance.vm_state = _VM_STATES.get(instance.power_state, vm_states.STOPPED)
@@ -241,6 +241,10 @@ def _context(caller):
     return nova_context.RequestContext(
         user_id=caller.get('user_id'), project_id=caller.get('project_id'),
         request_id=caller['request_id'], is_admin=True, overwrite=False)
+
+
+def _spec(instance):
+    return records.MemberSpec(instance.uuid, instance.display_name)
 
 
 def _is_at(task_state):

@@ -131,10 +131,13 @@ class StopWatch:
 class Guest:
     """A domain that exists, by UUID or name.
 
+    :param called: what people call it, where libvirt does not know it by that
+    :ivar name: libvirt's
+    :ivar spec: with the name that people know; what errors mention
     :raises exception.MemberNotFound: it does not
     """
 
-    def __init__(self, connection, uuid_or_name: str):
+    def __init__(self, connection, uuid_or_name: str, called: str = ''):
         self._connection = connection
         try:
             try:
@@ -145,14 +148,12 @@ class Guest:
             if exc.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
                 raise exception.HostUnreachable(
                     host=connection.getURI(), reason=str(exc)) from exc
-            raise exception.MemberNotFound(member=uuid_or_name) from exc
+            raise exception.MemberNotFound(
+                member=records.MemberSpec(uuid_or_name, called)) from exc
         self.uuid = self._domain.UUIDString()
         self.name = self._domain.name()
-        self.monitor = monitor.Monitor(self._domain, self.name)
-
-    @property
-    def spec(self) -> records.MemberSpec:
-        return records.MemberSpec(id=self.uuid, name=self.name)
+        self.spec = records.MemberSpec(id=self.uuid, name=called or self.name)
+        self.monitor = monitor.Monitor(self._domain, self.spec)
 
     @contextlib.contextmanager
     def _translated(self, doing: str):
@@ -164,8 +165,8 @@ class Guest:
     def _error(self, doing, exc):
         if not self.connected():
             return exception.HostUnreachable(
-                host='libvirt', reason=f'{self.name}, {doing}: {exc}')
-        return exception.HypervisorError(member=self.name, reason=f'{doing}: {exc}')
+                host='libvirt', reason=f'{self.spec}, {doing}: {exc}')
+        return exception.HypervisorError(member=self.spec, reason=f'{doing}: {exc}')
 
     def active(self) -> bool:
         """Whether there is a QEMU, whatever state it is in."""
@@ -205,7 +206,7 @@ class Guest:
         """:raises exception.GuestNotRunning:"""
         state = self.state()
         if not state.running:
-            raise exception.GuestNotRunning(member=self.name, state=state.name)
+            raise exception.GuestNotRunning(member=self.spec, state=state.name)
 
     def xml(self, *, live: bool = True) -> str:
         """The domain XML: of the running guest, or as it would next be started."""
@@ -303,7 +304,7 @@ class Guest:
             return self._domain.memoryPeek(address, length, libvirt.VIR_MEMORY_PHYSICAL)
 
 
-def define(connection, xml: str, member: str) -> None:
+def define(connection, xml: str, member: records.MemberSpec) -> None:
     """Have a guest defined anew."""
     try:
         connection.defineXML(xml)

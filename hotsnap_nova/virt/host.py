@@ -75,7 +75,7 @@ class Engine(restorer.Restorer):
 
         :param free_bytes: room where the files would go; None: not looked at
         """
-        guests = [self._guest(spec.id) for spec in members]
+        guests = [self._member(spec) for spec in members]
         return preflight.check(guests, gate, free_bytes, self._libvirt())
 
     def survey(self) -> tuple[records.Leftover, ...]:
@@ -98,7 +98,7 @@ class Engine(restorer.Restorer):
         if (known := self._open.get(work.snapshot_id)) and known.facts:
             return known.facts
         watcher = self._guard()
-        members = [member_module.Member(work, self._guest(spec.id)) for spec in work.members]
+        members = [member_module.Member(work, self._member(spec)) for spec in work.members]
         current = self._open[work.snapshot_id] = _Open(members)
         watcher.watch(tuple(spec.id for spec in work.members), self.tag_of(work.snapshot_id))
         with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -180,13 +180,13 @@ class Engine(restorer.Restorer):
             tag = self.tag_of(snapshot_id)
             for spec in members:
                 with contextlib.suppress(exception.MemberNotFound):
-                    sweep.abandoned(self._guest(spec.id), tag)
+                    sweep.abandoned(self._member(spec), tag)
             return
         failures: list[BaseException] = []
         for each in current.members:
             if not each.guest.connected():
                 with contextlib.suppress(exception.MemberNotFound):
-                    each.reattach(self._guest(each.guest.uuid))
+                    each.reattach(self._member(each.guest.spec))
         # Together: a QEMU that does not answer must not keep another's guest.
         with concurrent.futures.ThreadPoolExecutor(max(1, len(current.members))) as pool:
             for steps in (member_module.Member.let_go, member_module.Member.end):
@@ -203,7 +203,7 @@ class Engine(restorer.Restorer):
         """Take out of guests whatever any process of ours left there."""
         for spec in members:
             with contextlib.suppress(exception.MemberNotFound):
-                sweep.abandoned(self._guest(spec.id))
+                sweep.abandoned(self._member(spec))
 
     def close(self) -> None:
         """End; guests that are still armed are let go by the guardian."""
@@ -222,6 +222,9 @@ class Engine(restorer.Restorer):
 
     def _guest(self, uuid_or_name: str) -> guest.Guest:
         return guest.Guest(self._libvirt(), uuid_or_name)
+
+    def _member(self, spec: records.MemberSpec) -> guest.Guest:
+        return guest.Guest(self._libvirt(), spec.id, spec.name)
 
     def _guard(self) -> guardian.Guardian:
         with self._lock:

@@ -102,15 +102,18 @@ class Member:
                 disk.target: (f'{self.folder}/{disk.target}.qcow2', disk.size_bytes)
                 for disk in frozen})
             on_daemon(self._daemon.pid)
-        self._disks = freezing.FrozenDisks(self._qemu, self.guest.name, self.tag, frozen)
+        self._disks = freezing.FrozenDisks(self._qemu, self.guest.spec, self.tag, frozen)
         self._disks.prepare(self._linked)
 
         suffix = '.zst' if self.work.compress else ''
-        self._sink = saving.MemorySink(f'{self.folder}/memory.save{suffix}', archive_xml,
-                                     saveimage.cookie_of(live_xml),
-                                     compress=self.work.compress)
+        try:
+            self._sink = saving.MemorySink(
+                f'{self.folder}/memory.save{suffix}', archive_xml,
+                saveimage.cookie_of(live_xml), compress=self.work.compress)
+        except OSError as exc:
+            raise self._memory_failed(exc.strerror) from exc
         self._memory = saving.BackgroundSnapshot(
-            self._qemu, self.guest.name, self.tag, sweep.memory_fd(self.tag))
+            self._qemu, self.guest.spec, self.tag, sweep.memory_fd(self.tag))
         self._memory.prepare(self._sink)
 
         self._gate = gate.make(self.work.gate, self._qemu, self.tag,
@@ -129,7 +132,7 @@ class Member:
             daemon, greeting = self._daemon.connect()
         except OSError as exc:
             raise exception.TargetFailed(
-                member=self.guest.name, device=disk.target, reason=str(exc)) from exc
+                member=self.guest.spec, device=disk.target, reason=str(exc)) from exc
         with contextlib.closing(self._relay.add(disk.target, daemon, greeting)) as theirs:
             yield theirs.fileno()
         self._relay.negotiated(disk.target)
@@ -157,7 +160,7 @@ class Member:
         self._stops_before = self._watch.count('STOP')
         self._resumes_before = self._watch.count('RESUME')
         if not self._qemu.running():    # libvirt may not have heard yet that it went to sleep
-            raise exception.GuestNotRunning(member=self.guest.name, state='no longer running')
+            raise exception.GuestNotRunning(member=self.guest.spec, state='no longer running')
         self._marks = [('', time.monotonic_ns())]
         self.gate_closed_ns = self._marks[0][1]
         self._stop_issued = True
@@ -175,7 +178,7 @@ class Member:
             self._mark('disks')
             if (now := self._qemu.devices()) != self._devices:
                 raise exception.GuestChanged(
-                    member=self.guest.name,
+                    member=self.guest.spec,
                     reason=f'devices {", ".join(sorted(now ^ self._devices))} came or went')
             self._mark('devices')
             self._memory.wait_protected(_PROTECT_TIMEOUT_S)
@@ -248,7 +251,7 @@ class Member:
         # libvirt learns of our stop by an event, and may lag; QEMU does not.
         if not state.ours and (state.name != 'running' or self._qemu.running()):
             raise exception.CutNotClean(
-                member=self.guest.name, stops=self._watch.count('STOP'),
+                member=self.guest.spec, stops=self._watch.count('STOP'),
                 resumes=self._watch.count('RESUME'))
         return state.ours
 
@@ -256,7 +259,7 @@ class Member:
         for event, count in (('STOP', stops), ('RESUME', resumes)):
             if count and not self._watch.wait(event, count, _EVENT_TIMEOUT_S):
                 raise exception.CutNotClean(
-                    member=self.guest.name, stops=self._watch.count('STOP'),
+                    member=self.guest.spec, stops=self._watch.count('STOP'),
                     resumes=self._watch.count('RESUME'))
 
     # --- release ---
@@ -312,7 +315,7 @@ class Member:
             if not memory_done and (memory_done := self._memory_done()):
                 # At once: with the capability left on, another's migration or
                 # memory snapshot would silently be of this kind.
-                sweep.memory(self._qemu, self.guest.name, self.tag, self._bandwidth)
+                sweep.memory(self._qemu, self.guest.spec, self.tag, self._bandwidth)
             disks_done, disks_total, copied = self._disks_progress()
             on_progress(records.Progress(
                 self.guest.uuid, min(self._sink.received_bytes, total_memory) + disks_done,
@@ -324,7 +327,7 @@ class Member:
                 stalled_at, last = time.monotonic(), moved
             elif time.monotonic() - stalled_at > _COPY_STALL_S:
                 raise exception.TargetFailed(
-                    member=self.guest.name, device='disks' if memory_done else 'memory',
+                    member=self.guest.spec, device='disks' if memory_done else 'memory',
                     reason=f'no progress for {_COPY_STALL_S:g} s')
             time.sleep(_SAVE_POLL_S)
         return self._close_files()
@@ -339,13 +342,13 @@ class Member:
 
     def _memory_failed(self, reason: str) -> exception.TargetFailed:
         return exception.TargetFailed(
-            member=self.guest.name, device='memory', reason=reason)
+            member=self.guest.spec, device='memory', reason=reason)
 
     def _disks_progress(self) -> tuple[int, int, bool]:
         for disk in self._disks.disks:
             if reason := self._relay.failure(disk.target):
                 raise exception.TargetFailed(
-                    member=self.guest.name, device=disk.target, reason=reason)
+                    member=self.guest.spec, device=disk.target, reason=reason)
         try:
             return self._disks.progress()
         except exception.TargetFailed as exc:
@@ -360,7 +363,7 @@ class Member:
                                                  'failed or took too long'}
             device, reason = next(iter(reasons.items()))
             raise exception.TargetFailed(
-                member=self.guest.name, device=device, reason=reason) from exc
+                member=self.guest.spec, device=device, reason=reason) from exc
 
     def _close_files(self) -> records.SavedMember:
         """Everything has been handed over: end the writers and look at the files."""
@@ -373,10 +376,10 @@ class Member:
         # wait for a store. The daemon's own end flushes, without a guest.
         if self._relay:
             self._relay.close()
-        sweep.disks(self._qemu, self.guest.name, self.tag)
+        sweep.disks(self._qemu, self.guest.spec, self.tag)
         if self._daemon and not self._daemon.close(still=lambda: not self._ending):
             raise exception.TargetFailed(
-                member=self.guest.name, device='disks',
+                member=self.guest.spec, device='disks',
                 reason='the storage daemon could not close the images')
         files = [records.SavedFile(os.path.basename(self._sink.path), memory_size, digest)]
         disk_bytes = 0

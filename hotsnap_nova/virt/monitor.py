@@ -15,6 +15,7 @@ import libvirt
 import libvirt_qemu
 
 from hotsnap_nova import exception
+from hotsnap_nova.virt import records
 
 #: Migration states in which a migration still runs.
 MIGRATING = frozenset({
@@ -41,10 +42,10 @@ class Monitor:
     """The monitor of one running guest.
 
     :param domain: a ``libvirt.virDomain``
-    :param member: the name that errors mention
+    :param member: whom errors mention
     """
 
-    def __init__(self, domain, member: str):
+    def __init__(self, domain, member: records.MemberSpec):
         self._domain = domain
         self._member = member
 

@@ -21,10 +21,16 @@ SNAPSHOT, RESTORE = 'snapshot', 'restore'
 
 @dataclasses.dataclass(frozen=True)
 class MemberSpec:
-    """One guest: ``id`` is libvirt's UUID, ``name`` what people call it."""
+    """One guest: ``id`` is libvirt's UUID, ``name`` what people call it.
+
+    As text it is its name: what is made of it needs no other name put into it later.
+    """
 
     id: str
     name: str
+
+    def __str__(self):
+        return self.name or self.id
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,10 +60,11 @@ class Work:
 class Finding:
     """One thing there is to say about one device of one member.
 
+    :ivar member: without an id: the group as a whole
     :ivar rules_out: gates, `SNAPSHOT` or `RESTORE`; empty: it is a warning
     """
 
-    member: str
+    member: MemberSpec
     device: str
     cause: str
     remedy: str

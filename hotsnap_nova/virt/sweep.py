@@ -21,12 +21,13 @@ def memory_fd(tag: str) -> str:
     return f'hs-{tag}-m'
 
 
-def disks(qemu: monitor.Monitor, member: str, tag: str) -> None:
+def disks(qemu: monitor.Monitor, member: records.MemberSpec, tag: str) -> None:
     """Take one snapshot's jobs, filters and targets out of a guest."""
     freezing.remove(qemu, tag, member)
 
 
-def memory(qemu: monitor.Monitor, member: str, tag: str, bandwidth: int | None) -> None:
+def memory(qemu: monitor.Monitor, member: records.MemberSpec, tag: str,
+           bandwidth: int | None) -> None:
     """End one snapshot's memory stream and leave migration as it was found.
 
     Another's, ours or not, stays.
@@ -65,8 +66,8 @@ def member(running: guest.Guest, tag: str, *, bandwidth: int | None = None) -> N
     qemu = running.monitor
     with contextlib.ExitStack() as steps:
         # Run in reverse: gates, memory, disks; each whatever the others do.
-        steps.callback(disks, qemu, running.name, tag)
-        steps.callback(memory, qemu, running.name, tag, bandwidth)
+        steps.callback(disks, qemu, running.spec, tag)
+        steps.callback(memory, qemu, running.spec, tag, bandwidth)
         names = gate.leftovers(qemu, tag)
         steps.callback(gate.remove_all, qemu, names)
         steps.callback(gate.open_all, qemu, names)

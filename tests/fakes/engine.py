@@ -173,15 +173,15 @@ class Engine(restorer.Restorer):
         self._begin('check', members)
         gates, findings = list(records.GATES), []
         with self._guests(members) as guests:
-            for guest in guests:
+            for spec, guest in zip(members, guests, strict=True):
                 if guest['state'] != 'running':
-                    raise exception.GuestNotRunning(member=guest['name'], state=guest['state'])
+                    raise exception.GuestNotRunning(member=spec, state=guest['state'])
                 missing = tuple(each for each in records.GATES if each not in guest['gates'])
                 if missing:
                     findings.append(records.Finding(
-                        guest['name'], 'net0', 'vhost', 'use driver qemu',
+                        spec, 'net0', 'vhost', 'use driver qemu',
                         (records.SNAPSHOT,) if len(missing) == len(records.GATES) else missing))
-                findings += [records.Finding(guest['name'], *each) for each in guest['says']]
+                findings += [records.Finding(spec, *each) for each in guest['says']]
                 gates = [each for each in gates if each in guest['gates']]
         if gate == records.NO_GATE:
             gates.append(gate)
@@ -205,9 +205,9 @@ class Engine(restorer.Restorer):
         tag = self.tag_of(work.snapshot_id)
         facts = []
         with self._guests(work.members) as guests:
-            for guest in guests:
+            for spec, guest in zip(work.members, guests, strict=True):
                 if guest['state'] != 'running':
-                    raise exception.GuestNotRunning(member=guest['name'], state=guest['state'])
+                    raise exception.GuestNotRunning(member=spec, state=guest['state'])
                 guest['left'] = sorted({*guest['left'], tag})
                 os.makedirs(f'{work.folder}/{guest["id"]}', mode=0o700, exist_ok=True)
                 facts.append(records.MemberFacts(
@@ -225,7 +225,7 @@ class Engine(restorer.Restorer):
                 time.sleep(work.record_delays_s[index])
             with self._guests([member]) as (guest,):
                 if guest['state'] != 'running':
-                    raise exception.GuestNotRunning(member=guest['name'], state=guest['state'])
+                    raise exception.GuestNotRunning(member=member, state=guest['state'])
                 closed_ns = self._closed_ns[work.snapshot_id, member.id] = time.monotonic_ns()
                 guest['stops'] += 1
                 if work.gate != records.NO_GATE:
@@ -333,7 +333,7 @@ class Engine(restorer.Restorer):
             by_id = {guest['id']: guest for guest in _defined(guests)}
             absent = [member for member in members if member.id not in by_id]
             if absent:
-                raise exception.MemberNotFound(member=absent[0].name or absent[0].id)
+                raise exception.MemberNotFound(member=absent[0])
             yield [by_id[member.id] for member in members]
 
     def _open(self, snapshot_id, members):

@@ -33,8 +33,7 @@ class Restorer:
         with self.world.open() as guests:
             here = {guest['id'] for guest in guests.values() if guest['defined']}
         return records.Verdict(('restore',), tuple(
-            records.Finding(member.spec.name, 'guest', 'its domain is not defined here',
-                            'define it')
+            records.Finding(member.spec, 'guest', 'its domain is not defined here', 'define it')
             for member in work.members if member.spec.id not in here))
 
     def restore_prepare(self, work, tell=_untold):
@@ -55,7 +54,7 @@ class Restorer:
     def restore_stop(self, work):
         self._begin('restore_stop', work)
         for member in _ours(work):
-            self._begin('stop_member', member.spec.name)
+            self._moment('stop_member', member)
             with self._guests([member.spec]) as (guest,):
                 if guest['state'] in ACTIVE:
                     guest['stopped'][work.restore_id] = guest['state']
@@ -66,45 +65,45 @@ class Restorer:
         self._begin('restore_start', work)
         ours = _ours(work)
         for member in ours:
-            self._begin('swap', member.spec.name)
+            self._moment('swap', member)
             with self._guests([member.spec]) as (guest,):
                 if not _loaded(guest, work):
-                    self._swap(guest, work)
+                    self._swap(member.spec, guest, work)
         for number, member in enumerate(ours):
             tell(number, len(ours))
             self._load(member, work)
         return records.RestoreOutcome()
 
-    def _swap(self, guest, work):
+    def _swap(self, spec, guest, work):
         files, restore_id = guest['files'], work.restore_id
         if guest['state'] in ACTIVE:
             raise exception.GuestBusy(
-                member=guest['name'],
+                member=spec,
                 reason=f'somebody has started it, and it stays so: {_where(guest, work)}')
         noted = work.notes.get('disks', {}).get(guest['id'])
         if f'new-{restore_id}' in files:
             if noted and files['disk'] != noted['old']:
-                raise exception.GuestChanged(member=guest['name'], reason='its disk is another')
+                raise exception.GuestChanged(member=spec, reason='its disk is another')
             files[f'old-{restore_id}'] = files['disk']
             files['disk'] = files.pop(f'new-{restore_id}')
         elif f'old-{restore_id}' not in files:
-            raise exception.TargetFailed(member=guest['name'], device='vda',
+            raise exception.TargetFailed(member=spec, device='vda',
                                          reason='the disk of the cut is no longer there')
         if guest['inodes'][str(files['disk'])]['written']:
-            raise exception.GuestChanged(member=guest['name'],
+            raise exception.GuestChanged(member=spec,
                                          reason='somebody wrote to the disk of the cut')
 
     def _load(self, member, work):
-        self._begin('load', member.spec.name)
+        self._moment('load', member)
         with self._guests([member.spec]) as (guest,):
             if guest['named'] != 'disk':
-                raise exception.GuestChanged(member=guest['name'], reason='its disk is another')
+                raise exception.GuestChanged(member=member.spec, reason='its disk is another')
             if guest['state'] not in ACTIVE:
                 guest.update(state='paused', open=guest['files']['disk'],
                              loaded=work.restore_id, starts=guest['starts'] + 1)
             elif not _loaded(guest, work):
                 raise exception.HypervisorError(
-                    member=guest['name'], reason='restore: domain is already active')
+                    member=member.spec, reason='restore: domain is already active')
 
     def restore_resume(self, work):
         self._begin('restore_resume', work)
@@ -118,10 +117,10 @@ class Restorer:
         for member in standing:
             with self._guests([member.spec]) as (guest,):
                 guest['resumed'] = sorted({*guest['resumed'], work.restore_id})
-            self._begin('let_run', member.spec.name)
+            self._moment('let_run', member)
             with self._guests([member.spec]) as (guest,):
                 if guest['state'] not in ACTIVE:
-                    faults.append(_left(guest, 'it has died at the cut'))
+                    faults.append(_left(member.spec, 'it has died at the cut'))
                 elif not work.paused:
                     guest['state'] = 'running'
                 guest['loaded'] = ''
@@ -133,27 +132,28 @@ class Restorer:
             if guest['state'] in ACTIVE:
                 if not _loaded(guest, work) and work.restore_id not in guest['resumed']:
                     raise exception.MemberLeft(
-                        member=guest['name'], reason='somebody started it anew on the disk of '
+                        member=member.spec, reason='somebody started it anew on the disk of '
                         'the cut, so that it is not as it was at the cut')
                 return _loaded(guest, work)
             if work.restore_id in guest['resumed']:
                 if guest['off_reason'] == 'crashed':
-                    raise exception.MemberLeft(member=guest['name'],
+                    raise exception.MemberLeft(member=member.spec,
                                                reason='it died after it was resumed')
                 return False
             if guest['inodes'][str(guest['files']['disk'])]['written']:
                 raise exception.MemberLeft(
-                    member=guest['name'], reason='somebody ran it on the disk of the cut')
+                    member=member.spec, reason='somebody ran it on the disk of the cut')
         self._load(member, work)
         return True
 
     def restore_finish(self, work):
         self._begin('restore_finish', work)
         faults = []
+        specs = {member.spec.id: member.spec for member in work.members}
         for guest in self._there(work):
             died = guest['state'] not in ACTIVE and guest['off_reason'] == 'crashed'
             if died and guest['id'] not in work.withdrawn:
-                faults.append(_left(guest, 'it died after it was resumed'))
+                faults.append(_left(specs[guest['id']], 'it died after it was resumed'))
             files, restore_id = guest['files'], work.restore_id
             files.pop(f'new-{restore_id}', None)
             if old := files.pop(f'old-{restore_id}', None):
@@ -181,7 +181,8 @@ class Restorer:
             swapped = files.get(f'old-{restore_id}', files['disk']) != files['disk']
             if guest['state'] in ACTIVE and swapped:
                 self._forget_restore(guest, work)
-                return _left(guest, f'somebody has it, and it stays so: {_where(guest, work)}')
+                return _left(
+                    member.spec, f'somebody has it, and it stays so: {_where(guest, work)}')
             if swapped:
                 if guest['inodes'][str(files['disk'])]['written']:
                     files[f'kept-{restore_id}'] = files['disk']
@@ -195,19 +196,19 @@ class Restorer:
             boots = ran == 'running' and guest['state'] not in ACTIVE and not owned
         if boots:
             try:
-                self._begin('boot', member.spec.name)
+                self._moment('boot', member)
             except exception.HotsnapError as exc:
                 return records.RestoreFault(member.spec.id, exception.MemberLeft(
-                    member=member.spec.name,
+                    member=member.spec,
                     reason=f'it was stopped for the restore, and does not start again: {exc}'))
-            self.world.boot(member.spec.name)
+            self.world.boot(self._name(member))
         with self._guests([member.spec]) as (guest,):
             self._forget_restore(guest, work)
             if ran and guest['state'] in ACTIVE:
                 return records.RestoreFault(
-                    guest['id'], exception.MemberRebooted(member=guest['name']))
+                    guest['id'], exception.MemberRebooted(member=member.spec))
             if ran == 'paused' and not owned:
-                return _left(guest, 'it was paused before the restore, and is now off')
+                return _left(member.spec, 'it was paused before the restore, and is now off')
         return None
 
     def restore_touched(self, work):
@@ -217,6 +218,15 @@ class Restorer:
             for guest in self._there(work))
 
     # -- inside --------------------------------------------------------------------------------
+
+    def _moment(self, which, member):
+        self._begin(which, self._name(member))
+
+    def _name(self, member):
+        """The world's, whatever a user calls it."""
+        with self.world.open() as guests:
+            return next((name for name, guest in guests.items()
+                         if guest['id'] == member.spec.id), '')
 
     def _there(self, work):
         for member in work.members:
@@ -229,7 +239,7 @@ class Restorer:
         with self.world.open() as guests:
             guest = next((each for each in guests.values() if each['id'] == member.spec.id), None)
             if not guest or not (guest['defined'] or guest['id'] in work.notes.get('disks', {})):
-                raise exception.MemberNotFound(member=member.spec.name)
+                raise exception.MemberNotFound(member=member.spec)
             yield guest
 
     def _forget_restore(self, guest, work):
@@ -255,9 +265,8 @@ def _where(guest, work):
     return f'disk is its own disk and new-{work.restore_id} that of the cut'
 
 
-def _left(guest, reason):
-    return records.RestoreFault(
-        guest['id'], exception.MemberLeft(member=guest['name'], reason=reason))
+def _left(spec, reason):
+    return records.RestoreFault(spec.id, exception.MemberLeft(member=spec, reason=reason))
 
 
 def make_inode(guest, content):

@@ -7,7 +7,7 @@ import subprocess
 
 import libvirt
 
-from hotsnap_nova.virt import host
+from hotsnap_nova.virt import host, records
 from tests.lab import Lab
 
 _numbers = itertools.count()
@@ -87,7 +87,12 @@ class Bare:
             domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM)
 
 
-def findings(lab: Lab, *guests: Bare, **asked):
-    """What a check has to say of running guests."""
+def findings(lab: Lab, *guests: Bare, called: str = '{}', **asked):
+    """What a check has to say of running guests.
+
+    :param called: what their users call them, of libvirt's name
+    """
     with contextlib.closing(host.Engine(lab.uri)) as engine:
-        return engine.check(engine.find(tuple(guest.name for guest in guests)), **asked).findings
+        members = tuple(records.MemberSpec(spec.id, called.format(spec.name))
+                        for spec in engine.find(tuple(guest.name for guest in guests)))
+        return engine.check(members, **asked).findings

@@ -102,19 +102,20 @@ def test_a_unix_socket_leads_to_another_member_or_to_none(lab):
     with (Bare(lab, serial('unix', f"mode='bind' path='{path}'")) as one,
           Bare(lab, serial('unix', f"mode='connect' path='{path}'")) as other):
         alone = told(lab, other)
-        together = findings(lab, one, other)
+        together = findings(lab, one, other, called='Shop {}')
 
     assert alone == []
-    assert {(each.member, each.device, each.cause, each.rules_out) for each in together} == {
-        (one.name, 'serial0', f'this serial leads to {other.name} by {path}', ('snapshot',)),
-        (other.name, 'serial0', f'this serial leads to {one.name} by {path}', ('snapshot',))}
+    assert {(str(each.member), each.device, each.cause, each.rules_out) for each in together} == {
+        (f'Shop {here.name}', 'serial0', f'this serial leads to Shop {there.name} by {path}',
+         ('snapshot',)) for here, there in ((one, other), (other, one))}
 
 
 def test_a_members_terminal_that_is_anothers_serial_port_is_followed(lab):
     with Bare(lab, "<serial type='pty'><target port='0'/></serial>") as one:
         pty = one.domain.XMLDesc().split("<source path='")[1].split("'")[0]
         with Bare(lab, serial('dev', f"path='{pty}'")) as other:
-            assert {each.member for each in findings(lab, one, other)} == {one.name, other.name}
+            assert {each.member.name for each in findings(lab, one, other)} == {
+                one.name, other.name}
 
 
 def test_a_medium_that_was_deleted_while_in_the_drive_is_named_and_not_a_fault_of_ours(

@@ -9,7 +9,7 @@ import subprocess
 import libvirt
 import pytest
 
-from hotsnap_nova.virt import guest
+from hotsnap_nova.virt import guest, records
 from hotsnap_nova.virt.checks import preflight
 from tests.functional.witness import Witness, qmp, trace
 from tests.lab import GuestSpec, Lab
@@ -79,8 +79,8 @@ class PaperMonitor:
 class PaperGuest:
     """A running guest that is nothing but its XML."""
 
-    name = 'paper'
     uuid = '00000000-0000-0000-0000-000000000001'
+    spec = records.MemberSpec(uuid, 'paper')
 
     def __init__(self, devices='', more='', kind='qemu', state='running', **monitor):
         self._xml = PAPER.format(devices=devices, more=more, kind=kind)
@@ -151,7 +151,7 @@ def test_a_plain_guest_is_accepted_with_both_gates():
 def test_a_device_that_rules_the_snapshot_out_is_named(devices, device, cause):
     findings = judge(PaperGuest(devices)).findings
 
-    assert [(found.member, found.device) for found in findings] == [('paper', device)]
+    assert [(found.member, found.device) for found in findings] == [(PaperGuest.spec, device)]
     assert cause in findings[0].cause
     assert findings[0].remedy
     assert findings[0].refuses

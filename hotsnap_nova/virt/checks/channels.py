@@ -39,7 +39,7 @@ def meeting(members: list[subject.Subject]):
         for (_, asked, device, kind), (_, other, *_) in itertools.permutations(here, 2):
             if asked is not other and any(connects for connects, *_ in here):
                 yield records.Finding(
-                    asked.guest.name, device, f'this {kind} leads to {other.guest.name} by {path}',
+                    asked.guest.spec, device, f'this {kind} leads to {other.guest.spec} by {path}',
                     'give each guest one of its own')
 
 

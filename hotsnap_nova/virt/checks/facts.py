@@ -20,12 +20,12 @@ def writable_disks(running: guest.Guest, parsed: domain.DomainXml) -> tuple[free
         row = rows.get(disk.target)
         if row is None:
             raise exception.Refused(
-                member=running.name, device=disk.target,
+                member=running.spec, device=disk.target,
                 cause='QEMU shows no such disk', remedy='restart the guest')
         node = row['inserted']['node-name']
         if len(node) > freezing.MAX_NODE_NAME:
             raise exception.Refused(
-                member=running.name, device=disk.target,
+                member=running.spec, device=disk.target,
                 cause=f'its block node {node} has too long a name', remedy='report it')
         found.append(freezing.Disk(
             target=disk.target, qdev=row['qdev'], node=node, path=disk.path,
@@ -58,5 +58,5 @@ def _medium(running, disk):
         return media.describe(disk)
     except OSError as exc:    # since the check
         raise exception.Refused(
-            member=running.name, device=disk.target, cause=media.fault(disk) or str(exc),
+            member=running.spec, device=disk.target, cause=media.fault(disk) or str(exc),
             remedy='eject it, or insert it again') from exc

@@ -29,7 +29,7 @@ def of_member(found: guest.Guest | None, member: records.RestoreMember, today: s
     :param today: as it is defined today, by libvirt or whoever defines guests
     """
     for device, cause, remedy, *rules_out in _of_member(found, member, today, connection):
-        yield records.Finding(member.spec.name, device, cause, remedy,
+        yield records.Finding(member.spec, device, cause, remedy,
                               *rules_out or [(records.RESTORE,)])
 
 

@@ -14,6 +14,7 @@ from hotsnap_nova.virt.checks import channels, devices, images, running, subject
 _HEADROOM_BYTES = 64 << 20
 #: Members asked at once: an agent or a QEMU may take its time.
 _AT_ONCE = 8
+_GROUP = records.MemberSpec('', 'the group')
 _RULES = (*devices.RULES, *channels.RULES, *images.RULES, *running.RULES)
 
 
@@ -30,7 +31,7 @@ def check(guests: list[guest.Guest], gate: str, free_bytes: int | None,
             members.append(subject.Subject(found, connection))
         else:
             findings.append(records.Finding(
-                found.name, 'guest', f'it is not running ({state.name})', 'start or resume it'))
+                found.spec, 'guest', f'it is not running ({state.name})', 'start or resume it'))
     with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
         for told in pool.map(_of_one, members):
             findings += told
@@ -38,7 +39,7 @@ def check(guests: list[guest.Guest], gate: str, free_bytes: int | None,
     needed_bytes = sum(map(_needed_bytes, members))
     if free_bytes is not None and free_bytes < needed_bytes + _HEADROOM_BYTES:
         findings.append(records.Finding(
-            'the group', 'store', f'{free_bytes >> 20} MiB are free and '
+            _GROUP, 'store', f'{free_bytes >> 20} MiB are free and '
             f'{(needed_bytes + _HEADROOM_BYTES) >> 20} MiB may be needed', 'make room'))
     ruled_out = {name for finding in findings for name in finding.rules_out}
     gates = tuple(name for name in records.GATES if name not in ruled_out)
@@ -48,7 +49,7 @@ def check(guests: list[guest.Guest], gate: str, free_bytes: int | None,
 
 
 def _of_one(asked: subject.Subject) -> list[records.Finding]:
-    return [records.Finding(asked.guest.name, *told)
+    return [records.Finding(asked.guest.spec, *told)
             for rule in _RULES for told in rule(asked)]
 
 

@@ -31,7 +31,7 @@ import re
 import time
 
 from hotsnap_nova import exception
-from hotsnap_nova.virt import monitor
+from hotsnap_nova.virt import monitor, records
 
 #: Seconds a guest's write may wait for our target, at most.
 CBW_TIMEOUT_S = 1
@@ -84,7 +84,8 @@ def running_disks(devices: list[dict], wanted: dict[str, str]) -> dict[str, dict
 class FrozenDisks:
     """The disks of one guest through one snapshot."""
 
-    def __init__(self, qemu: monitor.Monitor, member: str, tag: str, disks: tuple[Disk, ...]):
+    def __init__(self, qemu: monitor.Monitor, member: records.MemberSpec, tag: str,
+                 disks: tuple[Disk, ...]):
         self._qemu = qemu
         self._member = member
         self._tag = tag
@@ -161,7 +162,8 @@ def leftovers(qemu: monitor.Monitor) -> set[str]:
     return {match.group(1) for match in found if match}
 
 
-def remove(qemu: monitor.Monitor, tag: str, member: str, timeout_s: float = 20.0) -> None:
+def remove(qemu: monitor.Monitor, tag: str, member: records.MemberSpec,
+           timeout_s: float = 20.0) -> None:
     """Take this snapshot's jobs, filters and targets out; whoever put them in.
 
     The links to the targets must be cut first where a target may hang: what is
@@ -206,7 +208,8 @@ def _delete(qemu: monitor.Monitor, name: str) -> None:
             raise
 
 
-def _end_jobs(qemu: monitor.Monitor, tag: str, member: str, timeout_s: float) -> None:
+def _end_jobs(qemu: monitor.Monitor, tag: str, member: records.MemberSpec,
+              timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
     while True:
         mine = {name: job for name, job in qemu.jobs().items()

@@ -38,7 +38,7 @@ import blake3
 import zstandard
 
 from hotsnap_nova import exception
-from hotsnap_nova.virt import monitor
+from hotsnap_nova.virt import monitor, records
 from hotsnap_nova.virt.memory import saveimage
 
 #: Of what the socket holds at most: some 6 MB.
@@ -70,6 +70,7 @@ class MemorySink:
     :param path: of the save image; made here, 0600
     :param xml: the domain XML for the archive
     :param cookie: libvirt's, beside it
+    :raises OSError: the file cannot be written
     """
 
     def __init__(self, path: str, xml: str, cookie: str = '', *, compress: bool):
@@ -92,11 +93,9 @@ class MemorySink:
         self._read_fd = reading.fileno()
         try:
             self._store(self._head if compress else self._partial)
-        except OSError as exc:
+        except OSError:
             self.close()
-            raise exception.TargetFailed(
-                member=os.path.basename(os.path.dirname(path)), device='memory',
-                reason=exc.strerror) from exc
+            raise
         self._reader = threading.Thread(target=self._read, name='memory-reader', daemon=True)
         self._writer = threading.Thread(target=self._write, name='memory-writer', daemon=True)
 
@@ -228,7 +227,7 @@ class BackgroundSnapshot:
     :param name: of the descriptor in QEMU
     """
 
-    def __init__(self, qemu: monitor.Monitor, member: str, tag: str, name: str):
+    def __init__(self, qemu: monitor.Monitor, member: records.MemberSpec, tag: str, name: str):
         self._qemu = qemu
         self._member = member
         self._tag = tag

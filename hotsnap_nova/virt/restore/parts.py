@@ -37,9 +37,9 @@ class Part:
     def __init__(self, work: records.RestoreWork, member: records.RestoreMember,
                  xml: str | None, privileged: files.Files):
         self.member = member
-        self.name = member.spec.name
+        self.spec = member.spec
         self._restore = work.restore_id
-        noted = work.notes.get('members', {}).get(member.spec.id)
+        noted = work.notes.get('members', {}).get(self.spec.id)
         if noted is None:
             noted = _placed(xml, member.facts) if xml else {'folder': None, 'disks': {}}
         self._folder = noted['folder']
@@ -47,7 +47,7 @@ class Part:
                    for disk in member.facts.get('disks', ())}
         self._disks = {
             target: (sources.get(target, ''), replacement.Replacement(
-                self.name, at['path'], at['form'], work.restore_id, privileged,
+                self.spec, at['path'], at['form'], work.restore_id, privileged,
                 at if 'new' in at else None))
             for target, at in noted['disks'].items()}
 
@@ -111,7 +111,7 @@ class Part:
         for target, (_source, placed) in self._disks.items():
             if now.get(target) != placed.path:
                 raise exception.GuestChanged(
-                    member=self.name, reason=f'its disk {target} was {placed.path} when the '
+                    member=self.spec, reason=f'its disk {target} was {placed.path} when the '
                     f'restore was prepared, and is now {now.get(target, "gone")}')
 
     @contextlib.contextmanager
@@ -147,7 +147,7 @@ class Part:
                     locks.enter_context(getattr(placed, how)())
                 except imagelock.ImageInUse as exc:
                     raise exception.GuestBusy(
-                        member=self.name, reason=f'{exc} is open in a QEMU or a tool of its; '
+                        member=self.spec, reason=f'{exc} is open in a QEMU or a tool of its; '
                         f'{self.where()}') from exc
             yield
 
@@ -224,7 +224,7 @@ class Part:
 
     def _at(self, what):
         return os.path.join(
-            self._folder, f'{self.member.spec.id}.hotsnap-{what}-{self._restore}')
+            self._folder, f'{self.spec.id}.hotsnap-{what}-{self._restore}')
 
 
 def _placed(xml, facts):

@@ -18,7 +18,7 @@ import subprocess
 from collections.abc import Callable
 
 from hotsnap_nova import exception
-from hotsnap_nova.virt import files
+from hotsnap_nova.virt import files, records
 from hotsnap_nova.virt.restore import durable, imagelock
 
 _LOOK_S = 0.2
@@ -36,7 +36,7 @@ class Replacement:
     :ivar old: where the disk that was replaced is, if it was and the restore is not over
     """
 
-    def __init__(self, member: str, path: str, form: str, restore_id: str,
+    def __init__(self, member: records.MemberSpec, path: str, form: str, restore_id: str,
                  privileged: files.Files | None = None, noted: dict | None = None):
         self._member = member
         self._privileged = privileged or files.Files()

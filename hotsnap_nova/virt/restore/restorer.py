@@ -59,7 +59,7 @@ class Restorer(keeping.Keeper):
             wanted = self._wanted(found, member)
             if wanted is None:
                 findings.append(records.Finding(
-                    member.spec.name, 'guest', 'its domain is not defined here', 'define it',
+                    member.spec, 'guest', 'its domain is not defined here', 'define it',
                     (records.RESTORE,)))
                 continue
             findings += obstacles.of_member(found, member, wanted, self._libvirt())
@@ -78,11 +78,11 @@ class Restorer(keeping.Keeper):
         prepared = []
         for member in _ours(work):
             self._define_missing(member)
-            xml = self._guest(member.spec.id).xml(live=False)
+            xml = self._member(member.spec).xml(live=False)
             prepared.append(parts.Part(work, member, xml, self.files))
         total, done, noted = sum(part.needed_bytes() for part in prepared), 0, {}
         for part in prepared:
-            noted[part.member.spec.id] = part.prepare(
+            noted[part.spec.id] = part.prepare(
                 lambda now_bytes, before=done: tell(min(before + now_bytes, total), total))
             done += part.needed_bytes()
             tell(done, total)
@@ -95,7 +95,7 @@ class Restorer(keeping.Keeper):
 
         :raises HypervisorError: one is not; which, and why
         """
-        members = [(part, self._guest(part.member.spec.id)) for part in self._parts(work)]
+        members = [(part, self._member(part.spec)) for part in self._parts(work)]
         for part, old in members:
             if not (state := old.state()).off:
                 part.mark(parts.STOPPED, state.name)
@@ -111,7 +111,7 @@ class Restorer(keeping.Keeper):
             if state.off and not open_path:
                 break
             if time.monotonic() > deadline:
-                raise exception.HypervisorError(member=part.name, reason=(
+                raise exception.HypervisorError(member=part.spec, reason=(
                     f'it is off, and {open_path} is open in a QEMU or a tool of its all the same'
                     if state.off else f'still {state.name} after being stopped'))
             time.sleep(_LOOK_S)
@@ -129,13 +129,13 @@ class Restorer(keeping.Keeper):
         with contextlib.ExitStack() as locks:
             loading = []
             for part in self._parts(work):
-                found = self._guest(part.member.spec.id)
+                found = self._member(part.spec)
                 state = found.state()
                 if state.loaded:
                     continue
                 if not state.off:
                     raise exception.GuestBusy(
-                        member=part.name, reason='somebody has started it, and it stays so: '
+                        member=part.spec, reason='somebody has started it, and it stays so: '
                         f'{part.where()}')
                 held = locks.enter_context(_held(part, found))
                 loading.append((part, found, held))
@@ -182,7 +182,7 @@ class Restorer(keeping.Keeper):
     def _require_unwritten(part):
         if part.swapped and part.written:
             raise exception.GuestChanged(
-                member=part.name, reason='it may have run on the disk of the cut since: '
+                member=part.spec, reason='it may have run on the disk of the cut since: '
                 f'{part.where()}')
 
     # -- after it ------------------------------------------------------------------------------
@@ -198,7 +198,7 @@ class Restorer(keeping.Keeper):
         told, standing = _Told(), []
         for part in self._parts(work):
             with told.of(part):
-                found = self._guest(part.member.spec.id)
+                found = self._member(part.spec)
                 if self._stands(part, found):
                     part.mark(parts.RESUMED, work.restore_id)
                     standing.append((part, found))
@@ -221,14 +221,14 @@ class Restorer(keeping.Keeper):
             return True
         if state.booted and not resumed:
             raise exception.MemberLeft(
-                member=part.name, reason='somebody has started it from the disk of the cut, so '
+                member=part.spec, reason='somebody has started it from the disk of the cut, so '
                 f'that it is not as it was then: {part.where()}')
         if not state.off:
             return False
         if resumed:
             self._require_not_died(part, found)
             return False
-        LOG.warning('%s died before it could be resumed: it is loaded again', part.name)
+        LOG.warning('%s died before it could be resumed: it is loaded again', part.spec)
         with _held(part, found) as held:
             self._require_unwritten(part)
             self._load(part, found, held)
@@ -255,7 +255,7 @@ class Restorer(keeping.Keeper):
     def _require_not_died(part, found):
         if found and found.state().died:
             raise exception.MemberLeft(
-                member=part.name, reason='it was let run, and has died since; it was not '
+                member=part.spec, reason='it was let run, and has died since; it was not '
                 'started again')
 
     def restore_undo(self, work: records.RestoreWork) -> records.RestoreOutcome:
@@ -268,7 +268,7 @@ class Restorer(keeping.Keeper):
 
         def undo(part):
             with told.of(part):
-                self._undo(part, part.member.spec.id in work.withdrawn)
+                self._undo(part, part.spec.id in work.withdrawn)
         _together(undo, undoing)
         outcome = told.outcome()
         for part in undoing:    # all is done, and has been told of
@@ -284,7 +284,7 @@ class Restorer(keeping.Keeper):
         was = part.marked(parts.STOPPED)
         if not state.off and part.swapped:
             raise exception.MemberLeft(
-                member=part.name, reason=f'somebody has it {state.name}, and it stays so: '
+                member=part.spec, reason=f'somebody has it {state.name}, and it stays so: '
                 f'{part.where()}')
         if part.swapped:
             _until_unused(part)
@@ -293,15 +293,15 @@ class Restorer(keeping.Keeper):
                 _settle(found)
         if kept_words := part.kept():
             LOG.warning('%(member)s ran on the disk of the cut; what was written is kept: '
-                        '%(words)s', {'member': part.name, 'words': kept_words})
+                        '%(words)s', {'member': part.spec, 'words': kept_words})
         if not was or withdrawn or state.name == 'gone':
             return
         if state.off and was != 'running':
             raise exception.MemberLeft(
-                member=part.name, reason=f'it was {was} before the restore, and is off now')
+                member=part.spec, reason=f'it was {was} before the restore, and is off now')
         if state.off:
             self._boot(part, found)
-        raise exception.MemberRebooted(member=part.name)
+        raise exception.MemberRebooted(member=part.spec)
 
     @staticmethod
     def _end(found):
@@ -319,7 +319,7 @@ class Restorer(keeping.Keeper):
         except exception.HypervisorError as exc:
             if found.state().off:
                 raise exception.MemberLeft(
-                    member=part.name, reason='it was stopped for the restore, its disks are as '
+                    member=part.spec, reason='it was stopped for the restore, its disks are as '
                     f'they were, and it does not start again: {exc}') from exc
 
     def restore_touched(self, work: records.RestoreWork) -> bool:
@@ -340,7 +340,7 @@ class Restorer(keeping.Keeper):
 
     def _found(self, member):
         with contextlib.suppress(exception.MemberNotFound):
-            return self._guest(member.spec.id)
+            return self._member(member.spec)
         return None
 
     def _wanted(self, found, member):
@@ -355,7 +355,7 @@ class Restorer(keeping.Keeper):
             self._define(wanted, member)
 
     def _define(self, xml, member):
-        guest.define(self._libvirt(), xml, member.spec.name)
+        guest.define(self._libvirt(), xml, member.spec)
 
 
 def _ours(work):
@@ -378,7 +378,7 @@ class _Told:
             self._again.append(exc)
         except exception.HotsnapError as exc:
             LOG.warning('%s', exc)
-            self._faults.append(records.RestoreFault(part.member.spec.id, exc))
+            self._faults.append(records.RestoreFault(part.spec.id, exc))
 
     def outcome(self):
         """:raises Exception: libvirt or a file system was away: all is to be tried again"""
@@ -411,7 +411,7 @@ def _settle(found):
     with contextlib.suppress(exception.HotsnapError):
         while found.state().starting:
             if time.monotonic() > deadline:
-                LOG.warning('%s does not get started, nor does it fail', found.name)
+                LOG.warning('%s does not get started, nor does it fail', found.spec)
                 return
             time.sleep(_LOOK_S)
 
@@ -435,7 +435,7 @@ def _let_run(part, found):
                 return
             if state.off or time.monotonic() > deadline:
                 raise exception.MemberLeft(
-                    member=part.name,
+                    member=part.spec,
                     reason=f'it is {state.name} at the cut, and does not go on: {exc}') from exc
         time.sleep(_LOOK_S)
 

@@ -19,7 +19,8 @@ class Guest:
     :ivar told: called with what is done to it, before it is
     """
 
-    name = uuid = 'a'
+    uuid = 'a'
+    spec = records.MemberSpec(uuid, 'a')
 
     def __init__(self, folder, state):
         self._folder = folder
@@ -57,7 +58,7 @@ def make(tmp_path, monkeypatch):
     """A guest in a state, and an engine that knows it alone."""
     def make(state):
         made, engine = Guest(tmp_path, state), restorer.Restorer()
-        monkeypatch.setattr(engine, '_guest', lambda _id: made, raising=False)
+        monkeypatch.setattr(engine, '_member', lambda _spec: made, raising=False)
         return made, engine
     (tmp_path / 'disk.raw').write_bytes(bytes(8192))
     return make

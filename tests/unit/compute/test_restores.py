@@ -10,7 +10,7 @@ import time
 import pytest
 
 from hotsnap_nova import exception
-from hotsnap_nova.compute import owner, restores
+from hotsnap_nova.compute import owner, restores, steps
 from hotsnap_nova.protocol import messages
 from hotsnap_nova.protocol.restore import messages as orders
 from hotsnap_nova.protocol.restore.messages import Step
@@ -74,8 +74,8 @@ def ids(cluster):
 def share(cluster, host, ids):
     snapshot = cluster.create()
     return orders.Share(snapshot.id, tuple(
-        messages.Member(ids[name], f'instance-{name}') for name in 'ab'), False,
-        json.dumps({'context': {}, 'names': {ids[name]: name for name in 'ab'}}))
+        messages.Member(ids[name], f'Shop {name}') for name in 'ab'), False,
+        json.dumps({'context': {}}))
 
 
 @pytest.fixture
@@ -205,16 +205,26 @@ def test_what_is_damaged_is_found_before_anything_is_touched(cluster, host, shar
 
 def test_faults_name_members_as_their_users_do(cluster, host, ids, do):
     do(*BEFORE)
-    host.engine.faults['load'] = exception.HypervisorError(member='a', reason='no memory')
     cluster.world.kill('a')
+    with cluster.world.open() as guests:
+        guests['a']['inodes'][str(guests['a']['files']['disk'])]['written'] = True
 
     answer = do(Step.RESUME)
 
     (fault,) = answer.faults
-    assert (fault.member, fault.cause.host) == (ids['a'], 'h1')
+    assert (fault.member, fault.cause.member, fault.cause.host) == (ids['a'], ids['a'], 'h1')
+    assert fault.cause.text.startswith('Member Shop a was left as it is: ')
     assert states(cluster)[1][0] == 'running'
     assert is_free(host)
     assert host.owner.ended == [(ID, '', {ids['a']: fault.cause.text})]
+
+
+def test_a_member_whose_users_name_an_older_version_did_not_keep_goes_by_libvirts_or_its_id():
+    share = orders.Share('s1', (messages.Member('a'), messages.Member('b', 'db')))
+    kept = [{'id': each, 'name': f'instance-{each}', 'folder': '', 'facts': {}} for each in 'ab']
+
+    assert [[str(member.spec) for member in steps._work('r1', share, members).members]
+            for members in (kept, steps._bare(share))] == [['instance-a', 'db'], ['a', 'db']]
 
 
 def test_a_guest_that_died_at_the_cut_is_started_again(cluster, host, share, do):
@@ -240,13 +250,12 @@ def test_a_check_says_what_stands_in_the_way(cluster, host, share):
     with cluster.world.open() as guests:
         del guests['b']
 
-    with pytest.raises(exception.Refused, match='b, guest: its domain is not defined here'):
+    with pytest.raises(exception.Refused, match='^Shop b, guest: its domain is not defined here'):
         cluster.compute.check_restore('h1', ID, share, 30)
 
 
 def test_a_member_whose_files_are_elsewhere_is_named(cluster, share):
-    other = orders.Share(share.snapshot, (*share.members, messages.Member('c', 'instance-c')),
-                         options=json.dumps({'names': {'c': 'cache'}}))
+    other = orders.Share(share.snapshot, (*share.members, messages.Member('c', 'cache')))
 
     with pytest.raises(exception.MembersMoved, match='kept of them: cache.'):
         cluster.compute.check_restore('h1', ID, other, 30)
@@ -262,7 +271,8 @@ def test_a_guest_that_a_snapshot_has_refuses_and_is_left_alone(cluster, host, id
 
     refused = do(Step.PREPARE)
 
-    assert (refused.cause.code, 'Member a is busy' in refused.cause.text) == ('guest_busy', True)
+    assert refused.cause.code == 'guest_busy'
+    assert 'Member Shop a is busy' in refused.cause.text
     assert do(Step.UNDO) == done(Step.UNDO)
     goes_on.set()
     assert cluster.snapshots.wait(snapshot, 30)
@@ -313,7 +323,7 @@ def test_an_undo_waits_for_whom_another_has_and_it_did_touch(cluster, host, ids,
 
     answer = do(Step.UNDO)
 
-    assert 'Member b is busy' in answer.trouble
+    assert 'Member Shop b is busy' in answer.trouble
     others.release(f'domain-{ids["b"]}')
     assert do(Step.UNDO) in (done(Step.UNDO), answer)
     clusters.until(lambda: do(Step.UNDO) == done(Step.UNDO))

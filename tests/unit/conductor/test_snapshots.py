@@ -392,43 +392,78 @@ def test_a_member_that_can_do_no_gate_rules_the_snapshot_out():
         requests.choose_gate('auto', {'h1': {'gates': [], 'findings': [finding]}})
 
 
+#: By libvirt's names. One is another's, or begins as it does, or means something to whatever looks
+#: for names in a text or puts them there.
+CALLED = {'a': 'c', 'b': 'c.*', 'c': 'Member a is busy: \\1 %(member)s {} (\t\x1b[1m'}
+
 
 @pytest.fixture
 def named(cluster):
-    """A request for guests that their user calls otherwise than libvirt."""
+    """A request for guests that their users call otherwise than libvirt."""
     specs = [(cluster.world.spec(name), host) for name, host in cluster.members]
     return {'members': tuple((spec.id, host) for spec, host in specs),
-            'names': {spec.id: f'Shop {spec.name}' for spec, _ in specs},
+            'names': {spec.id: CALLED[spec.name] for spec, _ in specs},
             'domains': {spec.id: spec.name for spec, _ in specs}}
 
 
+def busy(cluster, step, members_of):
+    """Have ``step`` fail on host h2, which has c."""
+    def fail(work):
+        (member,) = members_of(work)
+        raise exception.GuestBusy(member=member, reason='libvirt has c locked')
+    cluster.hosts['h2'].engine.faults[step] = fail
+
+
+BUSY = f'Member {CALLED["c"]} is busy: libvirt has c locked.'
+
+
 @pytest.mark.parametrize('step', ['prepare', 'record', 'release', 'save'])
-def test_an_error_names_a_member_as_its_user_does(cluster, named, step):
-    cluster.hosts['h2'].engine.faults[step] = exception.HypervisorError(
-        member='c', reason='domain c has no c.qcow2')
+def test_an_error_names_a_member_as_its_user_does_and_carries_its_id(cluster, named, step):
+    busy(cluster, step, lambda work: work.members)
 
     row = cluster.create(**named)
 
-    assert (row.error_member, row.error_message) == (
-        'Shop c', 'Member Shop c: domain Shop c has no c.qcow2.')
+    assert (row.error_member, row.error_message) == (cluster.world.spec('c').id, BUSY)
 
 
-def test_an_error_of_a_check_names_a_member_as_its_user_does(cluster, named):
-    cluster.hosts['h2'].engine.faults['check'] = exception.HypervisorError(
-        member='c', reason='domain c has no c.qcow2')
+def test_an_error_of_a_check_names_a_member_as_its_user_does_and_carries_its_id(cluster, named):
+    busy(cluster, 'check', lambda members: members)
 
-    with pytest.raises(exception.HypervisorError,
-                       match=r'^Member Shop c: domain Shop c has no c\.qcow2\.$') as told:
+    with pytest.raises(exception.GuestBusy) as told:
         cluster.create(**named)
 
-    assert told.value.kwargs['member'] == 'Shop c'
+    assert str(told.value) == BUSY
+    assert told.value.kwargs['member'] == cluster.world.spec('c').id
 
 
-def test_an_error_of_a_restore_names_a_member_as_its_user_does(cluster, named):
+def test_findings_name_members_as_their_users_do_and_carry_their_ids(cluster, named):
+    for name in 'abc':
+        with cluster.world.open() as guests:
+            guests[name]['says'] = [('net0', f'it leads to {name}', 'cut it', ('hold',))]
+
+    found = cluster.snapshots.check(**named)['findings']
+
+    assert sorted((each['id'], each['member'], each['cause']) for each in found) == sorted(
+        (cluster.world.spec(name).id, CALLED[name], f'it leads to {name}') for name in 'abc')
+
+
+def test_a_host_of_before_tells_of_guests_by_libvirts_names(cluster, named, monkeypatch):
+    told = {'gates': ['barrier'], 'findings': [
+        {'member': 'c', 'device': 'd', 'cause': 'c', 'remedy': 'r', 'gates': ['hold'],
+         'refuses': False}]}
+    monkeypatch.setattr(cluster.snapshots._compute, 'check', lambda *_: told)
+
+    found = cluster.snapshots.check(**named)['findings'][0]
+
+    assert (found['id'], found['member']) == (cluster.world.spec('c').id, CALLED['c'])
+
+
+def test_an_error_of_a_restore_names_a_member_as_its_user_does_and_carries_its_id(cluster, named):
     cluster.create(**named)
-    cluster.hosts['h2'].engine.faults['restore_start'] = exception.HypervisorError(
-        member='c', reason='domain c has no c.qcow2')
+    busy(cluster, 'restore_start', lambda work: [member.spec for member in work.members])
 
-    with pytest.raises(exception.HypervisorError,
-                       match=r'^Member Shop c: domain Shop c has no c\.qcow2; '):
+    with pytest.raises(exception.GuestBusy) as told:
         cluster.snapshots.restore('nightly')
+
+    assert str(told.value).startswith(BUSY[:-1])
+    assert told.value.kwargs['member'] == cluster.world.spec('c').id

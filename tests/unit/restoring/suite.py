@@ -11,6 +11,7 @@ import json
 import pytest
 
 from hotsnap_nova import exception
+from hotsnap_nova.virt import records
 
 STEPS = ('prepare', 'stop', 'start', 'resume', 'finish')
 BEFORE_DECISION = STEPS[:3]
@@ -46,6 +47,17 @@ def which_is_which(rig, name):
 
 
 OWN, AT_CUT, OFF = ('running', 'own', 'own'), ('running', 'cut', 'cut'), ('shut off', 'own', '')
+
+
+#: As a user may name a server.
+CALLED = r'is busy: %(member)s \1 (.*'
+
+
+def called(work, name):
+    """Of a member whose user calls it so."""
+    (member,) = work.members
+    spec = records.MemberSpec(member.spec.id, name)
+    return dataclasses.replace(work, members=(dataclasses.replace(member, spec=spec),))
 
 
 class RestoreSuite:
@@ -279,6 +291,27 @@ class RestoreSuite:
 
         assert which_is_which(rig, 'a') in str(told.value)
         assert whole(rig, 'a') == AT_CUT
+
+    # -- words ---------------------------------------------------------------------------------
+
+    def test_an_error_calls_a_member_as_its_user_does_and_carries_its_id(self, rig):
+        work = through(rig, called(rig.work('a'), CALLED), 'stop')
+        rig.boot('a')
+
+        with pytest.raises(exception.GuestBusy) as told:
+            do(rig, work, 'start')
+
+        assert str(told.value).startswith(f'Member {CALLED} is busy: ')
+        assert told.value.kwargs['member'] == rig.id('a')
+
+    def test_a_fault_calls_a_member_as_its_user_does_and_carries_its_id(self, rig):
+        work = through(rig, called(rig.work('a'), CALLED), 'stop')
+
+        _, faults = do(rig, work, 'undo')
+
+        (fault,) = faults.values()
+        assert str(fault).startswith(f'Member {CALLED} had been stopped')
+        assert fault.kwargs['member'] == rig.id('a')
 
     # -- what is no longer what it was ---------------------------------------------------------
 
