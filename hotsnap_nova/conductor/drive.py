@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A coordinator machine, driven from its row to its end; `making` and `restoring` are the two."""
 
+import abc
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -61,9 +62,9 @@ class Drive(work.Work):
         self._runner.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
+    @abc.abstractmethod
     def _phases(self):
         """What is logged, by what is in it."""
-        raise NotImplementedError
 
     # -- hosts ---------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@
 Whatever takes long is one of these, and nothing else renews a lease or hears a wish to abort.
 """
 
+import abc
 import threading
 import time
 from collections.abc import Callable
@@ -24,7 +25,7 @@ _LEAVE_S = 30.0
 Watcher = Callable[[dict], None]
 
 
-class Work:
+class Work(abc.ABC):
     """Runs from `start` until it is over, or somewhere else.
 
     :param database: `db.api`, or one like it
@@ -54,9 +55,9 @@ class Work:
         threading.Thread(target=self._run, args=(forget,), daemon=True,
                          name=f'hotsnap-work-{self.snapshot[:8]}').start()
 
+    @abc.abstractmethod
     def abort(self, cause: messages.Cause) -> None:
         """Give it up, if that is still possible."""
-        raise NotImplementedError
 
     def seconds_decided(self) -> float:
         """For how long hosts have been asked to do what was decided; 0 before."""
@@ -87,18 +88,18 @@ class Work:
 
     # -- what kinds of work do -----------------------------------------------------------------
 
-    def _begin(self):
+    def _begin(self):  # noqa: B027 - not every kind has something
         """Set off what is to be done."""
 
+    @abc.abstractmethod
     def _is_done(self):
         """Whether there is nothing left to do."""
-        raise NotImplementedError
 
     def _must_be_let_be(self):
         """Whether the database is to be left alone now."""
         return False
 
-    def _keep_progress(self):
+    def _keep_progress(self):  # noqa: B027 - not every kind has something
         """Now and then, what there is to show."""
 
     def _look_around(self):
@@ -111,7 +112,7 @@ class Work:
         if wish:
             self.abort(messages.Cause(exception.Aborted.code, wish))
 
-    def _end(self):
+    def _end(self):  # noqa: B027 - not every kind has something
         """Let go of whatever was used."""
 
     # -- the thread ----------------------------------------------------------------------------
