@@ -72,12 +72,13 @@ class ListServices(lister.Lister):
 
 
 class ListErrands(lister.Lister):
-    """List what hosts have yet to do that were away when it was asked of them."""
+    """List what hosts have yet to do, how often each was asked in vain, and why the last time."""
 
     def take_action(self, _parsed):
         self.app.database.must_be_current()
-        return (('Host', 'Snapshot', 'Kind', 'Since'), [
-            (each.host, each.snapshot_id, each.kind, _moment(each.created_at))
+        return (('Host', 'Snapshot', 'Kind', 'Since', 'Attempts', 'Reason'), [
+            (each.host, each.snapshot_id, each.kind, _moment(each.created_at), each.attempts,
+             each.error or '')
             for each in self.app.database.errands()])
 
 

@@ -100,6 +100,22 @@ def test_what_hosts_owe_is_listed_and_dropped(manage, tmp_path):
     assert manage('errand', 'drop').status == 2
 
 
+def test_why_an_errand_stays_is_listed(manage, tmp_path):
+    manage('db', 'sync')
+    database = api.Database(f'sqlite:///{tmp_path}/db')
+    for snapshot in ('s1', 's2'):
+        database.add_errand(snapshot, 'h1', 'delete', {})
+    tried, _ = database.errands()
+    assert database.claim_errand(tried, 'me', 60)
+    database.put_off_errand(tried, 'me', 60, 'Host h1 does not answer: its store hangs.')
+    database.close()
+
+    rows = json.loads(manage('errand', 'list', '-f', 'json').out)
+
+    assert [(row['Snapshot'], row['Attempts'], row['Reason']) for row in rows] == [
+        ('s1', 1, 'Host h1 does not answer: its store hangs.'), ('s2', 0, '')]
+
+
 def test_a_date_that_is_none_is_named(manage):
     done = manage('db', 'purge', '--before', 'nonsense')
 
