@@ -132,10 +132,17 @@ class ComputeApi:
         :raises HostUnreachable: lost, on the way there or back
         :raises HostTooOld: it knows no restore of this kind; nothing was done
         """
-        self._must_speak(order.host, _RESTORE_VERSION, 'order')
-        return _decoded(order.host, self._urgent_client.call(
-            order.host, 'receive', timeout_s, version=_RESTORE_VERSION,
-            request=wire.encode(order)))
+        host = order.host
+        self._must_speak(host, _RESTORE_VERSION, 'order')
+        try:
+            answer = self._urgent_client.call(host, 'receive', timeout_s,
+                                              version=_RESTORE_VERSION, request=wire.encode(order))
+        except exception.HostUnreachable as exc:
+            # One of before 1.2, as it said when it was asked last, does not listen there at all.
+            if host in self._versions and not self._knew(host, _URGENT_VERSION):
+                raise exception.HostTooOld(host=host, method='order') from exc
+            raise
+        return _decoded(host, answer)
 
     def manifest(self, host: str, snapshot: str) -> dict:
         return self._client.call(host, 'manifest', _SHORT_S, snapshot=snapshot)

@@ -21,9 +21,14 @@ class Host:
     """Answers what it is told to."""
 
     def __init__(self, version='1.3'):
+        self._version = version
         self.target = rpc.oslo_messaging.Target(version=version)
         self.answers = {}
         self.heard = []
+
+    @rpc.answers
+    def ping(self, _context):
+        return {'host': 'h1', 'rpc_version': self._version}
 
     @rpc.answers
     def receive(self, _context, request):
@@ -46,11 +51,11 @@ def transport():
 
 @pytest.fixture
 def serve(transport):
-    """Serves what it is given, on both topics."""
+    """Serves what it is given, on both topics or some."""
     servers = []
 
-    def serve(host):
-        for topic in (rpcapi.TOPIC, rpcapi.URGENT_TOPIC):
+    def serve(host, topics=(rpcapi.TOPIC, rpcapi.URGENT_TOPIC)):
+        for topic in topics:
             servers.append(rpc.open_server(transport, topic, 'h1', [host]))
             servers[-1].start()
         return host
@@ -80,6 +85,20 @@ def test_an_old_host_is_told_to_be_upgraded_and_asked_nothing(transport, serve):
         api.check_restore('h1', 'r1', SHARE, 10)
     with pytest.raises(exception.HostTooOld, match='h1'):
         api.order(ORDER, 10)
+
+    assert old.heard == []
+
+
+def test_an_order_for_a_host_that_hears_of_nothing_urgent_says_that_it_is_too_old(
+        transport, serve):
+    old = serve(Host('1.1'), [rpcapi.TOPIC])
+    api = rpcapi.ComputeApi(transport)
+    with pytest.raises(exception.HostUnreachable):    # nobody has asked it yet
+        api.order(ORDER, 0.1)
+    api.ping('h1')
+
+    with pytest.raises(exception.HostTooOld, match='h1.*no order: upgrade it'):
+        api.order(ORDER, 0.1)
 
     assert old.heard == []
 
