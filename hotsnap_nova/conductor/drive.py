@@ -96,13 +96,15 @@ class Drive(work.Work):
 
     # -- the row -------------------------------------------------------------------------------
 
-    def _swap(self, generation: int, values: dict) -> int | None:
+    def _swap(self, generation: int, values: dict, closed: bool) -> int | None:
         """The new generation where the row still was at this one; None where another was first.
 
+        :param closed: nobody needs a lease any more: who dies right after it leaves none
         :raises DatabaseUnavailable: it is not known which: to do the same again tells
         """
         try:
-            return self._database.compare_and_swap(self.snapshot, generation, **values)
+            return self._database.compare_and_swap(
+                self.snapshot, generation, lease=(None, 0) if closed else None, **values)
         except exception.SnapshotNotFound:    # deleted by force
             return None
         except exception.StaleGeneration:
@@ -111,7 +113,8 @@ class Drive(work.Work):
                 found = self._database.get(self.snapshot)
             except exception.SnapshotNotFound:
                 return None
-            ours = found.generation == generation + 1 and found.lease_owner == self._owner
+            owner = None if closed else self._owner
+            ours = (found.generation, found.lease_owner) == (generation + 1, owner)
             if ours and all(getattr(found, name) == value for name, value in values.items()):
                 return found.generation
             return None

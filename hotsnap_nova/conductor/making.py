@@ -132,7 +132,8 @@ class Making(drive.Drive):
     def _persist(self, command):
         if command.closed:    # who sees it available shall see all of it
             self._keep_measurements()
-        generation = self._swap(command.generation, rows.decided(self._row, command))
+        generation = self._swap(
+            command.generation, rows.decided(self._row, command), command.closed)
         return [commands.Superseded(self.snapshot) if generation is None
                 else commands.Persisted(self.snapshot, generation)]
 

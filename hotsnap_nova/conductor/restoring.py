@@ -61,7 +61,7 @@ class Restoring(drive.Drive):
             # Once for each: what is written again must be the same, to the second.
             self._write = command, restorations.resolved(
                 self._row, command, self._action, self._names)
-        generation = self._swap(command.generation, self._write[1])
+        generation = self._swap(command.generation, self._write[1], command.closed)
         return [commands.Overtaken(command.restore) if generation is None
                 else commands.Resolved(command.restore, generation)]
 

@@ -212,6 +212,22 @@ def test_a_coordinator_that_took_over_just_before_the_other_ended_it_stands_down
     assert cluster.clean()
 
 
+def test_who_dies_right_after_the_end_leaves_no_lease(cluster):
+    real, leases = cluster.database.compare_and_swap, []
+
+    def swap(snapshot, generation, **values):
+        generation = real(snapshot, generation, **values)
+        if values.get('phase') == 'closed':
+            leases.append(cluster.database.get(snapshot).lease_owner)
+        return generation
+    cluster.database.compare_and_swap = swap
+
+    cluster.create()
+    cluster.snapshots.restore('nightly')
+
+    assert leases == [None, None]
+
+
 def test_a_live_coordinators_snapshot_is_not_taken_over(cluster):
     cluster.hosts['h1'].engine.save_s = 1.0
     snapshot = cluster.snapshots.create(cluster.request())
