@@ -32,7 +32,7 @@ _WITHDRAW_S = 30.0
 _PROGRESS_EVERY_S = 0.2
 #: How long until a guest's owner, or libvirt, that did not answer is asked again.
 _ASK_AGAIN_S = 1.0
-#: How long libvirt may be away while members stand still, and are not decided about.
+#: How long either may be away while members stand still, and are not decided about.
 _PATIENCE_S = 30.0
 _PATIENT = frozenset({restores.Step.STOP, restores.Step.START})
 
@@ -224,15 +224,16 @@ class Restores:
         self._runner.receive(outcome)
 
     def _do(self, command, at_work):
-        """Do the step. Members stand still by now: a libvirt that is away for a moment is asked
-        again, for before the decision to fail is to give all up.
+        """Do the step. Members stand still by now: a libvirt or an owner that is away is asked
+        again for a moment, from when that was noticed, for to fail is to give all up.
         """
-        ends = time.monotonic() + _PATIENCE_S
+        ends = None
         while True:
             try:
                 return self._steps.do(command, at_work.withdrawn, at_work.hasten,
                                       self._teller(command), self._faults(command.restore))
             except exception.HostUnreachable as exc:
+                ends = ends or time.monotonic() + _PATIENCE_S
                 if (command.step not in _PATIENT or time.monotonic() >= ends
                         or at_work.hasten.wait(_ASK_AGAIN_S)):
                     raise

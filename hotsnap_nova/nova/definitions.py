@@ -9,6 +9,7 @@ from nova.virt import driver as virt_driver
 from nova.virt.libvirt import blockinfo
 
 from hotsnap_nova import exception
+from hotsnap_nova.nova import instances
 from hotsnap_nova.virt import definitions, records
 
 CONF = nova_conf.CONF
@@ -29,8 +30,9 @@ class Definitions(definitions.Definitions):
 
     def xml(self, member_id):
         context, instance = _instance(member_id)
-        devices = virt_driver.get_block_device_info(
-            instance, objects.BlockDeviceMappingList.get_by_instance_uuid(context, instance.uuid))
+        with instances.asking(instance.display_name):
+            mappings = objects.BlockDeviceMappingList.get_by_instance_uuid(context, instance.uuid)
+        devices = virt_driver.get_block_device_info(instance, mappings)
         disks = blockinfo.get_disk_info(CONF.libvirt.virt_type, instance, instance.image_meta,
                                         devices)
         try:
@@ -61,7 +63,8 @@ class Definitions(definitions.Definitions):
 def _instance(member_id):
     context = nova_context.get_admin_context()
     try:
-        return context, objects.Instance.get_by_uuid(context, member_id,
-                                                     expected_attrs=_ATTRIBUTES)
+        with instances.asking(member_id):
+            return context, objects.Instance.get_by_uuid(context, member_id,
+                                                         expected_attrs=_ATTRIBUTES)
     except nova_exception.InstanceNotFound as exc:
         raise exception.MemberNotFound(member=member_id) from exc

@@ -79,7 +79,7 @@ class Instances(owner.Owner):
         self._begin(claim, members, caller, _RESTORE)
 
     def gone(self, member_ids):
-        with _asking(self._host):
+        with asking(self._host):
             found = objects.InstanceList.get_by_filters(
                 nova_context.get_admin_context(), {'uuid': list(member_ids), 'deleted': False})
         here = {instance.uuid for instance in found if instance.host == self._host}
@@ -115,7 +115,7 @@ class Instances(owner.Owner):
         context, failures = nova_context.get_admin_context(), []
         restores = {uuid: claim for claim, uuids in under_way.items() for uuid in uuids}
         kept = {instance.uuid for claim in self._claims.values() for instance in claim.instances}
-        with _asking(self._host):
+        with asking(self._host):
             found = objects.InstanceList.get_by_host(context, self._host)
         for instance in found:
             # Nova restores deleted instances under this task state, too.
@@ -144,7 +144,7 @@ class Instances(owner.Owner):
                     claim.instances.append(self._take(name, claim, member))
             for task_state in kind.task_states[1:]:
                 for instance in claim.instances:
-                    with _asking(instance.display_name):
+                    with asking(instance.display_name):
                         instance.task_state = task_state
                         instance.save(expected_task_state=[kind.task_states[0]])
         except nova_exception.InstanceUpdateConflict as exc:
@@ -156,7 +156,7 @@ class Instances(owner.Owner):
         claim.whole = True
 
     def _recover(self, context, instance, claim):
-        with _asking(instance.display_name):
+        with asking(instance.display_name):
             try:
                 if claim:
                     self._keep(claim, objects.Instance.get_by_uuid(
@@ -177,7 +177,7 @@ class Instances(owner.Owner):
             self.end(name, why)
 
     def _take(self, claim_id, claim, member):
-        with _asking(member):
+        with asking(member):
             try:
                 instance = objects.Instance.get_by_uuid(
                     claim.context, member.id, expected_attrs=_ATTRIBUTES)
@@ -205,7 +205,7 @@ class Instances(owner.Owner):
         return instance
 
     def _give_back(self, name, claim, instance, error):
-        with _asking(instance.display_name):
+        with asking(instance.display_name):
             try:
                 if claim.kind is _RESTORE:
                     self._settle(instance, *claim.kind.task_states)
@@ -252,10 +252,17 @@ def _is_at(task_state):
 
 
 @contextlib.contextmanager
-def _asking(about):
-    """Nova's objects are changed through its conductor, which may not answer."""
+def asking(about):
+    """Nova's objects are had through its conductor. It may not answer, nor its database it.
+
+    :raises HostUnreachable: so it is
+    """
     try:
         yield
+    except oslo_messaging.RemoteError as exc:
+        # Its text has a statement's SQL and a traceback in it.
+        raise exception.HostUnreachable(
+            host='nova-conductor', reason=f'{about}: {exc.exc_type}') from exc
     except oslo_messaging.MessagingException as exc:
         raise exception.HostUnreachable(
             host='nova-conductor', reason=f'{about}: {type(exc).__name__}: {exc}') from exc

@@ -379,6 +379,24 @@ class TestRestores(ComputeTestCase):
         assert self.state(self.server) == AT_REST
         assert self.engine.calls.count('restore_resume') == 1
 
+    def test_a_database_of_novas_that_is_away_for_a_moment_costs_a_moment(self):
+        self.orders(*ALL[:2])
+        get, lost = objects.Instance.get_by_uuid, []
+
+        def lose_the_first(*args, **kwargs):
+            if not lost:
+                lost.append(args)
+                raise oslo_messaging.RemoteError('DBConnectionError', 'SELECT and so on')
+            return get(*args, **kwargs)
+        self.useFixture(fixtures.MonkeyPatch('nova.objects.Instance.get_by_uuid',
+                                             staticmethod(lose_the_first)))
+        self.engine.faults['restore_start'] = lambda _work: self.engine.definitions.starting(
+            self.server)
+
+        assert self.orders(Step.START) == self.done(Step.START)
+        assert lost
+        assert self.engine.calls.count('restore_start') == 2
+
     def done(self, step):
         return orders.OrderDone(f'of-{self.row.id}', 'compute1', step)
 

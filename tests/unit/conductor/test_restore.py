@@ -357,6 +357,23 @@ def test_a_libvirt_that_is_away_for_a_moment_costs_a_moment(cluster, step):
     assert (states(cluster), disks(cluster)) == ({'running'}, {row.id})
 
 
+def test_patience_begins_when_it_is_noticed_that_there_is_no_answer(cluster, monkeypatch):
+    row = cluster.create()
+    monkeypatch.setattr(restores, '_PATIENCE_S', 0.2)
+    calls = []
+
+    def waits_in_vain(_work):
+        calls.append(time.monotonic())
+        while len(calls) == 1:
+            if time.monotonic() - calls[0] > 2 * restores._PATIENCE_S:
+                raise exception.HostUnreachable(host='nova-conductor', reason='no answer')
+    cluster.hosts['h1'].engine.faults['restore_start'] = waits_in_vain
+
+    cluster.snapshots.restore('nightly')
+
+    assert (states(cluster), disks(cluster)) == ({'running'}, {row.id})
+
+
 def test_a_libvirt_that_stays_away_gives_up_a_restore_before_its_decision(cluster, monkeypatch):
     cluster.create()
     monkeypatch.setattr(restores, '_PATIENCE_S', 1.5)
