@@ -353,8 +353,10 @@ def test_a_restore_whose_host_dies_ends_and_is_made_good_when_it_returns(
     snapshot = available(api)
     host = cluster.hosts['h2']
     # Nothing after this is answered: asked for by the other host's engine.
-    cluster.hosts['h1'].engine.faults[f'restore_{dies_at}'] = lambda _work: host.silence()
-    host.engine.faults[f'restore_{dies_at}'] = lambda _work: time.sleep(1)
+    silent = threading.Event()
+    cluster.hosts['h1'].engine.faults[f'restore_{dies_at}'] = (
+        lambda _work: (host.silence(), silent.set()))
+    host.engine.faults[f'restore_{dies_at}'] = lambda _work: silent.wait(60)
 
     api.restore(snapshot, False)
 
