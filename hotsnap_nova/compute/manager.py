@@ -43,8 +43,9 @@ class ComputeManager:
 
     def start(self) -> tuple[str, ...]:
         """Clean up after processes that died; ids of the snapshots they left."""
-        # Snapshots lock their guests first: what these leave is in a QEMU, and a restore that
-        # asked for one of them and was refused is on record, too.
+        # Who was refused a guest is on record, too. A restore that was not has kept what it had to
+        # do; a snapshot may have left something in a QEMU, and goes before all other restores.
+        self._restores.adopt()
         found = self._participants.start()
         for snapshot in found:
             LOG.warning('Cleaned up after snapshot %s, which a process left', snapshot)

@@ -64,16 +64,27 @@ class Restores:
         self._written: dict[str, frozenset[str]] = {}    # withdrawn members, as on disk
         self._ended = collections.deque(maxlen=machines.KEPT)
         self._closing = False
+        self._adopted: tuple[durable.RestorePart, ...] = ()
 
     # -- coming and going ----------------------------------------------------------------------
 
+    def adopt(self) -> None:
+        """Lock the guests that restores of dead processes had locked.
+
+        One that was refused its guests is on record, too, but has kept nothing of them.
+        """
+        self._adopted = self._orders.adopt()
+        for part in self._adopted:
+            if self._orders.kept(part.restore) is not None:
+                self._steps.lock(part.restore, part.share.members)
+
     def start(self) -> tuple[str, ...]:
-        """Go on with what dead processes had to do; ids of those restores.
+        """Go on with what was adopted; ids of those restores.
 
         What was decided goes on at once, all else waits for its coordinator; the guests of both
         are locked from now on.
         """
-        parts = self._orders.adopt()
+        parts = self._adopted
         for part in parts:
             self._written[part.restore] = frozenset(part.withdrawn)
             self._steps.lock(part.restore, part.share.members)

@@ -294,6 +294,25 @@ def test_a_restart_cleans_the_guests_of_a_snapshot_that_a_refused_restore_asked_
     assert cluster.world.untouched()
 
 
+def test_a_restart_leaves_a_restore_its_guests_though_a_refused_snapshot_cannot_be_cleaned(
+        cluster, host, share, do):
+    do(Step.PREPARE)
+    silent = exception.HypervisorError(member='a', reason='it does not answer')
+    host.engine.faults['discard'] = silent
+    snapshot = cluster.snapshots.create(cluster.request('next'))
+    clusters.until(lambda: cluster.snapshots.get(snapshot).decision == 'discard')
+
+    host.kill()
+    host.engine.faults['discard'] = silent
+    host.start()
+
+    assert do(Step.STOP) == done(Step.STOP)
+    host.engine.faults.clear()
+    cluster.snapshots.wait(snapshot, 60)
+    assert do(Step.START, Step.RESUME) == done(Step.RESUME)
+    assert states(cluster) == [('running', share.snapshot)] * 2
+
+
 def test_an_undo_leaves_out_whom_another_has_and_it_never_touched(cluster, host, ids, do):
     """Its preparation came as far as the first of two."""
     host.engine.faults['restore_prepare'] = lambda _work: host.engine.faults.update(
