@@ -301,7 +301,7 @@ def test_no_path_is_in_the_table_twice():
 
 
 def test_the_document_shows_the_table_as_it_is():
-    printed = subprocess.run([sys.executable, ROOT / 'tools/definition-doc'],
+    printed = subprocess.run([sys.executable, '-m', 'tools.definition_doc'], cwd=ROOT,
                              capture_output=True, text=True, check=True).stdout
 
     assert printed == (ROOT / 'doc/definition.md').read_text()

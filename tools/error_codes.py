@@ -1,31 +1,29 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Print doc/api/errors.md: every code that a program can meet, as the source has it.
 
-tools/error-codes > doc/api/errors.md
+python -m tools.error_codes > doc/api/errors.md
 """
 
 import ast
 import pathlib
 import re
-import sys
+
+from hotsnap_nova.protocol import causes
 
 ROOT = pathlib.Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from hotsnap_nova.protocol import causes  # noqa: E402 - found by the path set above
 
 HEAD = """# Every error code
 
-*Printed by `tools/error-codes` from the source.*
+*Printed by `python -m tools.error_codes` from the source.*
 
 A code never changes its meaning, and new ones may come: a program that meets one it does not know
-goes by the status. What to do about errors is in the [operator's guide](../operator.md#every-error-code).
+goes by the status. What to do about errors is in the
+[operator's guide](../operator.md#every-error-code).
 
 ## Errors
 
-In the header `X-Server-Group-Snapshot-Error` of an answer with the status below, and in a snapshot's
-`error` and `last_action`. *Slanted* words stand for what the message names.
+In the header `X-Server-Group-Snapshot-Error` of an answer with the status below, and in a
+snapshot's `error` and `last_action`. *Slanted* words stand for what the message names.
 
 | code | status | message |
 |---|---|---|"""
@@ -60,10 +58,11 @@ def value(found, name, key):
 
 def errors(found):
     """[(code, status, message)], by code."""
-    return sorted((values['code'], value(found, name, 'http_status'),
-                   re.sub(r'%\((\w+)\)[^a-z]*[a-z]', r'*\1*', value(found, name, 'message_format')))
-                  for name, (base, values) in found.items()
-                  if 'code' in values and (name == 'HotsnapError' or base in found))
+    return sorted(
+        (values['code'], value(found, name, 'http_status'),
+         re.sub(r'%\((\w+)\)[^a-z]*[a-z]', r'*\1*', value(found, name, 'message_format')))
+        for name, (base, values) in found.items()
+        if 'code' in values and (name == 'HotsnapError' or base in found))
 
 
 print(HEAD)
