@@ -55,12 +55,10 @@ class Drive(work.Work):
         self._runner = runner.Runner(self._machine, executors, self._phases)
 
     def _begin(self):
+        self._used.callback(self._pool.shutdown, wait=False, cancel_futures=True)
+        self._used.callback(self._runner.close)
         self._runner.carry_out(self._todo)
         self._runner.start_ticking()
-
-    def _end(self):
-        self._runner.close()
-        self._pool.shutdown(wait=False, cancel_futures=True)
 
     @abc.abstractmethod
     def _phases(self):

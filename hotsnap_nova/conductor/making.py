@@ -102,6 +102,12 @@ class Making(drive.Drive):
                     host=call.host, reason=f'silent for {self._silence_s:.0f} s of its save')
                 self.abort(messages.Cause(error.code, str(error), call.host))
 
+    def _do_what_is_due(self):
+        if self._must_be_let_be():
+            return False
+        self._keep_progress()
+        return True
+
     def _keep_progress(self):
         with self._news:
             progress, self._progress = self._progress, {}

@@ -45,11 +45,14 @@ class Verifying(work.Work):
     def _is_done(self):
         return self._told
 
-    def _keep_progress(self):
+    def _do_what_is_due(self):
+        if self._wish or self._result or self._error:
+            self._tell()
+        return True
+
+    def _tell(self):
         """Have the row tell the end, unless it is another's by now; where that fails, later."""
         error = self._error
-        if not (self._wish or self._result or error):
-            return
         if self._wish and not self._result:
             error = exception.Aborted(self._wish.text)
         try:
@@ -67,14 +70,14 @@ class Verifying(work.Work):
     def _read(self):
         try:
             self._result = summed(fanout.each(self._hosts, lambda host: self._compute.verify(
-                host, self.snapshot, self._go_on)))
+                host, self.snapshot, self._must_be_wanted)))
         except Exception as exc:
             self._error = exc
         with self._news:
             self._news.notify_all()
 
-    def _go_on(self, *_done):
-        """Asked while hosts read: whether anybody wants to know."""
+    def _must_be_wanted(self, *_done):
+        """Asked while hosts read: somebody wants to know."""
         if self._wish or self._leaving:
             raise exception.Aborted(who='its user')
 

@@ -5,6 +5,7 @@ Whatever takes long is one of these, and nothing else renews a lease or hears a 
 """
 
 import abc
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -39,6 +40,7 @@ class Work(abc.ABC):
         self._owner = owner
         self._lease_s = lease_s
         self._news = threading.Condition()
+        self._used = contextlib.ExitStack()
         self._leaving = False
         self._ended = False
 
@@ -88,19 +90,17 @@ class Work(abc.ABC):
 
     # -- what kinds of work do -----------------------------------------------------------------
 
-    def _begin(self):  # noqa: B027 - not every kind has something
-        """Set off what is to be done."""
+    @abc.abstractmethod
+    def _begin(self):
+        """Set off what is to be done; `_used` lets go of what it needs, once it is over."""
 
     @abc.abstractmethod
     def _is_done(self):
         """Whether there is nothing left to do."""
 
-    def _must_be_let_be(self):
-        """Whether the database is to be left alone now."""
-        return False
-
-    def _keep_progress(self):  # noqa: B027 - not every kind has something
-        """Now and then, what there is to show."""
+    def _do_what_is_due(self) -> bool:
+        """Now and then; whether the database may be asked something after it."""
+        return True
 
     def _look_around(self):
         """Each second: whether the row is still ours, and what others wish."""
@@ -112,34 +112,31 @@ class Work(abc.ABC):
         if wish:
             self.abort(messages.Cause(exception.Aborted.code, wish))
 
-    def _end(self):  # noqa: B027 - not every kind has something
-        """Let go of whatever was used."""
-
     # -- the thread ----------------------------------------------------------------------------
 
     def _run(self, forget):
         try:
-            self._begin()
-            looked = time.monotonic()
-            while not self._is_over():
-                with self._news:
-                    if not self._is_over():
-                        self._news.wait(_LOOK_EVERY_S)
-                if self._must_be_let_be():
-                    continue
-                self._keep_progress()
-                if time.monotonic() - looked >= _LOOK_EVERY_S:
-                    looked = time.monotonic()
-                    self._look_around()
+            with self._used:
+                self._begin()
+                self._go_on()
         except Exception:
             LOG.exception('Work on snapshot %s failed; recovery goes on with it', self.snapshot)
         finally:
-            self._end()
             self._quietly(self._database.release_lease, self.snapshot, self._owner)
             forget(self)
             with self._news:
                 self._ended = True
                 self._news.notify_all()
+
+    def _go_on(self):
+        looked = time.monotonic()
+        while not self._is_over():
+            with self._news:
+                if not self._is_over():
+                    self._news.wait(_LOOK_EVERY_S)
+            if self._do_what_is_due() and time.monotonic() - looked >= _LOOK_EVERY_S:
+                looked = time.monotonic()
+                self._look_around()
 
     def _is_over(self):
         return self._leaving or self._is_done()
