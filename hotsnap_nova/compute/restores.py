@@ -32,7 +32,7 @@ _WITHDRAW_S = 30.0
 _PROGRESS_EVERY_S = 0.2
 #: How long until a guest's owner, or libvirt, that did not answer is asked again.
 _ASK_AGAIN_S = 1.0
-#: How long either may be away while members stand still, and are not decided about.
+#: How long libvirt or an owner may be away while members stand still, and are not decided about.
 _PATIENCE_S = 30.0
 _PATIENT = frozenset({restores.Step.STOP, restores.Step.START})
 

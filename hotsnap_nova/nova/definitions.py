@@ -10,7 +10,7 @@ from nova.virt.libvirt import blockinfo
 
 from hotsnap_nova import exception
 from hotsnap_nova.nova import instances
-from hotsnap_nova.virt import definitions, records
+from hotsnap_nova.virt import definitions
 
 CONF = nova_conf.CONF
 
@@ -42,7 +42,7 @@ class Definitions(definitions.Definitions):
                 old_guest=self._driver._get_existing_guest_config(instance))
         except nova_exception.NovaException as exc:
             raise exception.Refused(
-                member=records.MemberSpec(instance.uuid, instance.display_name), device='guest',
+                member=instances.spec(instance), device='guest',
                 cause=f'Nova cannot define it here: {exc.format_message()}',
                 remedy='see what changed since the snapshot') from exc
 
@@ -56,7 +56,7 @@ class Definitions(definitions.Definitions):
             self._driver.plug_vifs(instance, instance.get_network_info())
         except nova_exception.NovaException as exc:
             raise exception.HypervisorError(
-                member=records.MemberSpec(instance.uuid, instance.display_name),
+                member=instances.spec(instance),
                 reason=f'its ports cannot be plugged: {exc.format_message()}') from exc
 
 

@@ -226,7 +226,7 @@ class Instances(owner.Owner):
         """
         found = self._power_state_of(instance)
         if found == power_state.NOSTATE:
-            raise exception.HypervisorError(member=_spec(instance),
+            raise exception.HypervisorError(member=spec(instance),
                                             reason='libvirt does not say whether it runs')
         instance.power_state = found
         instance.vm_state = _VM_STATES.get(instance.power_state, vm_states.STOPPED)
@@ -243,7 +243,8 @@ def _context(caller):
         request_id=caller['request_id'], is_admin=True, overwrite=False)
 
 
-def _spec(instance):
+def spec(instance) -> records.MemberSpec:
+    """An instance as errors mention it."""
     return records.MemberSpec(instance.uuid, instance.display_name)
 
 

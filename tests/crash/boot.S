@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A guest in a boot sector: at each fourth tick of the timer, some five times a second, it counts in
- * memory and writes the same to its disk, for which the BIOS spins. A key that is pressed becomes its mark, which says of memory and disk
- * from which time they are.
+ * A guest in a boot sector: at each fourth tick of the timer, some five times a second, it counts
+ * in memory and writes the same to its disk, for which the BIOS spins. A key that is pressed
+ * becomes its mark, which says of memory and disk from which time they are.
  *
  * The page at PAGE, and the disk's second sector, which it is read from when the guest boots:
  *     0  8  magic
