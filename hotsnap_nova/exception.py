@@ -220,7 +220,7 @@ class CutNotClean(Conflict):
 
     code = 'cut_not_clean'
     message_format = ('Member %(member)s was stopped %(stops)d and resumed %(resumes)d times '
-                      'during its cut.')
+                      'during its cut: %(reason)s.')
 
 
 class Aborted(Conflict):

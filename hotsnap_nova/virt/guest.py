@@ -72,6 +72,7 @@ class State:
     :ivar loaded: paused where it was loaded from memory, and never resumed since
     :ivar booted: running, and never stopped since it was started from its disks
     :ivar died: off, and nobody wanted that as far as libvirt knows
+    :ivar reason: libvirt's number, for people to look up
     """
 
     name: str
@@ -80,6 +81,7 @@ class State:
     loaded: bool = False
     booted: bool = False
     died: bool = False
+    reason: int = 0
 
     @property
     def running(self) -> bool:
@@ -200,7 +202,8 @@ class Guest:
             starting=(name, reason) == ('paused', libvirt.VIR_DOMAIN_PAUSED_STARTING_UP),
             loaded=(name, reason) == ('paused', libvirt.VIR_DOMAIN_PAUSED_MIGRATION),
             booted=(name, reason) == ('running', libvirt.VIR_DOMAIN_RUNNING_BOOTED),
-            died=name == 'crashed' or (name == 'shut off' and reason not in _WANTED))
+            died=name == 'crashed' or (name == 'shut off' and reason not in _WANTED),
+            reason=reason)
 
     def require_running(self) -> None:
         """:raises exception.GuestNotRunning:"""

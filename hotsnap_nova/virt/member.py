@@ -29,7 +29,8 @@ LOG = log.getLogger(__name__)
 #: How long QEMU may take to fix the memory's instant. (The pause has its own,
 #: shorter limit; this one only ends a wait that would never end.)
 _PROTECT_TIMEOUT_S = 20.0
-_EVENT_TIMEOUT_S = 5.0
+#: How long libvirt may lag behind QEMU; gates have their lease.
+_EVENT_TIMEOUT_S = 15.0
 #: How long memory may be put into huge pages before the cut.
 _GATHER_S = 5.0
 _SAVE_POLL_S = 0.05
@@ -250,17 +251,20 @@ class Member:
         state = self.guest.state()
         # libvirt learns of our stop by an event, and may lag; QEMU does not.
         if not state.ours and (state.name != 'running' or self._qemu.running()):
-            raise exception.CutNotClean(
-                member=self.guest.spec, stops=self._watch.count('STOP'),
-                resumes=self._watch.count('RESUME'))
+            raise self._not_clean(
+                'somebody resumed it' if state.running else
+                f'somebody else wanted it {state.name} (libvirt: reason {state.reason})')
         return state.ours
 
     def _await_events(self, stops: int, resumes: int) -> None:
         for event, count in (('STOP', stops), ('RESUME', resumes)):
             if count and not self._watch.wait(event, count, _EVENT_TIMEOUT_S):
-                raise exception.CutNotClean(
-                    member=self.guest.spec, stops=self._watch.count('STOP'),
-                    resumes=self._watch.count('RESUME'))
+                raise self._not_clean(f'no {event} was heard of for {_EVENT_TIMEOUT_S:g} s')
+
+    def _not_clean(self, reason: str) -> exception.CutNotClean:
+        return exception.CutNotClean(
+            member=self.guest.spec, reason=reason, stops=self._watch.count('STOP'),
+            resumes=self._watch.count('RESUME'))
 
     # --- release ---
 

@@ -175,7 +175,7 @@ def test_a_resume_by_another_inside_the_cut_spoils_it(gate, guest, engine, work,
     under_way = work(guest, gate)
     engine.prepare(under_way)
 
-    with pytest.raises(exception.CutNotClean):
+    with pytest.raises(exception.CutNotClean, match='somebody resumed it'):
         engine.record(under_way)
 
     discard(engine, under_way)
