@@ -18,7 +18,7 @@ Lines of JSON on standard input, a socket, and on standard output::
 
     {"arm": MEMBER, "filters": [NAME …], "deadline_ns": CLOCK_MONOTONIC,
      "memory": whether a descriptor comes along}
-    {"daemon": PID, "started": CLOCK_TICKS}
+    {"daemon": PID}                         said by itself, see `disks.targets`
     {"watch": [MEMBER …], "tag": TAG}       swept when standard input closes
     {"forget": [MEMBER …]}
     {"disarm": [MEMBER …], "number": N}     answered by {"fired": [MEMBER …], "number": N}
@@ -100,9 +100,10 @@ class Guardian:
         self._say({'arm': member, 'filters': list(filters), 'deadline_ns': deadline_ns,
                    'memory': bool(handed)}, handed)
 
-    def daemon(self, pid: int) -> None:
-        """End this process too, should ours die."""
-        self._say({'daemon': pid, 'started': _started(pid)})
+    @property
+    def listens(self) -> int:
+        """The descriptor for a process to say that it is to end, should ours die."""
+        return self._words.fileno()
 
     def watch(self, members: tuple[str, ...], tag: str) -> None:
         """Should we die, take this snapshot's things out of these guests."""
@@ -288,7 +289,7 @@ def main(uri: str) -> None:
                                              words['deadline_ns'], words.get('memory'))
             watched[words['arm']].start()
         elif 'daemon' in words:
-            daemons[words['daemon']] = words['started']
+            daemons[words['daemon']] = _started(words['daemon'])
         elif 'watch' in words:
             tags.update(dict.fromkeys(words['watch'], words['tag']))
         elif 'forget' in words:
@@ -298,9 +299,9 @@ def main(uri: str) -> None:
             until = time.monotonic() + _DISARM_S
             fired = [member for member in words['disarm']
                      if member in watched and watched.pop(member).disarm(until)]
-            print(json.dumps({'fired': fired, 'number': words['number']}), flush=True)
+            _answer({'fired': fired, 'number': words['number']})
 
-    print(json.dumps({'ready': True}), flush=True)
+    _answer({'ready': True})
     try:
         for words in _lines():
             obey(words)
@@ -347,6 +348,11 @@ def _lines():
             if 'memory' in words:
                 words['memory'] = handed.pop(0) if words['memory'] else None
             yield words
+
+
+def _answer(words: dict) -> None:
+    with contextlib.suppress(BrokenPipeError):    # the participant died; what it said counts
+        print(json.dumps(words), flush=True)
 
 
 def _started(pid: int) -> int | None:

@@ -102,7 +102,7 @@ class Engine(restorer.Restorer):
         current = self._open[work.snapshot_id] = _Open(members)
         watcher.watch(tuple(spec.id for spec in work.members), self.tag_of(work.snapshot_id))
         with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
-            current.facts = tuple(pool.map(lambda each: each.prepare(watcher.daemon), members))
+            current.facts = tuple(pool.map(lambda each: each.prepare(watcher.listens), members))
         watcher.wait_ready()
         return current.facts
 

@@ -78,10 +78,10 @@ class Member:
 
     # --- prepare: nothing a guest can feel ---
 
-    def prepare(self, on_daemon) -> records.MemberFacts:
+    def prepare(self, guardian: int) -> records.MemberFacts:
         """Add everything that can be added while the guest runs.
 
-        :param on_daemon: told the process id of a storage daemon as it starts
+        :param guardian: where it listens
         :raises exception.HotsnapError: call :meth:`discard`
         """
         self.guest.require_running()
@@ -101,8 +101,7 @@ class Member:
             self._relay = relay_module.Relay()
             self._daemon = targets_module.StorageDaemon({
                 disk.target: (f'{self.folder}/{disk.target}.qcow2', disk.size_bytes)
-                for disk in frozen})
-            on_daemon(self._daemon.pid)
+                for disk in frozen}, guardian)
         self._disks = freezing.FrozenDisks(self._qemu, self.guest.spec, self.tag, frozen)
         self._disks.prepare(self._linked)
 

@@ -13,9 +13,11 @@ import time
 
 from hotsnap_nova.cmd import shell
 from hotsnap_nova.virt import host, member
-from hotsnap_nova.virt.disks import freezing
+from hotsnap_nova.virt.disks import freezing, targets
 
 STEPS = {
+    # a storage daemon has been started, and nobody has heard of it yet
+    'daemon': (targets.StorageDaemon, '__init__', 'after'),
     # all members are prepared, none is stopped
     'prepared': (host.Engine, 'record', 'before'),
     # the first member stands, memory and gate and filters have begun

@@ -73,6 +73,16 @@ def test_guests_are_free_in_time_though_the_participant_was_killed(
     assert_recovers(user, engine, witness)
 
 
+def test_a_storage_daemon_ends_with_a_participant_killed_as_it_starts(user, engine, pair):
+    witness = Witness(pair)
+
+    with start_dying(user, pair, 'daemon', 'SIGKILL') as running:
+        status = running.wait(60)
+
+    assert status == -signal.SIGKILL
+    assert_recovers(user, engine, witness)
+
+
 def test_a_participant_killed_in_save_leaves_guests_running_and_the_next_snapshot_works(
         user, engine, pair):
     witness = Witness(pair)

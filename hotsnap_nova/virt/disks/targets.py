@@ -37,6 +37,8 @@ _START_LIMIT_S = 30.0
 _GREETING_BYTES = 18
 #: Folders of sockets, below the temporary one, are called so; the process's id follows.
 _FOLDER = 'hotsnap-nbd-'
+#: What tells the guardian who it is, and then becomes what its arguments say.
+_TOLD = ('/bin/sh', '-c', """printf '{"daemon": %d}\\n' $$ && exec "$@" >/dev/null""", 'sh')
 
 
 class StorageDaemon:
@@ -44,10 +46,12 @@ class StorageDaemon:
 
     :param images: export name → (path, virtual size in bytes); the files are
         made here and must not exist
+    :param guardian: where its guardian listens. The daemon itself says who it is before it is
+        one: whoever starts it may die at any instant. None: nobody is told
     :raises exception.TargetFailed: an image could not be made
     """
 
-    def __init__(self, images: dict[str, tuple[str, int]]):
+    def __init__(self, images: dict[str, tuple[str, int]], guardian: int | None = None):
         arguments = []
         for index, (name, (path, size)) in enumerate(images.items()):
             _create(path, size)
@@ -67,9 +71,10 @@ class StorageDaemon:
         self._log = os.memfd_create('storage-daemon', os.MFD_CLOEXEC)
         fd = self._listener.fileno()
         self._process = subprocess.Popen(
-            ['qemu-storage-daemon', '--nbd-server',
+            [*(() if guardian is None else _TOLD), 'qemu-storage-daemon', '--nbd-server',
              f'addr.type=fd,addr.str={fd},max-connections={len(images)}', *arguments],
-            pass_fds=[fd], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            pass_fds=[fd], stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL if guardian is None else guardian,
             stderr=self._log, start_new_session=True)
         self.pid = self._process.pid
 
