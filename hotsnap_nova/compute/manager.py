@@ -51,7 +51,8 @@ class ComputeManager:
             LOG.warning('Cleaned up after snapshot %s, which a process left', snapshot)
         for restore in self._restores.start():
             LOG.warning('Goes on with restore %s, which a process left', restore)
-        self._participants.locks.sweep()
+        for held in (self._participants.locks, self._participants.domain_locks):
+            held.sweep()
         # After the guests, and waited for no longer than this: a store may hang.
         sweeping = threading.Thread(target=self._sweep, daemon=True, name='hotsnap-sweep')
         sweeping.start()

@@ -5,11 +5,13 @@ import os
 
 import pytest
 
-from hotsnap_nova.compute import journal, locks, orders
+from hotsnap_nova.compute import journal, locks, manager, orders
 from hotsnap_nova.protocol import durable, hoststate, messages
 from hotsnap_nova.protocol.restore import durable as restores
 from hotsnap_nova.protocol.restore import messages as orders_messages
+from hotsnap_nova.storage import local
 from tests.fakes import cluster as clusters
+from tests.fakes import engine
 
 MEMBER = messages.Member('a', 'a')
 PART = durable.Part('s1', 1, durable.Phase.SAVED,
@@ -86,6 +88,21 @@ def test_the_lock_of_what_has_ended_goes_with_the_next_start(tmp_path):
         host.start()
 
         assert host.left() == []
+
+
+def test_the_lock_of_a_guest_whose_holder_died_goes_with_the_next_start(tmp_path):
+    shared = tmp_path / 'run'
+    under_test = manager.ComputeManager(
+        'h1', engine.Engine(engine.World(f'{tmp_path}/world.json')),
+        local.LocalStore(f'{tmp_path}/store'), f'{tmp_path}/state',
+        locks.Locks(str(shared), prefix='libvirt-'))
+    # The end was on record, and its process died before the guest's lock was gone.
+    (shared / 'libvirt-domain-a.lock').touch()
+
+    under_test.start()
+
+    assert os.listdir(shared) == []
+    under_test.stop()
 
 
 def test_a_damaged_part_goes_with_its_snapshot(state):
