@@ -101,8 +101,7 @@ class MemorySink:
 
     def start(self) -> None:
         """Begin to empty the socket, gently; QEMU has its copy of ``write_fd`` by now."""
-        os.close(self.write_fd)
-        self.write_fd = -1
+        self._close_write_end()
         self._reader.start()
         self._writer.start()
 
@@ -135,11 +134,16 @@ class MemorySink:
     def close(self) -> None:
         """Give up: QEMU meets a closed socket. Harmless after :meth:`finish`."""
         self._closing.set()
-        if self.write_fd >= 0:
-            os.close(self.write_fd)
-            self.write_fd = -1
+        if self._close_write_end():
             self.socket.close()
             self._file.close()
+
+    def _close_write_end(self) -> bool:
+        """Whether it was open. Two threads may come here: the number is taken before its use."""
+        fd, self.write_fd = self.write_fd, -1
+        if fd >= 0:
+            os.close(fd)
+        return fd >= 0
 
     # --- the two threads ---
 

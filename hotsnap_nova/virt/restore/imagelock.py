@@ -90,9 +90,10 @@ class ImageLock:
 
     def close(self) -> None:
         """Let go of it; safe to repeat."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        # Two threads may come here: the number is taken before it is used.
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def __enter__(self):
         return self

@@ -172,3 +172,18 @@ def test_whoever_waits_to_write_goes_on_after_one_read(tmp_path):
     assert not before
     assert room.poll(0)
     sink.close()
+
+
+def test_who_gives_up_while_another_does_closes_nothing_of_others(tmp_path, monkeypatch):
+    sink = saving.MemorySink(str(tmp_path / 'memory.save'), '<domain/>', compress=False)
+    number, closed, close = sink.write_fd, [], os.close
+
+    def meanwhile(fd):
+        closed.append(fd)
+        sink.close()
+        close(fd)
+    monkeypatch.setattr(saving.os, 'close', meanwhile)
+
+    sink.close()
+
+    assert closed.count(number) == 1
