@@ -30,6 +30,7 @@ class Services:
     def __init__(self, folder: pathlib.Path):
         self.folder = folder
         self._known: dict[str, Service] = {}
+        self._closing = False
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(folder / 'control'))
         self._listener.listen()
@@ -55,6 +56,7 @@ class Services:
             service.kill(with_children=True)
         self._forks.stdin.close()
         self._forks.wait()
+        self._closing = True
         self._listener.close()
 
     def _fork(self, given):
@@ -66,7 +68,9 @@ class Services:
             try:
                 connection, _ = self._listener.accept()
             except OSError:
-                return
+                if self._closing:
+                    return
+                raise    # for people to read: without this thread no service is ever met again
             threading.Thread(target=self._read, args=(connection,), daemon=True).start()
 
     def _read(self, connection):
