@@ -19,15 +19,7 @@ def start(cloud: Cloud) -> None:
     cloud.processes.run(
         'database-install', 'mariadb-install-db', '--no-defaults', '--user=root',
         f'--datadir={data}', '--auth-root-authentication-method=normal', '--skip-test-db')
-    cloud.processes.start(
-        'database', 'mariadbd', '--no-defaults', '--user=root', f'--datadir={data}',
-        f'--socket={_socket(cloud)}', f'--pid-file={data}/pid', '--bind-address=127.0.0.1',
-        f'--port={settings.ports["database"]}', '--skip-name-resolve', '--max-connections=500',
-        # It lives no longer than the cloud: nothing here need survive the machine.
-        '--skip-log-bin', '--innodb-flush-log-at-trx-commit=0', '--innodb-doublewrite=0',
-        '--innodb-flush-method=nosync', '--innodb-buffer-pool-size=128M',
-        '--performance-schema=0')
-    cloud.processes.wait('database', 'no connection', lambda: _answers(cloud))
+    start_again(cloud)
     with _connect(cloud) as connection, connection.cursor() as cursor:
         for name in _NAMES:
             cursor.execute(f'CREATE DATABASE {name} CHARACTER SET utf8mb3')
@@ -36,6 +28,21 @@ def start(cloud: Cloud) -> None:
         cursor.execute("GRANT ALL ON *.* TO cloud@'127.0.0.1'")
         # Whoever may open the socket file is root already; whoever may open a port is not.
         cursor.execute("DROP USER IF EXISTS root@'127.0.0.1', root@'::1'")
+
+
+def start_again(cloud: Cloud) -> None:
+    """The server with what it kept; also after it was killed."""
+    settings = cloud.settings
+    data = settings.folder / 'database'
+    cloud.processes.start(
+        'database', 'mariadbd', '--no-defaults', '--user=root', f'--datadir={data}',
+        f'--socket={_socket(cloud)}', f'--pid-file={data}/pid', '--bind-address=127.0.0.1',
+        f'--port={settings.ports["database"]}', '--skip-name-resolve', '--max-connections=500',
+        # What is committed survives the server's death; nothing here need survive the machine.
+        '--skip-log-bin', '--innodb-flush-log-at-trx-commit=2',
+        '--innodb-flush-method=nosync', '--innodb-buffer-pool-size=128M',
+        '--performance-schema=0')
+    cloud.processes.wait('database', 'no connection', lambda: _answers(cloud))
 
 
 def query(cloud: Cloud, database: str, statement: str) -> list[tuple]:

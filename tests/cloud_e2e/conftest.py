@@ -13,7 +13,7 @@ from tests.lab import enclosure
 
 #: The first wants no cloud yet, the next two no group, the last boots the group anew.
 _ORDER = ('test_bringing_up', 'test_servers', 'test_evacuation', 'test_snapshots', 'test_failures',
-          'test_way_out')
+          'test_restore_failures', 'test_way_out')
 #: Short, for there are sockets in it.
 _OWN = pathlib.Path('/tmp/hstest')
 _PLACE = pytest.StashKey()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A snapshot caught while it is being made, and what it has left when it is over."""
+"""A snapshot caught while it is being made or restored, and what it has left when it is over."""
 
 import contextlib
 import signal
@@ -41,6 +41,23 @@ def in_the_middle(place, connection, client, group, phase=''):
         client.wait_until_deleted(made, 120)
         servers.wait_until(connection, group[0], 'ACTIVE')
     pytest.fail(f'{_TRIES} snapshots were over before their middle was met')
+
+
+def restore_until(place, client, snapshot, phase):
+    """Begin a restore; return when it has come to this phase, and is not over."""
+    for _ in range(_TRIES):
+        client.restore(snapshot)
+        while (found := _state(place, snapshot))[0] == 'restoring':
+            if found[1] == phase:
+                return
+        # A busy machine gave it up, or it was quick.
+        client.wait_while(is_being_restored, snapshot, 240)
+    pytest.fail(f'{_TRIES} restores were over before they were seen in phase {phase}')
+
+
+def is_being_restored(found):
+    """Whether a restore of this snapshot goes on."""
+    return found.last_action.status == 'running'
 
 
 def _task_state(place, server):

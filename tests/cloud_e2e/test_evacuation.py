@@ -2,10 +2,9 @@
 """A host loses its power in the middle of a snapshot; its server is evacuated; it comes back."""
 
 import pytest
-from openstack import exceptions
 
-from tests.cloud import hosts, nova, servers
-from tests.cloud_e2e import middle
+from tests.cloud import hosts, servers
+from tests.cloud_e2e import middle, power
 from tests.lab.guest import wait_for
 
 pytestmark = pytest.mark.timeout(1200)
@@ -25,7 +24,7 @@ def lost(place, away):
     host = away[0].host
     yield host
     if not hosts.Host(place, host).answers():
-        _comes_back(place, host)
+        power.comes_back(place, host)
 
 
 def test_an_evacuation_wins_over_a_snapshot_of_which_nothing_is_left(
@@ -34,7 +33,7 @@ def test_an_evacuation_wins_over_a_snapshot_of_which_nothing_is_left(
     with (place.connect() as admin,
           middle.in_the_middle(place, connection, client, away) as snapshot):
         hosts.power_off(place, lost)
-        _held_to_be_down(admin, lost, True)
+        power.held_to_be_down(admin, lost, True)
         admin.compute.evacuate_server(away[0].id)
         wait_for(lambda: admin.compute.get_server(away[0].id).compute_host != lost, _ENDS_S,
                  'Nova to evacuate it')
@@ -48,7 +47,7 @@ def test_an_evacuation_wins_over_a_snapshot_of_which_nothing_is_left(
     assert ended.status == 'error'
     assert ended.error.message
 
-    _comes_back(place, lost)
+    power.comes_back(place, lost)
     wait_for(lambda: hosts.Host(place, lost).connection.listAllDomains() == [], _ENDS_S,
              'Nova to remove what was evacuated')
     client.delete(snapshot)
@@ -61,26 +60,3 @@ def test_an_evacuation_wins_over_a_snapshot_of_which_nothing_is_left(
     assert ended.status == 'available', ended.error
     client.delete(made)
     client.wait_until_deleted(made, _ENDS_S)
-
-
-def _comes_back(place, host):
-    hosts.power_on(place, host)
-    with place.connect() as admin:
-        nova.start_compute(place, host)
-        # Not before it has removed what was evacuated.
-        wait_for(lambda: _is_held_to_be_up(admin, host), _ENDS_S, 'the host to be accepted')
-        wait_for(lambda: {service.state for service in admin.compute.services()} == {'up'},
-                 _ENDS_S, 'all of Nova to be up')
-
-
-def _held_to_be_down(admin, host, down):
-    service, = admin.compute.services(binary='nova-compute', host=host)
-    admin.compute.update_service_forced_down(service, forced=down)
-
-
-def _is_held_to_be_up(admin, host):
-    try:
-        _held_to_be_down(admin, host, False)
-    except exceptions.BadRequestException:
-        return False
-    return True
