@@ -74,11 +74,11 @@ def _kill_qemu(_place, group):
 
 
 @pytest.mark.parametrize(('phase', 'kill'), [
-    ('stop', _kill_broker),
-    ('start', _kill_compute_a),
+    pytest.param('stop', _kill_broker, marks=pytest.mark.long),
     ('start', _kill_database),
-    ('start', _kill_conductor),
-    ('start', _kill_qemu),
+    pytest.param('start', _kill_compute_a, marks=pytest.mark.long),
+    pytest.param('start', _kill_conductor, marks=pytest.mark.long),
+    pytest.param('start', _kill_qemu, marks=pytest.mark.long),
     ('resume', _kill_compute_b),
 ], ids=lambda value: value if isinstance(value, str) else value.__name__.strip('_'))
 def test_the_group_is_at_the_cut_or_as_it_was(
@@ -101,6 +101,7 @@ def test_the_group_is_at_the_cut_or_as_it_was(
         group.wait_ready()
 
 
+@pytest.mark.long
 def test_a_host_that_loses_power_at_the_decision_keeps_no_member_of_another(
         place, group, connection, client, kept, record_property):
     lost = group[-1].host
