@@ -82,14 +82,14 @@ class Host:
     @property
     def connection(self) -> libvirt.virConnect:
         """A connection that works; a new one where libvirtd was restarted."""
-        if self._connection is None or not self._connection.isAlive():
+        if not enclosure.works(self._connection):
             self._connection = libvirt.open(self._uri)
         return self._connection
 
     def answers(self) -> bool:
         """Whether its libvirtd does."""
         try:
-            return self._socket.exists() and bool(self.connection.isAlive())
+            return self._socket.exists() and enclosure.works(self.connection)
         except libvirt.libvirtError:
             return False
 

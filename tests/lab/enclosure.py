@@ -57,6 +57,14 @@ def start_time(pid: int) -> int | None:
     return None if fields[0] in 'ZX' else int(fields[19])
 
 
+def works(connection: libvirt.virConnect | None) -> bool:
+    """Whether its libvirtd answers; that it is alive says nothing of one that nobody used."""
+    try:
+        return connection is not None and connection.getLibVersion() > 0
+    except libvirt.libvirtError:
+        return False
+
+
 class Enclosure:
     """One running private libvirtd.
 
@@ -112,7 +120,7 @@ class Enclosure:
     @property
     def connection(self) -> libvirt.virConnect:
         """A connection that works; a new one where libvirtd was restarted."""
-        if self._connection is None or not self._connection.isAlive():
+        if not works(self._connection):
             self._connection = libvirt.open(self.uri)
         return self._connection
 
