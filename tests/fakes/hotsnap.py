@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The hotsnap command with fake guests: ``python -m tests.fakes.hotsnap``.
+"""The hotsnap command with fake guests, for processes of its own; see `run`.
 
 WORLD names the guests' file, SAVE_S says how long a member's save takes, SAVED_BY which file has
 to be there before a save begins, and DIE_AT and FAIL_AT at which method of the engine the process
@@ -34,5 +34,10 @@ def _wait_for(path):
         time.sleep(0.02)
 
 
-if __name__ == '__main__':
-    sys.exit(shell.main(open_engine=open_engine))
+def run(args: list[str], environment: dict[str, str], out: str, err: str) -> None:
+    """Be the command: what it prints goes into these files, the process ends with its status."""
+    for descriptor, path in ((1, out), (2, err)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), descriptor)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.exit(shell.main(args, open_engine=open_engine))

@@ -1,16 +1,52 @@
 # SPDX-License-Identifier: Apache-2.0
 import io
+import itertools
+import multiprocessing
 import os
-import subprocess
-import sys
+import pathlib
 
 import pytest
 
 from hotsnap_nova.cmd import shell
 from hotsnap_nova.storage import local
+from tests.fakes import hotsnap as fake_hotsnap
 from tests.fakes import tables
 from tests.fakes.engine import Engine, World
 from tests.fakes.ran import Ran
+
+#: Forks of a process that has imported all and done nothing: to import takes a second each.
+_FORKS = multiprocessing.get_context('forkserver')
+_FORKS.set_forkserver_preload([
+    fake_hotsnap.__name__, 'hotsnap_nova.cmd.local', 'hotsnap_nova.cmd.progress'])
+
+
+class Process:
+    """A command that runs, as far as tests use of `subprocess.Popen`."""
+
+    def __init__(self, args, environment, out, err):
+        self._printed = pathlib.Path(out), pathlib.Path(err)
+        self._process = _FORKS.Process(
+            target=fake_hotsnap.run, args=(args, environment, out, err), daemon=True)
+        self._process.start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._process.join()
+
+    @property
+    def returncode(self):
+        return self._process.exitcode
+
+    def send_signal(self, number):
+        os.kill(self._process.pid, number)
+
+    def communicate(self, timeout):
+        """What it printed, and on standard error, once it has ended."""
+        self._process.join(timeout)
+        assert self.returncode is not None, 'it does not end'
+        return tuple(path.read_text() for path in self._printed)
 
 
 class Hotsnap:
@@ -18,6 +54,8 @@ class Hotsnap:
 
     def __init__(self, folder):
         self.state = f'{folder}/state'
+        self._folder = folder
+        self._numbers = itertools.count()
         os.mkdir(self.state, 0o700)
         tables.make(f'{self.state}/hotsnap.db')
         self.world = World(f'{folder}/world.json')
@@ -39,14 +77,14 @@ class Hotsnap:
 
     def process(self, *args, **environment):
         """Start the command as a process of its own."""
-        return subprocess.Popen(
-            [sys.executable, '-m', 'tests.fakes.hotsnap', '--state', self.state, *args],
-            env=os.environ | {'WORLD': self.world.path, 'PYTHONPATH': os.pathsep.join(sys.path)}
-            | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        printed = f'{self._folder}/printed-{next(self._numbers)}'
+        return Process(['--state', self.state, *args],
+                       os.environ | {'WORLD': self.world.path} | environment,
+                       f'{printed}.out', f'{printed}.err')
 
     def run(self, *args, **environment):
         process = self.process(*args, **environment)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(60)
         return Ran(process.returncode, out, err)
 
     def create(self, name='one', *args):
