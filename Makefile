@@ -13,9 +13,10 @@ NOVA := .venv/nova/bin/python
 CLOUD := .venv/cloud/bin/python
 BIN := .venv/core/base/bin
 
-# The longest first, so that no worker is left alone with one at the end. More workers than two
-# processors: half of the time these tests wait.
-CORE_TESTS := tests/explore tests/property tests/unit tests/protocol
+# Those that wait first, so that others have the processors meanwhile and no worker is left alone
+# with one at the end. More workers than two processors: half of the time these tests wait.
+CORE_TESTS := tests/unit/conductor tests/unit/cmd tests/explore tests/property tests/unit \
+    tests/protocol
 # A skipped test proves nothing, and here everything a test may want is installed first.
 PYTEST_OPTIONS := -q --no-skips
 # ARGS="…" is handed on to demo, cloud, soak and bench, TESTS="…" narrows a test target.
@@ -53,7 +54,7 @@ test: ## everything: lint, and test-core, -mutants, -nova, -functional, -crash-s
 
 .PHONY: test-core
 test-core: core-ready ## what needs neither root nor QEMU: units, protocol, explorer, properties
-	$(CORE) -m pytest $(PYTEST_OPTIONS) -n 4 --dist worksteal $(or $(TESTS),$(CORE_TESTS))
+	$(CORE) -m pytest $(PYTEST_OPTIONS) -n 6 --dist worksteal $(or $(TESTS),$(CORE_TESTS))
 
 .PHONY: explore
 explore: core-ready ## the explorers' long campaign, all states and a million random steps of each
