@@ -121,11 +121,16 @@ class Doing:
         self.host = replace(self.host, power=True)
 
     def withdraw(self, name):
-        """The owner of a guest says that it is his; it is, once the machines know."""
+        """The owner of a guest says that it is his; he waits until that is on record.
+
+        Where a machine has nothing to put on record, he does not.
+        """
         for part in self.host.restores.parts:
             if name in [member.id for member in part.share.members]:
                 self._obey(self._hear(rest.MemberWithdrawn(part.restore, name, WITHDRAWN)))
-                self._own(name, part.restore)
+                heard = self.host.restores.part(part.restore)
+                if heard is None or name not in heard.withdrawn:
+                    self._own(name, part.restore)
         for part in self.host.snapshots.parts:
             if name in [member.id for member in part.work.members]:
                 withdrawn = snap.MembersWithdrawn(part.snapshot, part.epoch, WITHDRAWN)
@@ -264,6 +269,8 @@ class Doing:
     def _write(self, command):
         if isinstance(command, rest.JournalOrder):
             self.host = self.build.write_order(self.host, command)
+            for name in command.part.withdrawn if command.part else ():
+                self._own(name, command.restore)
             return
         parts = {part.snapshot: part for part in self.host.snapshot_journal}
         parts.pop(command.snapshot, None)
