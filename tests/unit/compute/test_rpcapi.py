@@ -141,7 +141,7 @@ def test_a_deletion_may_take_longer_than_a_call(cluster, monkeypatch):
     monkeypatch.setattr(store, 'delete', lambda snapshot: goes_on.wait(60) and real(snapshot))
     threading.Timer(2, goes_on.set).start()
 
-    assert cluster.compute.delete('h1', row.id)
+    cluster.compute.delete('h1', row.id)    # the answer that there was something may get lost
 
     assert store.list() == ()
 
