@@ -228,6 +228,16 @@ class IgnoresTheOwner(RestoreParticipant):
         return []
 
 
+class UnsaysWhatIsNotOnRecord(RestoreParticipant):
+    """Forgets a withdrawal that the journal does not take."""
+
+    def _not_journaled(self, command, cause):
+        part = self.state.part(command.restore)
+        if part and command.part and command.part.withdrawn:
+            self._put(replace(part, withdrawn=(), refusal=None))
+        return super()._not_journaled(command, cause)
+
+
 def forgets_who_was_withdrawn(host, command):
     """A journal whose entries may be overtaken by older ones."""
     written = write_order(host, command)

@@ -42,6 +42,8 @@ MUTANTS = [
     (6, Build(restore_coordinator=m.WaitsForEver), "r1", {}, "waits for ever"),
     (6, Build(restore_coordinator=m.HearsNoUser), "r1", {}, "cannot be aborted"),
     (7, Build(restores=m.IgnoresTheOwner), "r1", {"withdrawals": 1}, "its owner needs it"),
+    (7, Build(restores=m.UnsaysWhatIsNotOnRecord), "r1", {"withdrawals": 1, "failures": 1},
+     "its owner needs it"),
     (7, Build(write_order=m.forgets_who_was_withdrawn), "r1",
      {"withdrawals": 1, "crashes": 1}, "its owner needs it"),
     (8, Build(engine=m.TakesWhatAnotherHas()), "r1 r2", {}, "while .* runs, too"),

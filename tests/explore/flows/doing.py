@@ -44,7 +44,7 @@ class Doing:
     ran: tuple[str, ...] = ()
     asked: object = None
     carrying_out: bool = False
-    waiting: tuple[tuple[str, str], ...] = ()  # owners, for what is carried out
+    waiting: tuple[tuple[str, str, bool], ...] = ()  # owners, for what is carried out
 
     # -- what is done, from outside ---------------------------------------------------------------
     def order(self, message):
@@ -107,7 +107,7 @@ class Doing:
             self.host = self.host.with_guest(replace(guest, lock=guest.lock or what))
 
     def crash(self):
-        guests = tuple(replace(each, guarded=False, lock="") for each in self.host.guests)
+        guests = tuple(each.forgotten() for each in self.host.guests)
         self.host = replace(
             self.host, guests=guests, restores=None, snapshots=None, threads=(), works=()
         )  # fmt: skip
@@ -123,7 +123,8 @@ class Doing:
     def withdraw(self, name):
         """The owner of a guest says that it is his; he waits until that is on record.
 
-        Where a machine has nothing to put on record, he does not.
+        Where a machine has nothing to put on record, he does not. Where it cannot be put on record
+        it is his, too, but only as long as the service lives.
         """
         for part in self.host.restores.parts:
             if name in [member.id for member in part.share.members]:
@@ -136,13 +137,18 @@ class Doing:
                 withdrawn = snap.MembersWithdrawn(part.snapshot, part.epoch, WITHDRAWN)
                 self._obey(self._hear(withdrawn))
 
-    def _own(self, name, restore):
+    def _own(self, name, restore, recorded=True):
         if self.carrying_out:
-            self.waiting += ((name, restore),)
+            self.waiting += ((name, restore, recorded),)
             return
         guest = self.host.guest(name)
+        unrecorded = guest.unrecorded
+        if recorded:
+            unrecorded = g.minus(unrecorded, restore)
+        elif restore not in guest.owned:
+            unrecorded = g.plus(unrecorded, restore)
         owned = g.plus(guest.owned, restore)
-        self.host = self.host.with_guest(replace(guest, owned=owned))
+        self.host = self.host.with_guest(replace(guest, owned=owned, unrecorded=unrecorded))
 
     def happen(self, what, name):
         """Somebody, or something, does this to a guest."""
@@ -230,11 +236,14 @@ class Doing:
             for name in work.ids if work else ():  # a lock on a disk is let go of
                 guest = replace(self.host.guest(name), guarded=False)
                 self.host = self.host.with_guest(guest)
+            if isinstance(command, rest.JournalOrder) and command.part:
+                for name in command.part.withdrawn:
+                    self._own(name, command.restore, recorded=False)
             outcome = snap.CommandFailed(command, FAILED)
         if isinstance(command, rest.CarryOut):
             self.carrying_out, waiting, self.waiting = False, self.waiting, ()
-            for name, restore in waiting:
-                self._own(name, restore)
+            for name, restore, recorded in waiting:
+                self._own(name, restore, recorded)
         return self._hear(outcome), isinstance(outcome, snap.CommandFailed)
 
     def _work(self, command):

@@ -41,7 +41,13 @@ class Guest:
     before: tuple[tuple[str, str], ...] = ()  # on record: the disk that a restore replaces
     ran: tuple[str, ...] = ()  # restores that let it run at the cut
     owned: tuple[str, ...] = ()  # restores that were told that its owner needs it
+    unrecorded: tuple[str, ...] = ()  # those of them that only the service's memory knows
     harmed: bool = False  # something has happened to it that a restore cannot make good
+
+    def forgotten(self):
+        """The same, after the death of the service."""
+        owned = tuple(each for each in self.owned if each not in self.unrecorded)
+        return replace(self, guarded=False, lock="", owned=owned, unrecorded=())
 
     @property
     def active(self):

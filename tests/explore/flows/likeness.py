@@ -12,7 +12,8 @@ import re
 _NAME = re.compile(r"\b([hg])(\d)|\b(r\d)\b")
 _SORTED = frozenset({
     "hosts", "waiting", "absent", "faults", "answers", "parts", "restore_journal", "files",
-    "before", "written", "stopped", "resumed", "ran", "owned", "threads", "works",
+    "before", "written", "stopped", "resumed", "ran", "owned", "unrecorded", "threads",
+    "works",
 })  # fmt: skip
 """Fields whose order follows names, or means nothing."""
 
