@@ -9,14 +9,15 @@ what is left when all is quiet is judged.
 
 ======================  =========================================================
 `steps`                 what the machines command, and what may die at it
-`process`               the services, made to stand still at one command
+`probe` `process`       services made to stand still at one command; those of the lab
 `services`              the harness's end of them
 `power`                 a host's disk, which loses what was not synced
 `guests` `boot.S`       guests of 512 bytes that count in memory and on their disk
-`site`                  all of it brought up, killed in parts, and healed
+`faults`                what may die
+`bed` `site`            hosts, guests and services, killed in parts, and healed; those of the lab
 `cases`                 one case: the plot, the fault, the end
 `judge`                 what is allowed to be left
-`__main__`              every case, and the table of them (``make test-crash``)
+`campaign` `__main__`   every case, and the table of them (``make test-crash``)
 `run` `jobs` `table`    cases one after the other; several sites; what is told of them
 `test_crash`            one case of each fault (``make test``)
 ======================  =========================================================

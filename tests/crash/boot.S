@@ -63,5 +63,8 @@ packet:
     .word 1                 /* sectors */
     .word PAGE, 0           /* offset, segment */
     .quad 1                 /* from this one on */
+    .org 446                /* one partition: Nova takes no boot sector without */
+    .byte 0x80, 0, 2, 0, 0x83, 0, 0, 0
+    .long 1, 2047
     .org 510
     .word 0xaa55

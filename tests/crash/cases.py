@@ -3,11 +3,13 @@
 
 import dataclasses
 import time
+from collections.abc import Iterable
 
 from hotsnap_nova import exception
 from hotsnap_nova.conductor import rows
 from tests.crash import judge, services
-from tests.crash.site import COORDINATOR, Cut, Site
+from tests.crash.bed import COORDINATOR, Bed, Cut
+from tests.crash.faults import TAKES_OVER, Fault
 from tests.crash.steps import Step
 
 #: Of one host's steps another host's differ in nothing.
@@ -21,30 +23,6 @@ _TRIES = 3
 EARLIER, LATER = '1', '2'
 #: Is, when a restore begins.
 OFF = 'g2'
-#: Power stays away for so long: others have noticed by then.
-_DARK_S = 0.3
-
-
-@dataclasses.dataclass(frozen=True)
-class Fault:
-    """What is killed: the service or the power of a host, a coordinator, a QEMU.
-
-    Of ``other coordinator`` nothing is: it takes over from the first, which stands still and then
-    goes on.
-    """
-
-    kind: str
-    name: str = ''
-
-    def __str__(self):
-        return f'{self.kind} {self.name}'.strip()
-
-
-_TAKES_OVER = Fault('other coordinator')
-FAULTS = (Fault('coordinator'), _TAKES_OVER, *(
-    Fault(kind, name)
-    for kind, names in (('service', ('h1', 'h2')), ('QEMU', ('g1', 'g3')), ('power', ('h1', 'h2')))
-    for name in names))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +35,7 @@ class Case:
     fault: Fault
 
     def __str__(self):
-        does = 'takes over' if self.fault == _TAKES_OVER else 'dies'
+        does = 'takes over' if self.fault == TAKES_OVER else 'dies'
         return f'{self.plot}: {self.fault} {does} {self.when} {self.step}'
 
     @property
@@ -85,7 +63,7 @@ class Plot:
 
     name: str
 
-    def __init__(self, site: Site):
+    def __init__(self, site: Bed):
         self.site = site
 
     def begin(self, ready) -> None:
@@ -165,7 +143,7 @@ class Restoring(Plot):
         cut = self.site.cut = self.site.cut or _cut(self.site)
         self._snapshot = cut.snapshot
         self.site.mark(LATER)
-        self.site.guests[OFF].domain.destroy()
+        self.site.switch_off(self.site.guests[OFF])
         self._census = judge.Census(self.site)
         self._before = judge.seen(self.site)
         ready()
@@ -261,7 +239,7 @@ PLOTS = (Taking, Aborting, TakingWithout, Restoring, Undoing, RestoringWithout)
 _KINDS = {kind.name: kind for kind in PLOTS}
 
 
-def steps(site: Site, kind: type[Plot]) -> list[Step]:
+def steps(site: Bed, kind: type[Plot]) -> list[Step]:
     """What is met in an undisturbed run of a plot, in its order, each once."""
     plot, found = kind(site), []
 
@@ -279,17 +257,17 @@ def steps(site: Site, kind: type[Plot]) -> list[Step]:
     return found
 
 
-def run(site: Site, case: Case) -> Result:
+def run(site: Bed, case: Case) -> Result:
     """One case; the site is as before, where nothing is wrong."""
     began = time.monotonic()
     plot = _KINDS[case.plot](site)
     standing, where = site.processes[case.step.process], (case.step.word, case.when)
     plot.begin(lambda: standing.stand(*where))
     if standing.wait_standing(*where, _REACHED_S):
-        killed = _strike(site, case.fault)
+        killed = site.strike(case.fault)
         if standing.lives:
             standing.go(*where)
-        _revive(site, case.fault)
+        site.revive(case.fault)
         outcome, wrong = plot.end(killed)
     else:
         standing.nothing()
@@ -299,48 +277,7 @@ def run(site: Site, case: Case) -> Result:
     return Result(case, outcome, tuple(wrong), round(time.monotonic() - began, 2))
 
 
-def _strike(site: Site, fault: Fault) -> dict[str, str]:
-    """Guests that died; see `Plot.end`."""
-    match fault.kind:
-        case 'coordinator':
-            site.coordinator.kill()
-        case 'other coordinator':
-            site.take_over()
-        case 'service':
-            site.hosts[fault.name].service.kill()
-        case 'QEMU':
-            guest = site.guests[fault.name]
-            # What is killed shall be as it was looked at.
-            with site.host_of(guest).service.frozen():
-                killed = judge.marks([guest])
-                services.kill(list(filter(None, [guest.pid])))
-            return killed
-        case 'power':
-            host = site.hosts[fault.name]
-            with host.service.frozen():
-                killed = judge.marks(host.guests)
-                host.cut_power()
-            return killed
-    return {}
-
-
-def _revive(site: Site, fault: Fault) -> None:
-    """All but guests."""
-    match fault.kind:
-        case 'coordinator':
-            site.end_leases()
-            site.coordinator.start()
-            site.coordinator.wait_ready()
-        case 'service':
-            site.hosts[fault.name].service.start()
-            site.hosts[fault.name].service.wait_ready()
-        case 'power':
-            time.sleep(_DARK_S)
-            site.hosts[fault.name].boot()
-            site.hosts[fault.name].service.wait_ready()
-
-
-def of(kind: type[Plot], there: list[Step]) -> list[Case]:
-    """Every step, before and after, with every fault."""
+def of(kind: type[Plot], there: list[Step], faults: Iterable[Fault]) -> list[Case]:
+    """Every step, before and after, with each of the faults."""
     return [Case(kind.name, step, when, fault)
-            for step in there for when in WHEN for fault in FAULTS]
+            for step in there for when in WHEN for fault in faults]

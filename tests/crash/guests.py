@@ -54,8 +54,7 @@ class Guest:
         self.home = home
         self.form = form
         self.folder = folder
-        self.disk = folder / f'{name}.{form}'
-        self._make_disk()
+        self.disk = make_disk(folder, name, form)
         self.uuid = home.connection.defineXML(self._xml()).UUIDString()
 
     @property
@@ -127,19 +126,6 @@ class Guest:
             if time.monotonic() > ends:
                 raise GuestError(f'{self.name} does not write its disk')
 
-    def _make_disk(self):
-        program = self.folder / 'boot.bin'
-        if not program.exists():
-            objects = self.folder / 'boot.o'
-            source = pathlib.Path(__file__).with_name('boot.S')
-            subprocess.run(['gcc', '-m32', '-c', source, '-o', objects], check=True)
-            subprocess.run(['ld', '-m', 'elf_i386', '-Ttext', '0x7c00', '--oformat', 'binary',
-                            objects, '-o', program], check=True)
-        raw = self.folder / f'{self.name}.boot'
-        raw.write_bytes((program.read_bytes() + _MAGIC).ljust(_DISK_BYTES, b'\0'))
-        subprocess.run(['qemu-img', 'convert', '-q', '-f', 'raw', '-O', self.form, raw,
-                        self.disk], check=True)
-
     def _xml(self):
         return f'''<domain type='qemu'>
   <name>{self.name}</name>
@@ -165,3 +151,18 @@ class Guest:
   </devices>
 </domain>
 '''
+
+
+def make_disk(folder: pathlib.Path, name: str, form: str) -> pathlib.Path:
+    """A new disk that the guest boots from."""
+    program = folder / 'boot.bin'
+    if not program.exists():
+        objects = folder / 'boot.o'
+        source = pathlib.Path(__file__).with_name('boot.S')
+        subprocess.run(['gcc', '-m32', '-c', source, '-o', objects], check=True)
+        subprocess.run(['ld', '-m', 'elf_i386', '-Ttext', '0x7c00', '--oformat', 'binary',
+                        objects, '-o', program], check=True)
+    raw, disk = folder / f'{name}.boot', folder / f'{name}.{form}'
+    raw.write_bytes((program.read_bytes() + _MAGIC).ljust(_DISK_BYTES, b'\0'))
+    subprocess.run(['qemu-img', 'convert', '-q', '-f', 'raw', '-O', form, raw, disk], check=True)
+    return disk

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from multiprocessing import connection
 
 from tests.crash import cases, run
+from tests.crash.bed import Bed
 from tests.lab import LabError
 
 #: No threads and no mounts of the parent's, and its end is seen.
@@ -23,14 +24,15 @@ class JobError(LabError):
 class Jobs:
     """A context manager.
 
-    :param evidence: see `run.Run`
+    :param evidence: see `run.Run`; ``make`` likewise
     """
 
-    def __init__(self, count: int, evidence: pathlib.Path):
+    def __init__(self, count: int, evidence: pathlib.Path, make: type[Bed]):
         self._jobs = []
         for number in range(count):
             ours, its = _PROCESSES.Pipe()
-            job = _PROCESSES.Process(target=_serve, args=(its, evidence), name=f'job {number}')
+            job = _PROCESSES.Process(
+                target=_serve, args=(its, evidence, make), name=f'job {number}')
             job.start()
             its.close()
             self._jobs.append((job, ours))
@@ -92,11 +94,11 @@ def _end(*_):
     raise KeyboardInterrupt
 
 
-def _serve(its, evidence):
+def _serve(its, evidence, make):
     os.setsid()    # ^C is the parent's, which says when this ends
     signal.signal(signal.SIGTERM, _end)
     ends = contextlib.suppress(EOFError, BrokenPipeError, KeyboardInterrupt)
-    with ends, run.Run(evidence) as running:
+    with ends, run.Run(evidence, make) as running:
         while True:
             method, *arguments = its.recv()
             its.send(getattr(running, method)(*arguments))

@@ -31,7 +31,7 @@ def left(site) -> list[str]:
 def _left(site):
     for host in site.hosts.values():
         folders = {'journal': host.state / 'journal', 'lock': host.state / 'locks',
-                   'lock of a guest': host.locks, 'claim': host.claims,
+                   'lock of a guest': host.locks,
                    'order': host.state / 'restores',
                    'temporary file': host.temporary}
         for what, folder in folders.items():
@@ -41,9 +41,10 @@ def _left(site):
         yield from (f'{host.name}: draft {path}' for path in (host.store / '.drafts').rglob('*')
                     if path.is_file())
         yield from (f'{host.name}: file {path.name}'
-                    for path in host.home.folder.glob('guests/*.hotsnap-*'))
+                    for path in host.images.rglob('*.hotsnap-*'))
         yield from (f'{host.name}: process {name}' for name in _programs(host)
                     if name != 'guardian')
+    yield from site.claims()
     yield from (f'lease of {found.lease_owner}' for found in site.database.list()
                 if found.lease_owner)
     for name, engine in site.engines.items():
@@ -57,7 +58,8 @@ def _programs(host):
     for pid in host.service.children():
         with contextlib.suppress(OSError), open(f'/proc/{pid}/cmdline') as file:
             words = file.read()
-            found.append('guardian' if 'virt.guardian' in words else words.split('\0')[0])
+            if 'privsep-helper' not in words:    # Nova's
+                found.append('guardian' if 'virt.guardian' in words else words.split('\0')[0])
     return found
 
 

@@ -3,17 +3,6 @@
 
 ``python -m tests.crash.process`` imports what they need and forks one for each line of JSON on
 standard input: a service that starts as fast as it was killed. It ends with standard input.
-
-Each service connects to the socket ``control`` and says ``{"name": …, "pid": …}``; then, a line
-each::
-
-    ◄ {"do": "tell"}                            every step is told from now on
-    ◄ {"do": "stand", "word": …, "when": …}     it stands still there, once
-    ◄ {"do": "go", "word": …, "when": …}        it goes on
-    ◄ {"do": "hold", …, "until": word}          the same, until it has met that elsewhere
-    ◄ {"do": "nothing"}                         all of that is over
-    ► {"done": …}                               to each of these
-    ► {"step": …, "when": …, "kind": …}         where it is: before or after which command
 """
 
 import contextlib
@@ -24,7 +13,6 @@ import logging
 import os
 import pathlib
 import signal
-import socket
 import sys
 import threading
 import time
@@ -33,88 +21,15 @@ import types
 from oslo_config import cfg
 
 from hotsnap_nova import conf as options
-from hotsnap_nova import exception, rpc, runner
+from hotsnap_nova import exception, rpc
 from hotsnap_nova.compute import endpoint, owner, server, service
 from hotsnap_nova.conductor import membership, snapshots
 from hotsnap_nova.conductor import service as coordinator
 from hotsnap_nova.virt import host as engine
-from tests.crash import steps
+from tests.crash import probe
 
 #: For so long a host may be away before it is left an errand.
 _PATIENCE_S = 2.0
-
-
-class Probe:
-    """A service's end of the control socket.
-
-    The socket's end is the end of the process: nothing outlives the run.
-    """
-
-    def __init__(self, control: str, name: str):
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.connect(control)
-        self._lines = self._socket.makefile('r')
-        self._saying = threading.Lock()
-        self._wanted: dict[tuple[str, str], threading.Event] = {}
-        self._standing: dict[tuple[str, str], threading.Event] = {}
-        self._held: dict[str, tuple[str, str]] = {}    # where, by what ends it
-        self._tells = False
-        self.say(name=name, pid=os.getpid())
-        threading.Thread(target=self._listen, daemon=True).start()
-
-    def say(self, **words) -> None:
-        with self._saying, contextlib.suppress(OSError):
-            self._socket.sendall(json.dumps(words).encode() + b'\n')
-
-    def around(self, execute):
-        """The executor, met before and after."""
-        def met(command):
-            word = steps.word(command)
-            self._meet(word, 'before', command)
-            outcome = execute(command)
-            self._meet(word, 'after', command)
-            return outcome
-        return met
-
-    def _meet(self, word, when, command):
-        goes_on = self._wanted.pop((word, when), None)
-        if goes_on:
-            self._standing[word, when] = goes_on
-        if goes_on or (self._tells and word):
-            self.say(step=word, when=when, kind=steps.name_of(type(command)))
-        if when == 'after' and word in self._held:
-            self._let_go(self._held.pop(word))
-        if goes_on:
-            goes_on.wait()
-
-    def _let_go(self, place):
-        goes_on = self._standing.pop(place, None) or self._wanted.pop(place, None)
-        if goes_on:
-            goes_on.set()
-
-    def _listen(self):
-        for line in self._lines:
-            told = json.loads(line)
-            place = told.get('word'), told.get('when')
-            match told['do']:
-                case 'tell':
-                    self._tells = True
-                case 'stand':
-                    self._wanted[place] = threading.Event()
-                case 'hold':
-                    self._wanted[place] = threading.Event()
-                    self._held[told['until']] = place
-                case 'go':
-                    self._let_go(place)
-                case 'nothing':
-                    self._tells = False
-                    self._held.clear()
-                    self._wanted.clear()
-                    for goes_on in self._standing.values():
-                        goes_on.set()
-                    self._standing.clear()
-            self.say(done=told['do'])
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Owner(owner.Owner):
@@ -208,19 +123,13 @@ def _child(given):
     logging.basicConfig(
         level=logging.INFO, format='%(asctime)s.%(msecs)03d %(threadName)s %(name)s %(message)s',
         datefmt='%H:%M:%S')
-    probe = Probe(given['control'], given['name'])
-    plain = runner.Runner
-
-    class Met(plain):
-        def __init__(self, machine, executors, *more, **named):
-            super().__init__(machine, {kind: probe.around(execute)
-                                       for kind, execute in executors.items()}, *more, **named)
-    runner.Runner = Met
+    met = probe.Probe(given['control'], given['name'])
+    met.meet()
     settings = settings_of(given['settings'])
     transport = rpc.open_transport(cfg.CONF, given['url'])
     serve = _coordinate if given['kind'] == 'coordinator' else _serve_host
     serve(given, settings, transport)
-    probe.say(ready=True)
+    met.say(ready=True)
     threading.Event().wait()
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable
 
 from tests.crash import cases
+from tests.crash.bed import Bed
 from tests.crash.site import Site
 from tests.rounds import report
 
@@ -18,11 +19,13 @@ class Run:
     """A context manager.
 
     :param evidence: folder for the services' logs of cases that went wrong
+    :param make: the site
     """
 
-    def __init__(self, evidence: pathlib.Path):
+    def __init__(self, evidence: pathlib.Path, make: type[Bed] = Site):
         self._evidence = evidence
-        self.site = Site()
+        self._make = make
+        self.site = make()
 
     def __enter__(self) -> 'Run':
         return self
@@ -37,7 +40,7 @@ class Run:
     def all_cases(self) -> list[cases.Case]:
         """Of every plot the steps that no plot before it has."""
         found, seen = [], set()
-        for kind in cases.PLOTS:
+        for kind in self.site.plots:
             try:
                 met = cases.steps(self.site, kind)
             except Exception:
@@ -45,12 +48,12 @@ class Run:
                 raise
             steps = [step for step in met if step not in seen]
             seen |= set(steps)
-            found += cases.of(kind, steps)
+            found += cases.of(kind, steps, self.site.faults)
         return found
 
     def run(self, case: cases.Case) -> cases.Result:
         """The result; what went wrong with the site itself is in it, too."""
-        sizes = {log: log.stat().st_size for log in self._logs().values()}
+        sizes = {log: log.stat().st_size for log in self.site.logs().values()}
         began = time.monotonic()
         try:
             result = cases.run(self.site, case)
@@ -60,16 +63,8 @@ class Run:
         if result.wrong:
             self._keep(str(case), sizes)
             self.site.close()
-            self.site = Site()
+            self.site = self._make()
         return result
-
-    def _logs(self):
-        """Path of each, by the name it is kept under."""
-        found = {log.name: log for log in self.site.folder.glob('*.log')}
-        for name, host in self.site.hosts.items():
-            found |= {f'{name}-{log.name}': log
-                      for log in host.home.folder.glob('log/**/*.log')}
-        return found
 
     def _keep(self, name, sizes):
         folder = self._evidence / ''.join(c if c.isalnum() else '-' for c in name)
@@ -77,7 +72,7 @@ class Run:
         folder.mkdir(parents=True)
         for service in self.site.processes.values():
             service.say_where_it_is()
-        for kept, log in self._logs().items():
+        for kept, log in self.site.logs().items():
             with contextlib.suppress(OSError), open(log, 'rb') as file:
                 file.seek(sizes.get(log, 0))
                 (folder / kept).write_bytes(file.read())

@@ -8,15 +8,19 @@ import pathlib
 import queue
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 from tests.lab import enclosure
 
-_MARK = 'HOTSNAP_CRASH'
+#: In the environment of whatever a service starts.
+MARK = 'HOTSNAP_CRASH'
 _START_S = 180.0
+_PEER = struct.Struct('3i')    # pid, uid, gid
 _CHECKOUT = pathlib.Path(__file__).parents[2]
 
 
@@ -24,44 +28,28 @@ class ServiceError(Exception):
     """A service does not start, or does not come to where it should stand still."""
 
 
-class Services:
-    """All services of one run, and the process that forks them."""
+class Control:
+    """Where services are met, by the socket ``control`` in this folder; see `probe`."""
 
     def __init__(self, folder: pathlib.Path):
         self.folder = folder
+        self.path = folder / 'control'
         self._known: dict[str, Service] = {}
         self._closing = False
         self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(folder / 'control'))
+        self._listener.bind(str(self.path))
         self._listener.listen()
         threading.Thread(target=self._accept, daemon=True).start()
-        with open(folder / 'services.log', 'ab') as log:
-            self._forks = subprocess.Popen(
-                [sys.executable, '-m', 'tests.crash.process'], cwd=_CHECKOUT, text=True,
-                stdin=subprocess.PIPE, stdout=log, stderr=log,
-                env=os.environ | {'PYTHONPATH': str(_CHECKOUT)})
 
-    def add(self, name: str, environment: dict[str, str] | None = None, **given) -> 'Service':
-        """A service, not started; ``given``: see `process`."""
-        mark = f'{self.folder}/{name}'
-        made = self._known[name] = Service(name, mark, self._fork, {
-            'name': name, 'control': str(self.folder / 'control'),
-            'log': str(self.folder / f'{name}.log'),
-            'environment': {_MARK: mark} | (environment or {}), **given})
-        return made
+    def know(self, service: 'Service') -> 'Service':
+        """From now on it is met."""
+        self._known[service.name] = service
+        return service
 
     def close(self) -> None:
-        """End all of them."""
-        for service in self._known.values():
-            service.kill(with_children=True)
-        self._forks.stdin.close()
-        self._forks.wait()
+        """Meet nobody any more."""
         self._closing = True
         self._listener.close()
-
-    def _fork(self, given):
-        self._forks.stdin.write(json.dumps(given) + '\n')
-        self._forks.stdin.flush()
 
     def _accept(self):
         while True:
@@ -71,33 +59,68 @@ class Services:
                 if self._closing:
                     return
                 raise    # for people to read: without this thread no service is ever met again
-            threading.Thread(target=self._read, args=(connection,), daemon=True).start()
+            threading.Thread(target=self._hear, args=(connection,), daemon=True).start()
 
-    def _read(self, connection):
+    def _hear(self, connection):
+        # Its number here: it may be in a namespace of its own.
+        pid, _, _ = _PEER.unpack(connection.getsockopt(
+            socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
         # A killed service is the other end of a reset connection.
         with contextlib.suppress(OSError), connection.makefile('r') as lines:
-            hello = json.loads(lines.readline())
-            service = self._known[hello['name']]
-            service.met(connection, hello['pid'])
+            service = self._known[json.loads(lines.readline())['name']]
+            service.met(connection, pid)
             for line in lines:
-                service.told.put((hello['pid'], json.loads(line)))
+                service.told.put((pid, json.loads(line)))
+
+
+class Services(Control):
+    """All services of one run, and the process that forks them."""
+
+    def __init__(self, folder: pathlib.Path):
+        super().__init__(folder)
+        with open(folder / 'services.log', 'ab') as log:
+            self._forks = subprocess.Popen(
+                [sys.executable, '-m', 'tests.crash.process'], cwd=_CHECKOUT, text=True,
+                stdin=subprocess.PIPE, stdout=log, stderr=log,
+                env=os.environ | {'PYTHONPATH': str(_CHECKOUT)})
+
+    def add(self, name: str, environment: dict[str, str] | None = None, **given) -> 'Service':
+        """A service, not started; ``given``: see `process`."""
+        mark, log = f'{self.folder}/{name}', self.folder / f'{name}.log'
+        given |= {'name': name, 'control': str(self.path), 'log': str(log),
+                  'environment': {MARK: mark} | (environment or {})}
+        return self.know(Service(name, mark, log, lambda: self._fork(given)))
+
+    def close(self) -> None:
+        """End all of them."""
+        for service in self._known.values():
+            service.kill(with_children=True)
+        self._forks.stdin.close()
+        self._forks.wait()
+        super().close()
+
+    def _fork(self, given):
+        self._forks.stdin.write(json.dumps(given) + '\n')
+        self._forks.stdin.flush()
 
 
 class Service:
     """One service, in one process after the other.
 
+    :param mark: what `MARK` is to what it starts
+    :param begin: starts it, and need not wait for it
     :ivar told: (pid, words) of whatever it says
     :ivar kinds: names of all commands that were met
     """
 
-    def __init__(self, name: str, mark: str, fork, given: dict):
+    def __init__(self, name: str, mark: str, log: pathlib.Path, begin: Callable[[], None]):
         self.name = name
         self.told: queue.Queue = queue.Queue()
         self.kinds: set[str] = set()
         self.pid: int | None = None
         self._mark = mark
-        self._fork = fork
-        self._given = given
+        self._log = log
+        self._begin = begin
         self._socket: socket.socket | None = None
         self._began: int | None = None
         self._met = threading.Event()
@@ -105,7 +128,7 @@ class Service:
     def start(self) -> None:
         """Have it started; see `wait_ready`."""
         self._met.clear()
-        self._fork(self._given)
+        self._begin()
 
     def wait_ready(self) -> None:
         """
@@ -183,7 +206,7 @@ class Service:
 
     def children(self) -> list[int]:
         """What descends from it or a predecessor, and lives."""
-        mark = f'{_MARK}={self._mark}'.encode()
+        mark = f'{MARK}={self._mark}'.encode()
         found = []
         for entry in pathlib.Path('/proc').glob('[0-9]*'):
             try:
@@ -195,7 +218,7 @@ class Service:
 
     def say_where_it_is(self) -> None:
         """Have it write to its log what each of its threads is at, and what it started."""
-        with open(self._given['log'], 'a') as log:
+        with open(self._log, 'a') as log:
             for pid in self.children():
                 with contextlib.suppress(OSError):
                     process = pathlib.Path(f'/proc/{pid}')

@@ -4,26 +4,13 @@
 import collections
 
 from tests.crash import cases
+from tests.crash.bed import Bed
 
 _HEAD = '''# Killed at every step
 
-Made by `make test-crash` on {began_at} (QEMU {qemu}, libvirt {libvirt}), of {commits}.
+Made by `{command}` on {began_at} (QEMU {qemu}, libvirt {libvirt}), of {commits}.
 
-Two hosts with real guests (`g1` and `g2` on h1, `g3` on h2), their services and the coordinator,
-each in a process of its own, over RabbitMQ. The steps are the commands of the protocols' machines
-([protocol.md](protocol.md)), as undisturbed runs carry them out; of two hosts that do the same
-one is in the table. At each step, *before* / *after* its command, something is killed: the
-coordinator, a host's service, a guest's QEMU, or a host's power with all that its disk
-had not synced, which comes back a moment later; or the *other coordinator*, whose clock is ten
-minutes ahead, takes over while the first stands still, which then goes on. What died is started
-again, but no guest by us.
-
-Of a snapshot must be left one of two:
-
-- *available*: whole, proved by its digests;
-- *gone*: from database, stores, drafts, journals and QEMU; every guest that was not killed runs on
-  in the same process, counts, had no failed transfer and went back nowhere, nor did its disk.
-
+{about}
 Of a restore, which begins with `g2` off:
 
 - *at the cut*: every member runs on from the memory of the cut, on the disk of the cut. Off (and
@@ -41,21 +28,23 @@ is in **bold**; a dot is a case that was not run.
 '''
 
 
-def of(report: dict, steps: list[tuple[str, str]]) -> str:
+def of(report: dict, steps: list[tuple[str, str]], make: type[Bed]) -> str:
     """Markdown.
 
+    :param make: where its cases ran
     :param steps: (plot, step) in the order of the table
     """
     rows = report['cases']
     text = _HEAD.format(
-        **{name: report[name] for name in ('began_at', 'qemu', 'libvirt', 'possible')},
-        commits=_commits(report), cases=len(rows),
+        **{name: report[name]
+           for name in ('command', 'began_at', 'qemu', 'libvirt', 'possible')},
+        about=make.about, commits=_commits(report), cases=len(rows),
         minutes=round(sum(row['seconds'] for row in rows) / 60),
         counts=', '.join(f'{count} {outcome}' for outcome, count in counts(rows).items()))
     by_step = collections.defaultdict(dict)
     for row in rows:
         by_step[row['plot'], row['step']][row['when'], row['fault']] = row
-    faults, last = [str(fault) for fault in cases.FAULTS], ''
+    faults, last = [str(fault) for fault in make.faults], ''
     for plot, step in steps:
         if plot != last:
             text += f'\n## {plot[0].upper()}{plot[1:]}\n\n'
