@@ -88,9 +88,13 @@ test-crash-short: lab-ready ## one of each fault: the short form of test-crash; 
 test-cloud: cloud-ready ## end to end in a cloud, which is brought up unless it is; as root
 	$(CLOUD) -m pytest $(PYTEST_OPTIONS) -m 'not long' $(or $(TESTS),tests/cloud_e2e)
 
+.PHONY: test-cloud-long
+test-cloud-long: cloud-ready ## the rest of it; some ten minutes, as root
+	$(CLOUD) -m pytest $(PYTEST_OPTIONS) -m long $(or $(TESTS),tests/cloud_e2e)
+
 .PHONY: test-crash-cloud
-test-crash-cloud: cloud-ready ## everything killed in a restore in a cloud; a quarter of an hour, as root
-	$(CLOUD) -m pytest $(PYTEST_OPTIONS) $(or $(TESTS),tests/cloud_e2e/test_restore_failures.py)
+test-crash-cloud: cloud-ready ## everything killed at every step of a restore in a cloud; as test-crash
+	$(CLOUD) -m tests.cloud.crash $(ARGS)
 
 .PHONY: soak
 soak: lab-ready ## long runs under load with each gate and the control; as root

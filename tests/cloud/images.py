@@ -48,6 +48,11 @@ def upload(cloud: Cloud) -> None:
             connection.compute.create_flavor(name=name, ram=memory_mb, vcpus=1, disk=_DISK_GB)
 
 
+def add(connection, name: str, path: pathlib.Path) -> None:
+    """A qcow2 disk as an image for all projects."""
+    _upload(connection, name, path, 'qcow2', 'bare')
+
+
 def _upload(connection, name: str, path: pathlib.Path, disk_format: str,
             container_format: str, **properties):
     return connection.image.create_image(

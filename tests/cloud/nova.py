@@ -107,9 +107,13 @@ def configure_host(cloud: Cloud, host: str, stock: bool, home: str = sys.prefix)
 
 def start_compute(cloud: Cloud, host: str, home: str = sys.prefix) -> None:
     """The host's compute service; it need not be ready when this returns."""
-    hosts.processes(cloud, host).start(
-        compute(host), files.program('nova-compute', home), '--config-file', _config(cloud),
-        '--config-file', cloud.settings.host_folder(host) / 'nova.conf')
+    hosts.processes(cloud, host).start(compute(host), *compute_command(cloud, host, home))
+
+
+def compute_command(cloud: Cloud, host: str, home: str = sys.prefix) -> list:
+    """What starts the host's compute service."""
+    return [files.program('nova-compute', home), '--config-file', _config(cloud),
+            '--config-file', cloud.settings.host_folder(host) / 'nova.conf']
 
 
 def compute(host: str) -> str:

@@ -49,7 +49,12 @@ def prepare(cloud: Cloud) -> None:
 
 def start(cloud: Cloud) -> None:
     """Our service beside Nova's."""
-    cloud.processes.start(CONDUCTOR, files.program(CONDUCTOR), *_config_words(cloud))
+    cloud.processes.start(CONDUCTOR, *command(cloud))
+
+
+def command(cloud: Cloud) -> list:
+    """What starts it."""
+    return [files.program(CONDUCTOR), *_config_words(cloud)]
 
 
 def _config(cloud: Cloud) -> pathlib.Path:

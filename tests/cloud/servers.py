@@ -40,13 +40,9 @@ class Server(lab_guest.Guest):
 
         :raises LabError: the guest does not run
         """
-        for entry in pathlib.Path('/proc').glob('[0-9]*'):
-            # Processes come and go.
-            with contextlib.suppress(OSError):
-                words = (entry / 'cmdline').read_bytes().split(b'\0')
-                if b'-uuid' in words and words[words.index(b'-uuid') + 1] == self.id.encode():
-                    return int(entry.name)
-        raise lab_guest.LabError(f'{self.name} does not run')
+        if (pid := qemu_pid(self.id)) is None:
+            raise lab_guest.LabError(f'{self.name} does not run')
+        return pid
 
     def table_addresses(self) -> list[int]:
         """As the lab's; remembered, for Nova empties the console of a guest it starts."""
@@ -164,6 +160,17 @@ def described(server) -> str:
     fault = (server.fault or {}).get('message')
     return (f'{server.name} is {server.status}, task state {server.task_state}'
             f'{f", fault: {fault}" if fault else ""}')
+
+
+def qemu_pid(server_id: str) -> int | None:
+    """QEMU's process, by its number here; None: the server does not run."""
+    for entry in pathlib.Path('/proc').glob('[0-9]*'):
+        # Processes come and go.
+        with contextlib.suppress(OSError):
+            words = (entry / 'cmdline').read_bytes().split(b'\0')
+            if b'-uuid' in words and words[words.index(b'-uuid') + 1] == server_id.encode():
+                return int(entry.name)
+    return None
 
 
 def exists(connection, server_id: str) -> bool:

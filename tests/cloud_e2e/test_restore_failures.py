@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Something of the cloud dies in the middle of a restore, and the group ends as one.
 
-At every step of it, with our own processes alone, see ``tests.crash``.
+At every step of it, with guests that do not talk, see ``tests.cloud.crash``.
 """
 
 import os
