@@ -66,7 +66,7 @@ test-mutants: core-ready ## each rule of the protocol broken on purpose, and cau
 
 .PHONY: test-nova
 test-nova: nova-ready ## Nova's API with ours in it, through Nova's own fixtures
-	$(NOVA) -m pytest $(PYTEST_OPTIONS) -n 4 $(or $(TESTS),tests/nova)
+	$(NOVA) -m pytest $(PYTEST_OPTIONS) -n 4 --dist worksteal $(or $(TESTS),tests/nova)
 
 .PHONY: test-nova-driver
 test-nova-driver: nova-ready ## Nova's own unit tests of its libvirt driver, run against ours
