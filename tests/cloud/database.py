@@ -33,11 +33,14 @@ def start(cloud: Cloud) -> None:
 def start_again(cloud: Cloud) -> None:
     """The server with what it kept; also after it was killed."""
     settings = cloud.settings
-    data = settings.folder / 'database'
+    data, scratch = settings.folder / 'database', settings.folder / 'tmp'
+    scratch.mkdir(exist_ok=True)
     cloud.processes.start(
         'database', 'mariadbd', '--no-defaults', '--user=root', f'--datadir={data}',
-        f'--socket={_socket(cloud)}', f'--pid-file={data}/pid', '--bind-address=127.0.0.1',
-        f'--port={settings.ports["database"]}', '--skip-name-resolve', '--max-connections=500',
+        # Its files there have its process's number in their names, which another cloud's has, too.
+        f'--tmpdir={scratch}', f'--socket={_socket(cloud)}', f'--pid-file={data}/pid',
+        '--bind-address=127.0.0.1', f'--port={settings.ports["database"]}', '--skip-name-resolve',
+        '--max-connections=500',
         # What is committed survives the server's death; nothing here need survive the machine.
         '--skip-log-bin', '--innodb-flush-log-at-trx-commit=2',
         '--innodb-flush-method=nosync', '--innodb-buffer-pool-size=128M',
