@@ -53,6 +53,7 @@ class Recovery:
         self._absent_s = patience_s if has_errands else None
         self._restore_limits = restores.RestoreLimits(
             prepare_timeout_ms=int(restore_timeout_s * 1000), silence_ms=int(silence_s * 1000),
+            repeat_ms=rows.REPEAT_MS,
             absent_ms=int(patience_s * 1000) if has_errands else None)
         self.errands = errands.Errands(database, compute, owner)
         self._beginning: set[str] = set()

@@ -11,6 +11,8 @@ from hotsnap_nova.protocol import commands, durable, messages, wire
 #: While a snapshot is being made its ``phase`` column says which of these it is in.
 CREATING, AVAILABLE, ERROR = 'creating', 'available', 'error'
 RESTORING, DELETING, ERROR_DELETING = 'restoring', 'deleting', 'error_deleting'
+#: So often a host that is at work, or does not answer, is asked again.
+REPEAT_MS = 500
 #: Between the last cut and its host's word of it, and for releases that dawdle.
 _SPARE_MS = 1_000
 
@@ -43,7 +45,7 @@ def first(snapshot: str, epoch: int, group: str, gate: str, members: dict, reque
     deadline_ms = int((request.deadline_s or request.save_timeout_s) * 1000)
     return durable.Snapshot(snapshot, epoch, hosts, durable.Limits(
         prepare_timeout_ms=min(int(request.prepare_timeout_s * 1000), deadline_ms),
-        record_timeout_ms=record_ms, save_timeout_ms=deadline_ms, repeat_ms=500,
+        record_timeout_ms=record_ms, save_timeout_ms=deadline_ms, repeat_ms=REPEAT_MS,
         absent_ms=_ms(absent_s)))
 
 

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from hotsnap_nova.conductor import drive
 from hotsnap_nova.protocol import coordinator as machines
 from hotsnap_nova.protocol import messages
 from hotsnap_nova.storage import local
@@ -17,11 +18,13 @@ from tests.fakes import cluster as clusters
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnhandledThreadExceptionWarning')
 @pytest.mark.parametrize('gate', ['hold', 'barrier'])
 @pytest.mark.parametrize('step', ['prepare', 'record', 'record_member', 'release', 'save'])
-def test_a_participant_that_died_at_a_step_is_cleaned_up_by_the_next(cluster, step, gate):
+def test_a_participant_that_died_at_a_step_is_cleaned_up_by_the_next(
+        cluster, step, gate, monkeypatch):
+    monkeypatch.setattr(drive, 'CALL_MS', 1_000)    # so long lost answers are waited for
     host = cluster.hosts['h2']
     host.die_at(step)
     snapshot = cluster.snapshots.create(cluster.request(
-        gate=gate, prepare_timeout_s=1.0, deadline_s=2.0))
+        gate=gate, prepare_timeout_s=1.0, deadline_s=2.0, max_hold_ms=1000))
     cluster.snapshots.wait(snapshot, timeout_s=1.5)
 
     host.kill()
