@@ -8,9 +8,11 @@ import sys
 from tests.cloud import database, files, hosts, ours
 from tests.cloud.processes import CloudError
 from tests.cloud.services import Cloud
+from tests.lab.guest import wait_for
 
 _PRIVILEGED = ('nova_sys_admin', 'vif_plug_ovs_privileged', 'vif_plug_linux_bridge_privileged',
                'privsep_osbrick')
+_UP_S = 300
 CONTROL_SERVICES = ('nova-conductor', 'nova-scheduler')
 
 
@@ -153,6 +155,13 @@ def wait_for_computes(cloud: Cloud) -> None:
                   for service in connection.compute.services() if service.state != 'up']
     if unlike:
         raise CloudError(f'{"; ".join(unlike)}; see {cloud.settings.logs}')
+
+
+def wait_until_up(cloud: Cloud) -> None:
+    """Return when Nova holds all of its services to be up; not who was silent for a while."""
+    with cloud.connect() as admin:
+        wait_for(lambda: {service.state for service in admin.compute.services()} == {'up'},
+                 _UP_S, 'all of Nova to be up')
 
 
 def manage(cloud: Cloud, name: str, *words) -> None:

@@ -16,14 +16,7 @@ def comes_back(place, host):
         nova.start_compute(place, host)
         # Not before it has removed what was evacuated.
         wait_for(lambda: _is_held_to_be_up(admin, host), _ENDS_S, 'the host to be accepted')
-    wait_until_up(place)
-
-
-def wait_until_up(place):
-    """Return when Nova holds all of its services to be up; not who was silent for a while."""
-    with place.connect() as admin:
-        wait_for(lambda: {service.state for service in admin.compute.services()} == {'up'},
-                 _ENDS_S, 'all of Nova to be up')
+    nova.wait_until_up(place)
 
 
 def held_to_be_down(admin, host, down):

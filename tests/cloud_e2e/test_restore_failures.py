@@ -83,7 +83,7 @@ def _kill_qemu(_place, group):
 ], ids=lambda value: value if isinstance(value, str) else value.__name__.strip('_'))
 def test_the_group_is_at_the_cut_or_as_it_was(
         place, group, connection, client, kept, phase, kill, record_property):
-    power.wait_until_up(place)
+    nova.wait_until_up(place)
     middle.restore_until(place, client, kept, phase)
 
     kill(place, group)
@@ -105,7 +105,7 @@ def test_the_group_is_at_the_cut_or_as_it_was(
 def test_a_host_that_loses_power_at_the_decision_keeps_no_member_of_another(
         place, group, connection, client, kept, record_property):
     lost = group[-1].host
-    power.wait_until_up(place)
+    nova.wait_until_up(place)
     middle.restore_until(place, client, kept, 'resume')
     hosts.power_off(place, lost)
     try:

@@ -214,6 +214,7 @@ class Site(bed.Bed):
 
     def heal(self):
         self._start_services()
+        nova.wait_until_up(self.place)
         with self.place.connect() as admin:
             for guest in self.guests.values():
                 if guest.state != 'running':
