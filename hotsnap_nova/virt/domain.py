@@ -123,11 +123,20 @@ class DomainXml:
         return tuple(_disk(element) for element in self.root.iterfind('./devices/disk'))
 
     @property
-    def files(self) -> tuple[str, ...]:
-        """Paths of all that is named as a disk's source, the chains below included."""
-        return tuple(source.get('file') or source.get('dev')
-                     for source in self.root.iterfind('./devices/disk//source')
-                     if source.get('file') or source.get('dev'))
+    def images(self) -> tuple[tuple[str, str], ...]:
+        """(path, format) of all that is a disk's source, the chains below it and copies included.
+
+        A format that is not said is empty; of a disk itself it is raw then, to libvirt, too.
+        """
+        found = []
+        for disk in self.root.iterfind('./devices/disk'):
+            for layer in disk.iter():
+                source = layer.find('source')
+                path = '' if source is None else source.get('file') or source.get('dev')
+                if path:
+                    found.append((path, _child(disk, 'driver', 'type') or 'raw' if layer is disk
+                                  else _child(layer, 'format', 'type')))
+        return tuple(found)
 
     @property
     def nics(self) -> tuple[NicXml, ...]:

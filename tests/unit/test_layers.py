@@ -44,7 +44,7 @@ ROOMS = {
     'definition': {'memory'},
     'sweep': {'gates', 'disks'},
     'checks': {'definition', 'disks', 'memory', 'sweep'},
-    'restore': {'checks', 'definition', 'memory'},
+    'restore': {'checks', 'definition', 'disks', 'memory'},
     'guardian': {'gates', 'sweep'},
     'member': {'gates', 'disks', 'memory', 'checks', 'sweep'},
     'host': {'disks', 'checks', 'restore', 'sweep', 'guardian', 'member'},

@@ -14,7 +14,7 @@ from hotsnap_nova import exception
 from hotsnap_nova.virt import domain, guest, records
 from hotsnap_nova.virt.checks import matching, probe
 from hotsnap_nova.virt.definition import cut, differences, merging
-from hotsnap_nova.virt.disks import media
+from hotsnap_nova.virt.disks import image, media
 from hotsnap_nova.virt.memory import saveimage
 
 #: CPUs that are whatever the host has.
@@ -54,6 +54,7 @@ def _of_member(found, member, today, connection):
         yield from _host(member, domain.DomainXml(worded[0]), connection)
         yield from media.changes(member.facts.get('media', ()), domain.DomainXml(today))
         yield from _space(member.facts, images.now)
+        yield from _kept(member)
         # Of other changes libvirt would tell, too, and less clearly.
         if not changes and not images.differ and (
                 reason := libvirt.refusal(kept, merging.merged(kept, today))):
@@ -105,6 +106,14 @@ def _cpu_of(member):
 
 def _parts(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split('.') if part.isdigit())
+
+
+def _kept(member):
+    """What the store keeps: images of ours, which have all in themselves."""
+    for disk in member.facts['disks']:
+        with contextlib.suppress(FileNotFoundError):
+            if cause := image.kept_fault(f'{member.folder}/{disk["file"]}'):
+                yield disk['target'], cause, image.KEPT_REMEDY
 
 
 def _space(facts: dict, now: dict):

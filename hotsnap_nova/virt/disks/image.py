@@ -1,20 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an image file says of itself."""
+"""What an image file says of itself.
 
+Its format is never guessed: what is in a raw image is its guest's, who may have written the header
+of another format into it, with any file of the host's below. And whoever wrote an image does not
+say how long it takes to read its header, nor how much memory.
+"""
+
+import contextlib
 import json
+import os
+import struct
 import subprocess
 
 _TIMEOUT_S = 30.0
+#: util-linux's; the limits are those that Nova has for the same program.
+_LIMITED = ('prlimit', '--as=1073741824', '--cpu=30', '--')
+
+#: Of qcow2: magic, version, where the name of the backing file is.
+_HEADER = struct.Struct('>4sIQ')
+_MAGIC = b'QFI\xfb'
+#: From version 3 on: what a reader must know, by bit; bit 2: the data are in another file.
+_INCOMPATIBLE = struct.Struct('>72xQ')
+_DATA_FILE = 1 << 2
+
+
+class ChainUnknown(OSError):
+    """What is below an image cannot be told."""
 
 
 def describe(path: str, form: str) -> dict | None:
     """What ``qemu-img info`` tells, while a guest may use it; None: it cannot be read.
 
-    :param form: its format, which is never guessed: what is in a raw image is its guest's
+    :param form: its format
     """
     try:
         shown = subprocess.run(
-            ['qemu-img', 'info', '-U', '-f', form, '--output', 'json', path],
+            [*_LIMITED, 'qemu-img', 'info', '-U', '-f', form, '--output', 'json', path],
             capture_output=True, text=True, check=False, timeout=_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         return None
@@ -24,3 +45,58 @@ def describe(path: str, form: str) -> dict | None:
 def data_file(described: dict) -> str:
     """Where the data of a qcow2 image are if not in it; else empty."""
     return described.get('format-specific', {}).get('data', {}).get('data-file', '')
+
+
+def chain(path: str, form: str) -> tuple[str, ...]:
+    """The image and all below it, layer by layer, each by the format that the one above says.
+
+    :param form: the image's
+    :raises ChainUnknown: one cannot be read, or its format is said nowhere
+    :raises PermissionError: this process may not read one
+    """
+    below = []
+    while path:
+        path = os.path.realpath(path)
+        if path in below:
+            raise ChainUnknown(f'{path} is below itself')
+        below.append(path)
+        if form == 'raw':
+            break    # has nothing below, whatever is in it
+        with contextlib.suppress(FileNotFoundError):
+            os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
+        if not os.path.exists(path):
+            break
+        described = describe(path, form) if form else None
+        if described is None:
+            raise ChainUnknown(f'what is below {path} cannot be told: ' + (
+                f'as {form} it cannot be read' if form else 'nobody says its format'))
+        path = described.get('full-backing-filename', described.get('backing-filename', ''))
+        form = described.get('backing-filename-format', '')
+    return tuple(below)
+
+
+#: What to do about a `kept_fault`.
+KEPT_REMEDY = 'look who else writes to the store, and delete the snapshot'
+
+
+def kept_fault(path: str) -> str:
+    """Why this is not an image as we write them to stores, in a sentence's words; '' where it is.
+
+    Ours have all their data in themselves. By another one's header whoever writes to the store
+    would have a host read any file for him; so QEMU's tools, which would, are not asked.
+    """
+    reason = _reads_beside(path)
+    return f'what the store keeps of it {reason}: we write none like that' if reason else ''
+
+
+def _reads_beside(path):
+    with open(path, 'rb') as file:
+        header = file.read(_INCOMPATIBLE.size)
+    if len(header) < _INCOMPATIBLE.size or not header.startswith(_MAGIC):
+        return 'is no qcow2 image'
+    _magic, version, backing_at = _HEADER.unpack_from(header)
+    if backing_at:
+        return 'has a backing file'
+    if version > 2 and _INCOMPATIBLE.unpack(header)[0] & _DATA_FILE:
+        return 'has its data in another file'
+    return ''

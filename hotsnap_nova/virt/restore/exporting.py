@@ -8,6 +8,7 @@ import zstandard
 
 from hotsnap_nova import exception
 from hotsnap_nova.virt.memory import saveimage
+from hotsnap_nova.virt.restore import replacement
 
 
 def export(folder: str, facts: dict, destination: str) -> dict:
@@ -36,6 +37,7 @@ def _export(folder, facts, begins):
     for disk in facts['disks']:
         target = disk['target']
         path = paths[f'disk-{target}'] = f'{begins}-{target}.qcow2'
+        replacement.require_alone(facts['name'], target, f'{folder}/{disk["file"]}')
         _copy(facts['name'], f'{folder}/{disk["file"]}', path)
         sources[target] = (path, 'qcow2')
     paths['memory'] = f'{begins}.save'

@@ -8,9 +8,7 @@ import contextlib
 import fcntl
 import functools
 import glob
-import json
 import os
-import subprocess
 import time
 from collections.abc import Callable
 
@@ -18,6 +16,7 @@ from oslo_log import log
 
 from hotsnap_nova import exception
 from hotsnap_nova.virt import domain, files
+from hotsnap_nova.virt.disks import image
 from hotsnap_nova.virt.restore import parts
 
 LOG = log.getLogger(__name__)
@@ -48,15 +47,15 @@ class Keeper:
         definitions = tuple(self._definitions())
         used = _users(lambda: definitions)
         dropped = ()
-        for image in sorted({os.path.realpath(disk.path) for definition in definitions
-                             for disk in definition.disks
-                             if disk.writable and disk.kind == 'file' and disk.path}):
+        for path in sorted({os.path.realpath(disk.path) for definition in definitions
+                            for disk in definition.disks
+                            if disk.writable and disk.kind == 'file' and disk.path}):
             try:
                 for name, hours in (('kept', self.keep_hours), ('new', _ABANDONED_HOURS)):
-                    dropped += expire(image, name, hours, used, self.files)
+                    dropped += expire(path, name, hours, used, self.files)
             except OSError as exc:
                 LOG.warning('Disks kept beside %(image)s cannot be dropped: %(error)s',
-                            {'image': image, 'error': exc})
+                            {'image': path, 'error': exc})
         return dropped
 
     def drop_older(self, part: parts.Part) -> None:
@@ -80,16 +79,16 @@ class Keeper:
                 yield domain.DomainXml(found.xml(live=False))
 
 
-def expire(image: str, name: str, keep_hours: float, is_used: Callable[[str], bool],
+def expire(path: str, name: str, keep_hours: float, is_used: Callable[[str], bool],
            privileged: files.Files | None = None) -> tuple[str, ...]:
-    """Drop what restores left beside ``image`` as ``hotsnap-<name>-``, if it is old enough.
+    """Drop what restores left beside an image as ``hotsnap-<name>-``, if it is old enough.
 
-    :param is_used: whether somebody has use for the file at a path
+    :param is_used: whether somebody has use for the file at a path; what it raises keeps it
     :param privileged: for what this process may not do by itself
     :returns: paths of what was dropped
     """
     privileged, dropped = privileged or files.Files(), []
-    for left in sorted(glob.glob(f'{glob.escape(os.path.realpath(image))}.hotsnap-{name}-*')):
+    for left in sorted(glob.glob(f'{glob.escape(os.path.realpath(path))}.hotsnap-{name}-*')):
         with contextlib.suppress(FileNotFoundError):
             if time.time() - os.stat(left).st_mtime < keep_hours * 3600 or is_used(left):
                 continue
@@ -98,21 +97,6 @@ def expire(image: str, name: str, keep_hours: float, is_used: Callable[[str], bo
             if _unlink_unopened(left):
                 dropped.append(left)
     return tuple(dropped)
-
-
-def chain(path: str) -> tuple[str, ...]:
-    """The image and all below it; the image alone where it is none.
-
-    :raises PermissionError: this process may not read it
-    """
-    with contextlib.suppress(FileNotFoundError):
-        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-    shown = subprocess.run(
-        ['qemu-img', 'info', '-U', '--backing-chain', '--output', 'json', path],
-        capture_output=True, text=True, check=False)
-    below = json.loads(shown.stdout) if not shown.returncode else ()
-    return tuple(os.path.realpath(each) for each in (
-        path, *(image['filename'] for image in below)))
 
 
 def _unlink_unopened(path):
@@ -130,6 +114,6 @@ def _users(definitions):
     """Whether a path is a disk of a domain, or below one; asked for only where it matters."""
     @functools.cache
     def used():
-        return {below for definition in definitions() for path in definition.files
-                for below in chain(path)}
+        return {below for definition in definitions() for path, form in definition.images
+                for below in image.chain(path, form)}
     return lambda path: path in used()

@@ -13,17 +13,35 @@ changes only while no QEMU can open either disk: see `imagelock`.
 """
 
 import contextlib
+import json
 import os
 import subprocess
 from collections.abc import Callable
 
 from hotsnap_nova import exception
 from hotsnap_nova.virt import files, records
+from hotsnap_nova.virt.disks import image
 from hotsnap_nova.virt.restore import durable, imagelock
 
 _LOOK_S = 0.2
 
 Tell = Callable[[int], None]
+
+
+def require_alone(member: records.MemberSpec, device: str, source: str) -> None:
+    """Return where an image that a store keeps has all its data in itself, as we write them.
+
+    :raises exception.Refused: reading it would be reading another file of this host's
+    """
+    if cause := image.kept_fault(source):
+        raise exception.Refused(member=member, device=device, cause=cause,
+                                remedy=image.KEPT_REMEDY)
+
+
+def _alone(source):
+    """The image for QEMU's tools, and nothing below it, whatever its header says by now."""
+    return 'json:' + json.dumps({
+        'driver': 'qcow2', 'backing': None, 'file': {'driver': 'file', 'filename': source}})
 
 
 class Replacement:
@@ -74,8 +92,9 @@ class Replacement:
         durable.sync_folder_of(self.path)
 
     def _convert(self, source, tell):
+        require_alone(self._member, self.path, source)
         with subprocess.Popen(
-                ['qemu-img', 'convert', '-q', '-f', 'qcow2', '-O', self.form, source, self.new],
+                ['qemu-img', 'convert', '-q', '-O', self.form, _alone(source), self.new],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                 text=True, umask=0o077) as made:
             try:

@@ -6,6 +6,7 @@ Once the restore is over it is kept as long as configured, and then dropped.
 
 import os
 import pathlib
+import struct
 import subprocess
 import tempfile
 import time
@@ -14,7 +15,8 @@ import pytest
 
 from hotsnap_nova import exception
 from hotsnap_nova.virt import domain, files
-from hotsnap_nova.virt.restore import keeping, replacement, restorer
+from hotsnap_nova.virt.disks import image as disk_image
+from hotsnap_nova.virt.restore import exporting, keeping, replacement, restorer
 
 
 @pytest.fixture
@@ -131,8 +133,9 @@ class Restorer(restorer.Restorer):
 
     def _definitions(self):
         for path, more in self._domains:
+            form = 'qcow2' if str(path).endswith('.qcow2') else 'raw'
             yield domain.DomainXml(
-                '<domain><devices><disk type="file" device="disk"><driver type="raw"/>'
+                f'<domain><devices><disk type="file" device="disk"><driver type="{form}"/>'
                 f'<source file="{path}"/>{more}<target dev="vda"/></disk></devices></domain>')
 
 
@@ -187,8 +190,8 @@ def test_a_disk_that_a_domain_names_never_expires(image, source):
     kept = replace(image, source)
 
     assert Restorer((image, ''), (kept, '')).drop_expired() == ()
-    assert Restorer((image, f'<backingStore type="file"><source file="{kept}"/></backingStore>')
-                    ).drop_expired() == ()
+    assert Restorer((image, '<backingStore type="file"><format type="raw"/>'
+                            f'<source file="{kept}"/></backingStore>')).drop_expired() == ()
     assert kept.exists()
 
 
@@ -200,6 +203,66 @@ def test_a_disk_below_a_domains_overlay_never_expires(image, source, tmp_path):
 
     assert Restorer((image, ''), (overlay, '')).drop_expired() == ()
     assert kept.exists()
+
+
+def test_where_what_is_below_an_image_cannot_be_told_nothing_is_dropped(image, source, tmp_path):
+    """Here the header of an overlay does not say what it is over."""
+    kept = replace(image, source)
+    overlay = tmp_path / 'old.qcow2'
+    subprocess.run(['qemu-img', 'create', '-q', '-f', 'qcow2', '-F', 'raw', '-b', image, overlay],
+                   check=True)
+    content = overlay.read_bytes()
+    overlay.write_bytes(content.replace(struct.pack('>II', 0xe2792aca, 3), bytes(8), 1))
+
+    assert Restorer((image, ''), (overlay, '')).drop_expired() == ()
+    assert kept.exists()
+    assert Restorer((image, '')).drop_expired() == (str(kept),)
+
+
+def test_a_header_that_a_guest_wrote_into_its_raw_disk_is_not_read(image, source, tmp_path,
+                                                                   monkeypatch):
+    """Nor is the file opened that it names."""
+    kept = replace(image, source)
+    subprocess.run(['qemu-img', 'create', '-q', '-f', 'qcow2', '-F', 'raw', '-b', kept,
+                    tmp_path / 'header'], check=True)
+    image.write_bytes((tmp_path / 'header').read_bytes())
+    asked = []
+    monkeypatch.setattr(subprocess, 'run', lambda words, **_more: asked.append(words))
+
+    assert Restorer((image, '')).drop_expired() == (str(kept),)
+    assert asked == []
+
+
+@pytest.mark.parametrize(('more', 'reason'), [
+    (('-F', 'raw', '-b', '{secret}'), 'has a backing file'),
+    (('-o', 'data_file={secret},data_file_raw=on'), 'has its data in another file'),
+])
+def test_an_image_in_a_store_that_reads_another_file_is_refused(image, tmp_path, more, reason):
+    secret, planted = tmp_path / 'secret', tmp_path / 'planted.qcow2'
+    secret.write_bytes(b'S' * (1 << 20))
+    subprocess.run(['qemu-img', 'create', '-q', '-f', 'qcow2',
+                    *(word.format(secret=secret) for word in more), planted, '1M'], check=True)
+
+    with pytest.raises(exception.Refused, match=reason):
+        make(image).prepare(str(planted))
+    with pytest.raises(exception.Refused, match=reason):
+        exporting.export(str(tmp_path), {'name': 'guest', 'disks': [
+            {'target': 'vda', 'file': planted.name}]}, str(image.parent))
+
+    assert os.listdir(image.parent) == [image.name]
+
+
+def test_a_backing_file_that_comes_after_the_look_is_not_read(image, tmp_path, monkeypatch):
+    secret, planted = tmp_path / 'secret', tmp_path / 'planted.qcow2'
+    secret.write_bytes(b'S' * (1 << 20))
+    subprocess.run(['qemu-img', 'create', '-q', '-f', 'qcow2', '-F', 'raw', '-b', secret,
+                    planted], check=True)
+    monkeypatch.setattr(replacement, 'require_alone', lambda *_asked: None)
+
+    placed = make(image)
+    placed.prepare(str(planted))
+
+    assert pathlib.Path(placed.new).read_bytes() == bytes(1 << 20)
 
 
 def test_a_disk_that_is_open_in_qemu_never_expires(image, source):
@@ -318,4 +381,4 @@ def test_what_cannot_be_read_is_not_taken_for_an_image_with_nothing_below(foreig
     image, _source = foreign
 
     with pytest.raises(PermissionError):
-        keeping.chain(str(image))
+        disk_image.chain(str(image), 'qcow2')

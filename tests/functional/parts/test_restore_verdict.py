@@ -88,7 +88,7 @@ def member(tmp_path):
 def kept(folder, **changes):
     (folder / 'domain.xml').write_text(saveimage.archived(define(folder, **changes), 'snap'))
     (folder / 'memory.save').write_bytes(saveimage.header('<domain/>', COOKIE, whole=True))
-    (folder / 'vda.qcow2').write_bytes(b'')
+    (folder / 'vda.qcow2').write_bytes(b'QFI\xfb' + bytes(100))
     return records.RestoreMember(
         spec=records.MemberSpec('00000000-0000-0000-0000-000000000001', 'web'),
         folder=str(folder), facts={
@@ -236,3 +236,13 @@ def test_what_libvirt_alone_sees_is_told_in_its_words(member, paper, tmp_path):
 
     assert found.device == 'definition'
     assert 'virtio options' in found.cause
+
+
+def test_an_image_in_the_store_that_reads_another_file_is_named(member, paper, tmp_path):
+    path = tmp_path / 'vda.qcow2'
+    path.write_bytes(b'QFI\xfb' + bytes(7) + b'\1' + bytes(92))
+
+    (found,) = judge(member, paper, tmp_path)
+
+    assert (found.device, found.refuses) == ('vda', True)
+    assert 'what the store keeps of it has a backing file' in found.cause
