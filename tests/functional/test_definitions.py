@@ -193,6 +193,13 @@ def test_its_consoles_and_names_are_those_of_today(user, guest, ran):
     assert wakes.find('devices/serial[2]/source').get('service') == '10999'
 
 
+def test_no_password_of_a_console_is_in_the_archive(user, guest, ran):
+    (archived,) = user.store.glob('*/*/domain.xml')
+
+    for text in (header(user, guest).xml, archived.read_text()):
+        assert ET.fromstring(text).find('devices/graphics').get('passwd') not in (None, 'before')
+
+
 def test_a_save_image_has_the_cookie_that_libvirts_own_has(user, guest, ran, tmp_path):
     path = f'{tmp_path}/libvirts.save'
 

@@ -10,6 +10,7 @@ the file.
 """
 
 import dataclasses
+import secrets
 import struct
 import xml.etree.ElementTree as ET
 
@@ -22,6 +23,8 @@ MAGIC_WHOLE = b'LibvirtQemudSave'
 _HEADER = struct.Struct('<16s5I56x')
 _VERSION = 2
 _PADDING = 64 * 1024
+#: VNC knows 8 characters of a password.
+_PASSWORD_BYTES = 4
 
 #: Where the XML in the archive says the disks are: nowhere, so that a bare
 #: ``virsh restore`` cannot join old memory to a newer disk.
@@ -123,11 +126,17 @@ def with_sources(xml: str, sources: dict[str, tuple[str, str]]) -> str:
 
 
 def archived(xml: str, snapshot_id: str) -> str:
-    """The domain XML for the archive: its writable disks are nowhere."""
+    """The domain XML for the archive: its writable disks are nowhere, its passwords others.
+
+    A restored guest has today's passwords. Who starts an exported one gives it new ones: not
+    none, or its console would be anybody's.
+    """
     root = ET.fromstring(xml)  # noqa: S314 - libvirt wrote it, or we did
     sources = {}
     for disk in root.iterfind('./devices/disk'):
         target = disk.find('target').get('dev')
         if disk.get('device', 'disk') == 'disk' and disk.find('readonly') is None:
             sources[target] = (f'{NOWHERE}/{snapshot_id}/{target}', 'qcow2')
-    return with_sources(xml, sources)
+    for graphics in root.iterfind('./devices/graphics[@passwd]'):
+        graphics.set('passwd', secrets.token_hex(_PASSWORD_BYTES))
+    return with_sources(ET.tostring(root, encoding='unicode'), sources)

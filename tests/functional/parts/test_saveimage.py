@@ -73,6 +73,19 @@ def test_an_archived_domain_has_its_writable_disks_nowhere():
     assert found == {'vda': f'{saveimage.NOWHERE}/snap/vda', 'sda': '/images/cd'}
 
 
+def test_an_archived_domain_has_no_password_of_a_console_and_none_without_one():
+    graphics = "<graphics type='{}' {}/>"
+    xml = XML.replace('</devices>', graphics.format('vnc', "passwd='secret1'")
+                      + graphics.format('spice', "passwd='secret2'")
+                      + graphics.format('vnc', '') + '</devices>')
+
+    found = [each.get('passwd') for each in
+             ET.fromstring(saveimage.archived(xml, 'snap')).iter('graphics')]
+
+    assert [len(each or '') for each in found] == [8, 8, 0]
+    assert len({'secret1', 'secret2', *found}) == 5
+
+
 def test_new_sources_replace_chain_and_format():
     text = saveimage.with_sources(XML, {'vda': ('/new/a.qcow2', 'qcow2')})
 
