@@ -6,7 +6,7 @@ import sys
 
 from cliff import command, lister, show
 
-from hotsnap_nova import exception
+from hotsnap_nova import exception, terminal
 from hotsnap_nova.cmd import interrupts
 
 FAILED = 1
@@ -35,7 +35,7 @@ class _Explained:
             self.app.complain(exc)
             return FAILED
         except interrupts.Interrupted as exc:
-            self.app.stderr.write(f'hotsnap: {exc}\n')
+            self.app.stderr.write(terminal.escaped(f'hotsnap: {exc}\n'))
             return INTERRUPTED
 
 
@@ -52,11 +52,11 @@ class Command(_Explained, command.Command):
     """Does something and says nothing, or a line."""
 
 
-class Lister(_Explained, lister.Lister):
+class Lister(_Explained, terminal.OfRows, lister.Lister):
     """Prints a table."""
 
 
-class ShowOne(_Explained, show.ShowOne):
+class ShowOne(_Explained, terminal.OfOne, show.ShowOne):
     """Prints one thing."""
 
 

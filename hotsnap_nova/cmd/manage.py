@@ -11,7 +11,7 @@ from cliff import app, command, commandmanager, lister
 from oslo_config import cfg
 from oslo_log import log as logging
 
-from hotsnap_nova import conf, exception, rpc
+from hotsnap_nova import conf, exception, rpc, terminal
 from hotsnap_nova.conductor import rpcapi, service
 
 #: A service silent for so many intervals is down.
@@ -19,6 +19,10 @@ _MISSED = 3
 #: How long a host may be at the end of a part before the command gives up, and how often it is
 #: asked.
 _FORGET_S, _ASK_AGAIN_S = 60.0, 0.5
+
+
+class _Lister(terminal.OfRows, lister.Lister):
+    """Prints a table."""
 
 
 class Sync(command.Command):
@@ -55,7 +59,7 @@ class Purge(command.Command):
         print(f'{count} removed', file=self.app.stdout)
 
 
-class ListServices(lister.Lister):
+class ListServices(_Lister):
     """List coordinators, and the hosts that take part, as they were last heard of."""
 
     def take_action(self, _parsed):
@@ -71,7 +75,7 @@ class ListServices(lister.Lister):
             for each in self.app.database.services()])
 
 
-class ListErrands(lister.Lister):
+class ListErrands(_Lister):
     """List what hosts have yet to do, how often each was asked in vain, and why the last time."""
 
     def take_action(self, _parsed):
@@ -100,7 +104,7 @@ class DropErrands(command.Command):
         print(f'{len(dropped)} dropped', file=self.app.stdout)
 
 
-class ListParts(lister.Lister):
+class ListParts(_Lister):
     """List what a host has of snapshots and restores, and whether it ends by itself."""
 
     def get_parser(self, prog_name):

@@ -3,6 +3,8 @@
 
 import threading
 
+from hotsnap_nova import terminal
+
 #: What people are told of each phase.
 WORDS = {
     'prepare': 'preparing', 'record': 'taking the cut', 'release': 'opening the gates',
@@ -57,9 +59,15 @@ class Bars(Silent):
 
     def _row(self, key, description, done, total):
         if key not in self._rows:
-            self._rows[key] = self._bars.add_task(description)
-        self._bars.update(self._rows[key], description=description, completed=done,
+            self._rows[key] = self._bars.add_task(_plain(description))
+        self._bars.update(self._rows[key], description=_plain(description), completed=done,
                           total=total or None)
+
+
+def _plain(description):
+    """A member's name as it is, whatever it means to the terminal or to rich."""
+    from rich import markup
+    return markup.escape(terminal.escaped(description))
 
 
 def open_progress(stream, quiet: bool = False) -> Silent:

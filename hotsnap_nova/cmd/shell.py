@@ -11,7 +11,7 @@ from importlib import metadata
 
 from cliff import app, commandmanager
 
-from hotsnap_nova import conf, exception
+from hotsnap_nova import conf, exception, terminal
 from hotsnap_nova.cmd import check, snapshot
 
 #: What to do about an error whose message does not say so already.
@@ -127,7 +127,7 @@ class Shell(app.App):
 
     def explain(self, error: Exception) -> str:
         """One line: what happened, and what to do."""
-        text = ' '.join(str(error).split())
+        text = terminal.escaped(' '.join(str(error).split()))
         remedy = REMEDIES.get(getattr(error, 'code', ''))
         if remedy:
             text = f'{text.rstrip(".")}. {remedy}'

@@ -2,9 +2,8 @@
 """``openstack server group snapshot abort``"""
 
 from osc_lib import exceptions
-from osc_lib.command import command
 
-from hotsnap_nova.osc import arguments, progress
+from hotsnap_nova.osc import arguments, command, progress
 
 
 class AbortSnapshot(command.Command):

@@ -2,9 +2,8 @@
 """``openstack server group snapshot check``"""
 
 from osc_lib.cli import format_columns
-from osc_lib.command import command
 
-from hotsnap_nova.osc import arguments, columns
+from hotsnap_nova.osc import arguments, columns, command
 
 _IMPOSSIBLE = 1
 

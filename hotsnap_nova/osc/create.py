@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``openstack server group snapshot create``"""
 
-from osc_lib.command import command
-
-from hotsnap_nova.osc import arguments, columns, progress
+from hotsnap_nova.osc import arguments, columns, command, progress
 
 
 class CreateSnapshot(command.ShowOne):

@@ -5,9 +5,9 @@ import logging
 
 from openstack import exceptions as sdk_exceptions
 from osc_lib import exceptions
-from osc_lib.command import command
 
-from hotsnap_nova.osc import arguments, progress
+from hotsnap_nova import terminal
+from hotsnap_nova.osc import arguments, command, progress
 
 LOG = logging.getLogger(__name__)
 
@@ -36,14 +36,14 @@ class DeleteSnapshot(command.Command):
                 begun.append((name, snapshot))
             except sdk_exceptions.SDKException as exc:
                 failed += 1
-                LOG.error('Failed to delete snapshot %s: %s', name, exc)
+                LOG.error('Failed to delete snapshot %s: %s', name, terminal.escaped(str(exc)))
         for name, snapshot in begun if parsed_args.wait else ():
             try:
                 snapshots.wait_until_deleted(
                     snapshot.id, watch=progress.teller(self.app, name))
             except sdk_exceptions.SDKException as exc:
                 failed += 1
-                LOG.error('Failed to delete snapshot %s: %s', name, exc)
+                LOG.error('Failed to delete snapshot %s: %s', name, terminal.escaped(str(exc)))
         if failed:
             raise exceptions.CommandError(
                 f'{failed} of {len(parsed_args.snapshot)} snapshots failed to delete.')

@@ -2,9 +2,8 @@
 """``openstack server group snapshot list``"""
 
 from osc_lib.cli import format_columns
-from osc_lib.command import command
 
-from hotsnap_nova.osc import arguments, columns
+from hotsnap_nova.osc import arguments, columns, command
 
 _STATUSES = ('creating', 'available', 'restoring', 'deleting', 'error', 'error_deleting')
 _BRIEF = {'ID': 'id', 'Name': 'name', 'Status': 'status', 'Server Group': 'server_group_name',

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What ``--wait`` tells of what is going on, on stderr: results alone go to stdout."""
 
+from hotsnap_nova import terminal
+
 _WORDS = {
     'prepare': 'preparing', 'record': 'taking the cut', 'release': 'opening the gates',
     'save': 'saving', 'finish': 'publishing', 'discard': 'cleaning up', 'check': 'checking',
@@ -19,7 +21,7 @@ def teller(app, name: str):
         line = f'{name}: {_said(snapshot)}'
         if line not in told[-1:]:
             told.append(line)
-            app.stderr.write(line + '\n')
+            app.stderr.write(terminal.escaped(line) + '\n')
     return tell
 
 

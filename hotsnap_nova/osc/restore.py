@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``openstack server group snapshot restore``"""
 
-from osc_lib.command import command
-
-from hotsnap_nova.osc import arguments, progress
+from hotsnap_nova.osc import arguments, command, progress
 
 
 class RestoreSnapshot(command.Command):

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``openstack server group snapshot set``"""
 
-from osc_lib.command import command
-
-from hotsnap_nova.osc import arguments
+from hotsnap_nova.osc import arguments, command
 
 
 class SetSnapshot(command.Command):

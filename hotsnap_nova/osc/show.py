@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``openstack server group snapshot show``"""
 
-from osc_lib.command import command
-
-from hotsnap_nova.osc import arguments, columns
+from hotsnap_nova.osc import arguments, columns, command
 
 
 class ShowSnapshot(command.ShowOne):

@@ -2,9 +2,8 @@
 """``openstack server group snapshot unset``"""
 
 from osc_lib import exceptions
-from osc_lib.command import command
 
-from hotsnap_nova.osc import arguments
+from hotsnap_nova.osc import arguments, command
 
 
 class UnsetSnapshot(command.Command):

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``openstack server group snapshot verify``"""
 
-from osc_lib.command import command
-
-from hotsnap_nova.osc import arguments, columns, progress
+from hotsnap_nova.osc import arguments, columns, command, progress
 
 
 class VerifySnapshot(command.ShowOne):

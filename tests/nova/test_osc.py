@@ -154,6 +154,25 @@ class OscTest(osc.OscTestCase):
             'More than one snapshot is named twin, use an ID', one['id'], two['id']))
         assert len(self.stored()) == 2
 
+    def test_what_others_wrote_does_nothing_to_a_terminal(self):
+        evil = '\x1b]0;mine\x07\x9b2J\u202e'
+        self.make_available(name='kept', properties={'a': evil})
+        self.stored()[0]['error'] = FAILURE | {'message': evil}
+        self.stored()[0]['group_name'] = evil
+
+        shown = [self.snapshot(*words) for words in (
+            ('show', 'kept'), ('show', 'kept', '-f', 'value'), ('show', 'kept', '-f', 'shell'),
+            ('list', '--long'), ('list', '--long', '-f', 'csv'))]
+        exact = self.snapshot('show', 'kept', '-f', 'json')
+        self.conductor.fail_next = FAILURE | {'message': evil}
+        failed = self.snapshot('create', self.make_group('shop'), '--wait')
+
+        for ran in (*shown, failed):
+            assert '\\x1b' in ran.out + ran.err, ran
+        for ran in (*shown, exact, failed):
+            assert not set('\x1b\x07\x9b\u202e') & set(ran.out + ran.err), ran
+        assert exact.json['properties'] == {'a': evil}
+
     def test_set_changes_what_is_given_and_keeps_other_properties(self):
         made = self.make_available(name='old', description='kept', properties={'a': '1'})
 

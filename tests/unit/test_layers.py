@@ -24,13 +24,14 @@ MAY_IMPORT = {
     'compute': {'runner', 'rpc', 'measurements', 'protocol', 'virt', 'storage'},
     'conductor': {'runner', 'rpc', 'measurements', 'protocol', 'db', 'compute.rpcapi'},
     'policies': set(),
+    'terminal': set(),
     'api': {'conductor.rpcapi', 'policies'},
     'client': set(),
-    'osc': {'client'},
+    'osc': {'client', 'terminal'},
     'horizon': {'client'},
     'heat': {'client'},
     'nova': {'compute', 'rpc', 'virt.records', 'virt.definitions', 'virt.files'},
-    'cmd': {'conductor', 'compute', 'client', 'runner', 'rpc', 'db'},
+    'cmd': {'conductor', 'compute', 'client', 'runner', 'rpc', 'db', 'terminal'},
 }
 
 #: What calls libvirt and QEMU or reads their XML, and the engine's seams: below all rooms of virt.
@@ -60,7 +61,7 @@ OWNERS = {
     'libvirt': {'virt'}, 'libvirt_qemu': {'virt'}, 'qemu': {'virt'}, 'lxml': {'virt'},
     'sqlalchemy': {'db'}, 'alembic': {'db'}, 'oslo_db': {'db', 'conductor.cells'},
     'oslo_messaging': {'rpc', 'conductor', 'compute', 'cmd', 'nova'},
-    'cliff': {'cmd', 'osc'},
+    'cliff': {'cmd', 'osc', 'terminal'},
 }
 
 

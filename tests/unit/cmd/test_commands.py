@@ -252,3 +252,19 @@ def test_options_come_from_the_configuration_file(hotsnap, tmp_path):
                    '--max-hold-ms', '5000', '--wait', '-f', 'json').json
 
     assert made['gate'] == 'barrier'
+
+
+@pytest.mark.parametrize('words', [
+    ('snapshot', 'list'), ('snapshot', 'show', 'one'), ('snapshot', 'list', '-f', 'value'),
+    ('snapshot', 'show', 'one', '-f', 'shell')])
+def test_a_domains_name_does_nothing_to_a_terminal(hotsnap, words):
+    evil = 'evil\x1b]0;mine\x07'
+    hotsnap.world.add(evil)
+    made = hotsnap('snapshot', 'create', 'one', '--domain', evil, '--description', evil,
+                   '--max-hold-ms', '5000', '--wait')
+    ran = hotsnap(*words)
+
+    assert (made.status, ran.status) == (0, 0), made.err
+    for each in (made, ran):
+        assert 'evil\\x1b]0;mine\\x07' in each.out
+        assert not set('\x1b\x07') & set(each.out + each.err)
