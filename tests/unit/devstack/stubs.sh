@@ -11,6 +11,7 @@ set -o errexit -o pipefail
 export DATA_DIR=$TOP/data STACK_USER=stack NOVA_DIR=$TOP/nova NOVA_BIN_DIR=$TOP/bin
 export NOVA_CONF_DIR=$TOP/etc/nova
 export NOVA_CONF=$NOVA_CONF_DIR/nova.conf NOVA_CPU_CONF=$NOVA_CONF_DIR/nova-cpu.conf
+export HOTSNAP_TMPFILES_CONF=$TOP/etc/tmpfiles.d/hotsnap.conf
 export NOVA_API_PASTE_INI=$NOVA_CONF_DIR/api-paste.ini
 
 call() { printf '%s\n' "$*" >>"$CALLS"; }

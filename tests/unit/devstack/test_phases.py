@@ -8,6 +8,8 @@ import subprocess
 
 import pytest
 
+from hotsnap_nova import conf
+
 ROOT = pathlib.Path(__file__).parents[3]
 STUBS = pathlib.Path(__file__).parent / 'stubs.sh'
 STACK = ('stack pre-install', 'stack install', 'stack post-config', 'stack extra',
@@ -48,6 +50,7 @@ class DevStack:
         self.etc.mkdir(parents=True)
         (top / 'nova' / 'nova' / 'virt').mkdir(parents=True)
         (top / 'bin').mkdir()
+        (top / 'etc' / 'tmpfiles.d').mkdir()
         for name in ('nova-hotsnap-manage', 'nova-hotsnap-conductor'):
             command = top / 'bin' / name
             command.write_text(f'#!/bin/sh\necho {name} "$@" >>"$CALLS"\n')
@@ -61,7 +64,11 @@ class DevStack:
         self.calls_file = top / 'calls'
 
     def run(self, *phases, **variables):
-        """Run phases in one shell, as stack.sh does; its calls of DevStack's functions."""
+        """Run phases in one shell, as stack.sh does; its calls of DevStack's functions.
+
+        :param variables: beside those of local.conf
+        """
+        variables = {'HOTSNAP_LOCK_PATH': f'{self.top}/run/hotsnap'} | variables
         self.calls_file.write_text('')
         plugin = self.top / 'hotsnap' / 'devstack'
         done = subprocess.run(
@@ -111,6 +118,25 @@ def test_nova_compute_loads_our_driver(all_in_one):
     assert shim.read_text() == '# the driver\n'
     assert not (all_in_one.top / 'nova/nova/virt/__init__.py').exists()
     assert (all_in_one.top / 'data/hotsnap/store').stat().st_mode & 0o777 == 0o700
+
+
+def test_locks_are_where_the_command_looks_for_them_and_after_a_boot_too(all_in_one):
+    """The defaults of both: of whoever is root, and has no XDG_RUNTIME_DIR."""
+    ours = next(each for each in conf.OPTIONS if each.name == 'lock_path')
+    shown = all_in_one.top / 'lock-path'
+
+    all_in_one.run(*STACK)
+    subprocess.run(['bash', '-c', f'source {STUBS}; source {ROOT}/devstack/settings; '
+                    f'echo -n "$HOTSNAP_LOCK_PATH" >{shown}'], check=True, env={
+                        'PATH': os.environ['PATH'], 'TOP': str(all_in_one.top),
+                        'CALLS': '/dev/null', 'ENABLED_SERVICES': 'n-cpu'})
+
+    locks = all_in_one.top / 'run/hotsnap'
+    assert all_in_one.options('nova.conf')['hotsnap']['lock_path'] == str(locks)
+    assert locks.stat().st_mode & 0o777 == 0o700
+    assert (all_in_one.top / 'etc/tmpfiles.d/hotsnap.conf').read_text() == (
+        f'd {locks} 0700 stack -\n')
+    assert shown.read_text() == ours.sample_default
 
 
 def test_the_drivers_file_is_where_the_plugin_looks_for_it():
@@ -224,6 +250,7 @@ def test_clean_leaves_nova_as_it_was(all_in_one, installed):
         path: text.rstrip() for path, text in before.items()}
     assert not (all_in_one.top / 'nova/nova/virt/hotsnap').exists()
     assert not (all_in_one.top / 'data/hotsnap').exists()
+    assert not (all_in_one.top / 'run/hotsnap').exists()
 
 
 def test_clean_leaves_a_driver_alone_that_is_not_ours(all_in_one):
