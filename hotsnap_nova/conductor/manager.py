@@ -79,6 +79,7 @@ class ConductorManager:
         self._get(snapshot)
         if 'name' in values:
             requests.check_name(values['name'])
+        requests.check_texts(values.get('description') or '', values.get('properties'))
         self._database.update(snapshot, **values)
         return shown.of(self._get(snapshot))
 

@@ -2,6 +2,7 @@
 """What a request for a snapshot must be like; checked before anything is touched."""
 
 import dataclasses
+import json
 import math
 
 from hotsnap_nova import exception
@@ -14,6 +15,10 @@ SNAPSHOT, RESTORE = 'snapshot', 'restore'
 #: How disks can be frozen.
 DISKS = ('backup',)
 MAX_NAME = 255
+#: Of a text in the manifest.
+MAX_DESCRIPTION = 4096
+#: What MySQL's plain TEXT holds of the JSON that they are kept as.
+MAX_PROPERTIES_BYTES = 65535
 #: A guest that stands for a minute is no hot snapshot.
 MAX_LIMIT_MS = 60_000
 MAX_DEADLINE_S = 7 * 86400
@@ -65,6 +70,7 @@ class CreateRequest:
         """
         if self.name or not self.group_name:
             check_name(self.name)
+        check_texts(self.description, self.properties)
         if not self.members:
             raise exception.EmptyGroup()
         seen = set()
@@ -97,6 +103,19 @@ def check_name(name: str) -> None:
     if not name or name != name.strip() or not name.isprintable() or len(name) > MAX_NAME:
         raise exception.InvalidValue(
             name='name', reason=f'1 to {MAX_NAME} printable characters, no space around them')
+
+
+def check_texts(description: str = '', properties: dict | None = None) -> None:
+    """Nothing, where the database and the manifest have room for these.
+
+    :raises InvalidValue:
+    """
+    if len(description) > MAX_DESCRIPTION:
+        raise exception.InvalidValue(
+            name='description', reason=f'at most {MAX_DESCRIPTION} characters')
+    if len(json.dumps(properties or {})) > MAX_PROPERTIES_BYTES:
+        raise exception.InvalidValue(
+            name='properties', reason=f'at most {MAX_PROPERTIES_BYTES} bytes in all, as JSON')
 
 
 def choose_gate(wanted: str, verdicts: dict[str, dict]) -> str:

@@ -222,6 +222,21 @@ class RefusedTest(cloud.CloudTestCase):
         self.refused(self.create(third), 403, 'over_quota', '2 of 2 group snapshots of project')
         self.untouched(2)
 
+    def test_properties_that_the_databases_column_cannot_hold(self):
+        group = self.make_group()
+        made = self.make_available(group, properties={'kept': 'yes'})['id']
+        many = {str(number): '\U0001f40d' * 255 for number in range(22)}
+
+        for answer in (self.create(group, properties=many),
+                       self.api.put(f'{SNAPSHOTS}/{made}', {
+                           'server_group_snapshot': {'properties': many}})):
+            self.refused(answer, 400, 'invalid_value', 'properties: at most 65535 bytes')
+
+        assert self.show(made)['properties'] == {'kept': 'yes'}
+        self.untouched(1)
+        del many['0']
+        self.make_available(group, properties=many)
+
     def test_snapshots_in_error_are_not_counted(self):
         self.flags(group='hotsnap', max_snapshots_per_group=1)
         group = self.make_group()
