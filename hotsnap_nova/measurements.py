@@ -5,8 +5,9 @@ The manifest, the database and what ``show`` prints are made from this one
 reading of the answers.
 """
 
+import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from hotsnap_nova.protocol import messages
 
@@ -54,3 +55,28 @@ def skew_ms(members: dict[str, dict]) -> float | None:
     one_host = len({each['host'] for each in members.values()}) == 1
     cuts = [each['cut_ns' if one_host else 'cut_wall_ns'] for each in members.values()]
     return (max(cuts) - min(cuts)) / 1e6
+
+
+#: Of `proof`; what it is of may come to be more.
+PROOF_VERSION = '1'
+_PROVED = ('name', 'machine', 'qemu_version', 'libvirt_version', 'vcpus', 'memory_bytes')
+
+
+def proof(facts: Mapping, files: Iterable[Mapping]) -> str:
+    """A digest of all that a restore goes by in what is told of a member: its facts, its files.
+
+    The same of what hosts answered, as the coordinator has kept it, and of what the manifest in
+    a store says of it: who writes there can write a manifest, too, and its digest.
+
+    :param files: with name, size_bytes and digest, or blake3 as in a manifest
+    """
+    told = {key: facts.get(key) for key in _PROVED} | {
+        'cpu': facts.get('cpu') or '', 'host_cpu': facts.get('host_cpu') or {},
+        'media': facts.get('media') or [],
+        'disks': [{key: value for key, value in disk.items() if key != 'virtual_bytes'}
+                  for disk in facts.get('disks', ())],
+        'files': sorted((file['name'], file['size_bytes'],
+                         file['blake3'] if 'blake3' in file else file['digest'])
+                        for file in files)}
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    return f'{PROOF_VERSION}:{digest}'

@@ -110,15 +110,16 @@ class Local:
         :param name: of a snapshot; or the id of one that Nova made and the store here keeps
         """
         from hotsnap_nova.compute import exports
-        from hotsnap_nova.conductor import snapshots
+        from hotsnap_nova.conductor import restorations, snapshots
+        proofs = {}
         try:
             found = self.open().get(name)
             snapshots.must_be_available(found)
-            name = found.id
+            name, proofs = found.id, restorations.proofs(found)
         except exception.SnapshotNotFound:
             if name not in self._manager.store.list():
                 raise
-        return exports.export(self._manager.store, self._manager.engine, name, folder)
+        return exports.export(self._manager.store, self._manager.engine, name, folder, proofs)
 
     def _state_path(self):
         path = os.path.abspath(self._conf.state_path)

@@ -6,8 +6,10 @@ Asked by who sits at the host, and not over the bus: it writes where it is told.
 
 import os
 import shutil
+from collections.abc import Mapping
 
 from hotsnap_nova import exception
+from hotsnap_nova.compute import proofs as proof
 from hotsnap_nova.storage import base
 from hotsnap_nova.storage import manifest as manifests
 
@@ -15,14 +17,18 @@ from hotsnap_nova.storage import manifest as manifests
 _FOLDER_MODE = 0o711
 
 
-def export(store: base.Store, engine, snapshot: str, folder: str) -> dict[str, dict[str, str]]:
+def export(store: base.Store, engine, snapshot: str, folder: str,
+           proofs: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """Paths by what they are, by member's name.
 
     :param folder: made for it; what is in its way stays as it is
+    :param proofs: of `compute.proofs`; empty: what the store says is believed
     :raises InvalidValue: it cannot be made
     :raises SnapshotDamaged, ManifestDamaged, TargetFailed: nothing is left of it
     """
-    store.verify(snapshot)
+    manifest = store.load(snapshot)
+    proof.must_hold(manifest, proofs)
+    store.verify(snapshot, manifest=manifest)
     try:
         os.mkdir(folder, 0o700)
     except OSError as exc:
@@ -31,7 +37,7 @@ def export(store: base.Store, engine, snapshot: str, folder: str) -> dict[str, d
             'folder that is there') from exc
     try:
         exported = {}
-        for member in manifests.kept_members(store.load(snapshot)):
+        for member in manifests.kept_members(manifest):
             kept = os.path.dirname(
                 store.path(snapshot, member['id'], member['files'][0]['name']))
             exported[member['name']] = engine.export(

@@ -23,7 +23,7 @@ from collections.abc import Callable, Collection, Iterable
 from oslo_log import log as logging
 
 from hotsnap_nova import exception
-from hotsnap_nova.compute import claims, locks, orders, owner, translate
+from hotsnap_nova.compute import claims, locks, orders, owner, proofs, translate
 from hotsnap_nova.protocol import messages
 from hotsnap_nova.protocol.restore import commands
 from hotsnap_nova.protocol.restore import messages as restores
@@ -149,15 +149,25 @@ class Steps:
         return _work(command.restore, command.share, kept, withdrawn, command.notes)
 
     def _read_members(self, share):
-        """What the manifest says of them, as `orders` keeps it.
+        """What the manifest says of them, as `orders` keeps it; see `_load`."""
+        return self._members_in(self._load(share), share)
+
+    def _load(self, share):
+        """The manifest, which says of the members what they were told to be.
 
         :raises MembersMoved: this store has not got all of them
+        :raises SnapshotDamaged: somebody else wrote it, whatever its digest says
         """
-        wanted = {member.id: member for member in share.members}
         try:
             manifest = self._store.load(share.snapshot)
         except exception.SnapshotNotFound:
-            raise _moved(share, wanted) from None
+            raise _moved(share, {member.id for member in share.members}) from None
+        proofs.must_hold(manifest, _options(share).get('proofs', {}))
+        return manifest
+
+    def _members_in(self, manifest, share):
+        """:raises MembersMoved: this store has not got all of them"""
+        wanted = {member.id: member for member in share.members}
         found = []
         for member in manifests.kept_members(manifest):
             if member['id'] in wanted:
@@ -170,10 +180,11 @@ class Steps:
         return found
 
     def _proved_members(self, share, wanted):
-        found = self._read_members(share)
+        manifest = self._load(share)
+        found = self._members_in(manifest, share)
         self._store.verify(share.snapshot,
                            lambda _member, _file, done, total: wanted(done, total),
-                           {each['id'] for each in found})
+                           {each['id'] for each in found}, manifest)
         return found
 
     # -- whose they are ------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 
-from hotsnap_nova import exception, rpc
+from hotsnap_nova import exception, measurements, rpc
 from hotsnap_nova.conductor import actions, rows
 from hotsnap_nova.protocol import causes, messages, wire
 from hotsnap_nova.protocol.restore import commands, durable
@@ -25,19 +25,34 @@ def planned(found, restore_id: str, limits: durable.RestoreLimits, paused: bool 
     for each in found.members:
         host = places[each.member_id] if places else each.host
         by_host.setdefault(host, []).append(messages.Member(each.member_id, each.name))
-    told = options(context, is_of_1_0)
+    proved = proofs(found)
     return durable.Restore(restore_id, found.id, tuple(
-        (host, restores.Share(found.id, tuple(members), paused, told))
+        (host, restores.Share(found.id, tuple(members), paused, options(context, is_of_1_0, {
+            each.id: proved[each.id] for each in members if each.id in proved})))
         for host, members in sorted(by_host.items())), limits, found.generation)
 
 
-def options(context: dict | None, is_of_1_0: bool = False) -> str:
+def options(context: dict | None, is_of_1_0: bool = False,
+            proved: Mapping[str, str] | None = None) -> str:
     """What hosts are told besides their members.
 
     :param is_of_1_0: hosts of version 1.0 began it, and forgot it when it had ended there
+    :param proved: see `proofs`
     """
     told = {'context': {key: value for key, value in (context or {}).items() if key != 'names'}}
+    if proved:
+        told['proofs'] = dict(proved)
     return json.dumps(told | ({'ended_where_unknown': True} if is_of_1_0 else {}))
+
+
+def proofs(found) -> dict[str, str]:
+    """By member's id, what proves that a store tells of it what hosts told of it.
+
+    Members of which the row, of an older version, has not kept that are left out.
+    """
+    return {each.member_id: measurements.proof(each.detail['facts'], each.detail['files'])
+            for each in found.members
+            if each.detail and each.detail.get('facts') and each.detail.get('files')}
 
 
 def names(found) -> dict[str, str]:

@@ -116,7 +116,7 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def verify(self, snapshot_id: str, on_progress: OnProgress | None = None,
-               only: Collection[str] | None = None) -> Verified:
+               only: Collection[str] | None = None, manifest: dict | None = None) -> Verified:
         """Read everything kept here and compare it with the manifest.
 
         What is missing, surplus or of another size is found before any digest
@@ -124,6 +124,7 @@ class Store(abc.ABC):
 
         :param only: compute the digests of these members' files alone, by id, for other hosts
             that share the store see to theirs; None: of all
+        :param manifest: what `load` gave, which may be another by now; None: loaded
         :raises SnapshotDamaged: names the first member and file that differ
         :raises ManifestDamaged, ManifestTooNew, SnapshotNotFound: as ``load``
         """

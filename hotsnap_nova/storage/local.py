@@ -145,8 +145,8 @@ class LocalStore(base.Store):
         raise exception.SnapshotDamaged(
             snapshot=snapshot_id, member=member, file=file, reason=reason)
 
-    def verify(self, snapshot_id, on_progress=None, only=None):
-        manifest = self.load(snapshot_id)
+    def verify(self, snapshot_id, on_progress=None, only=None, manifest=None):
+        manifest = manifest or self.load(snapshot_id)
         return verification.verify(self._place(snapshot_id), manifest, on_progress, only)
 
     def delete(self, snapshot_id):

@@ -3,11 +3,14 @@
 
 import glob
 import os
+import pathlib
 import re
 
 import pytest
 
 from hotsnap_nova.cmd import shell
+from hotsnap_nova.storage import base
+from hotsnap_nova.storage import manifest as manifests
 from tests.fakes import engine as fake_engine
 
 VERBS = [*shell.COMMANDS]
@@ -131,6 +134,21 @@ def test_who_knows_the_id_exports_what_another_coordinator_had_made(hotsnap, tmp
 
     assert hotsnap('snapshot', 'export', 'one', str(tmp_path / 'out')).status == 1
     assert hotsnap('snapshot', 'export', kept, str(tmp_path / 'out')).status == 0
+
+
+def test_an_export_of_what_another_wrote_into_the_store_is_refused(hotsnap, tmp_path):
+    hotsnap.create()
+    (snapshot,) = hotsnap.store.list()
+    path = pathlib.Path(hotsnap.store.root, snapshot, base.MANIFEST)
+    told = manifests.load(path.read_bytes(), snapshot)
+    told['members'][0]['disks'] = []
+    path.write_bytes(manifests.dump(told))
+
+    ran = hotsnap('snapshot', 'export', 'one', str(tmp_path / 'out'))
+
+    assert ran.status == 1
+    assert 'not said when the snapshot was made' in ran.err
+    assert not (tmp_path / 'out').exists()
 
 
 @pytest.mark.parametrize('make', [

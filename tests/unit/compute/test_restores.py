@@ -171,12 +171,12 @@ def test_progress_of_the_proof_is_told(cluster, host, share, ask, do):
     proving, goes_on = threading.Event(), threading.Event()
     real = host.store.verify
 
-    def verify(snapshot, tell, only):
+    def verify(snapshot, tell, only, manifest):
         def slowly(*progress):
             tell(*progress)
             proving.set()
             goes_on.wait(30)
-        return real(snapshot, slowly, only)
+        return real(snapshot, slowly, only, manifest)
     host.store.verify = verify
     ask(Step.PREPARE)
     assert proving.wait(30)
@@ -572,10 +572,10 @@ def test_a_service_that_ends_has_not_failed_at_what_it_did(host, ask, do):
     proving, goes_on = threading.Event(), threading.Event()
     real = host.store.verify
 
-    def verify(snapshot, tell, only):
+    def verify(snapshot, tell, only, manifest):
         proving.set()
         goes_on.wait(60)
-        return real(snapshot, tell, only)
+        return real(snapshot, tell, only, manifest)
     host.store.verify = verify
     ask(Step.PREPARE)
     assert proving.wait(30)

@@ -2,15 +2,19 @@
 """A group comes back whole, or is left as it was, whoever dies, stands still or is away."""
 
 import json
+import pathlib
 import threading
 import time
 
+import blake3
 import pytest
 
 from hotsnap_nova import exception
 from hotsnap_nova.compute import restores
 from hotsnap_nova.conductor import restorations, snapshots
 from hotsnap_nova.protocol.restore import durable, messages
+from hotsnap_nova.storage import base
+from hotsnap_nova.storage import manifest as manifests
 from tests.fakes import cluster as clusters
 
 BEFORE = ('restore_check', 'restore_prepare', 'restore_stop', 'restore_start')
@@ -89,6 +93,69 @@ def test_all_members_run_on_the_disks_of_the_cut(cluster):
     assert {guest['old_disk'] for guest in guests} == {'own'}
     assert cluster.clean()
     assert is_over(cluster)
+
+
+def rewritten(host, snapshot, change):
+    """Another host, which can write to the store, too, changes a manifest and its digest."""
+    path = pathlib.Path(f'{host.store.root}/{snapshot}/{base.MANIFEST}')
+    told = manifests.load(path.read_bytes(), snapshot)
+    change(told['members'][0])
+    path.write_bytes(manifests.dump(told))
+
+
+def with_another_disk(host, row, member):
+    """Something else in its place, and its digest in the manifest."""
+    path = pathlib.Path(f'{host.store.root}/{row.id}/{member["id"]}/vda.qcow2')
+    content = b'mine' * (path.stat().st_size // 4 + 1)
+    path.write_bytes(content)
+    for file in member['files']:
+        if file['name'] == path.name:
+            file |= {'size_bytes': len(content), 'blake3': blake3.blake3(content).hexdigest()}
+
+
+@pytest.mark.parametrize('change', [
+    lambda _host, _row, member: member.update(machine='another'),
+    lambda _host, _row, member: member['disks'][0].update(path='/etc/shadow'),
+    lambda _host, _row, member: member['disks'].clear(),
+    with_another_disk,
+], ids=['machine', 'path', 'disks', 'content'])
+def test_what_a_store_says_is_held_against_what_was_told_when_it_was_made(cluster, change):
+    row = cluster.create()
+    host = cluster.hosts['h1']
+    rewritten(host, row.id, lambda member: change(host, row, member))
+
+    with pytest.raises(exception.SnapshotDamaged, match='not said when the snapshot was made'):
+        cluster.snapshots.restore('nightly')
+
+    assert disks(cluster) == {'own'}
+    assert is_over(cluster)
+
+
+def test_a_manifest_that_changes_while_files_are_proved_is_not_looked_at_again(tmp_path):
+    with clusters.Cluster(tmp_path, {'h1': 'ab'}) as cluster:
+        row = cluster.create()
+        host = cluster.hosts['h1']
+        verify = host.store.verify
+
+        def verify_what_just_changed(*asked):
+            rewritten(host, row.id, lambda member: with_another_disk(host, row, member))
+            return verify(*asked)
+        host.store.verify = verify_what_just_changed
+
+        with pytest.raises(exception.SnapshotDamaged):
+            cluster.snapshots.restore('nightly')
+
+        assert disks(cluster) == {'own'}
+
+
+def test_a_row_of_old_that_keeps_nothing_of_its_members_is_believed_by_its_store(cluster):
+    row = cluster.create()
+    cluster.database.update_members(row.id, {each.member_id: {'detail': {}}
+                                             for each in row.members})
+
+    cluster.snapshots.restore('nightly')
+
+    assert disks(cluster) == {row.id}
 
 
 def test_a_killed_group_comes_back(cluster):

@@ -87,8 +87,8 @@ class MemoryStore(base.Store):
         (place / file).write_bytes(content)
         return str(place / file)
 
-    def verify(self, snapshot_id, on_progress=None, only=None):
-        members = manifests.kept_members(self.load(snapshot_id))
+    def verify(self, snapshot_id, on_progress=None, only=None, manifest=None):
+        members = manifests.kept_members(manifest or self.load(snapshot_id))
         if only is None:
             only = {member['id'] for member in members}
         return self._compare(snapshot_id, members, self.published[snapshot_id][1],
