@@ -6,8 +6,10 @@ import threading
 
 from nova import exception as nova_exception
 from nova import policy
+from nova.policies import lock_server
 
 from hotsnap_nova import exception, policies
+from hotsnap_nova.conductor import rpcapi
 
 _MUTEX = threading.Lock()
 
@@ -16,6 +18,19 @@ def may(context, rule: str, project_id: str) -> bool:
     """Whether the rule lets the context do this to something of that project."""
     _register()
     return bool(context.can(rule, target={'project_id': project_id}, fatal=False))
+
+
+def may_unlock(context, project_id: str) -> tuple[str, ...]:
+    """Whose locks of that project's servers the context may take off, of `rpcapi.LOCKED_BY`.
+
+    By Nova's own rules: who locked it as its owner, or as an administrator, takes that off; who
+    may override takes off both.
+    """
+    if not may(context, lock_server.POLICY_ROOT % 'unlock', project_id):
+        return ()
+    if may(context, lock_server.POLICY_ROOT % 'unlock:unlock_override', project_id):
+        return rpcapi.LOCKED_BY
+    return ('owner',) if context.project_id == project_id else ('admin',)
 
 
 def require(context, rule: str, project_id: str) -> None:

@@ -7,6 +7,7 @@ from oslo_utils import strutils, uuidutils
 
 from hotsnap_nova import exception
 from hotsnap_nova.api import authorization, coordinator, faults, groups, schemas, views
+from hotsnap_nova.conductor import rpcapi
 from hotsnap_nova.policies import snapshots as rules
 
 _FILTERS = {'server_group_id': 'group_id', 'status': 'status', 'name': 'name'}
@@ -86,7 +87,10 @@ class SnapshotsController(wsgi.Controller):
     @validation.schema(schemas.RESTORE)
     @faults.translated
     def _restore(self, req, id, body):
-        conductor, _ = self._open(req, id, rules.RESTORE)
+        _, snapshot = self._open(req, id, rules.RESTORE)
+        context = req.environ['nova.context']
+        conductor = coordinator.of(context, **{
+            rpcapi.MAY_UNLOCK: authorization.may_unlock(context, snapshot['project_id'])})
         conductor.restore(id, (body['restore'] or {}).get('ignore_new_members', False))
 
     @wsgi.response(202)

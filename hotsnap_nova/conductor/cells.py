@@ -150,4 +150,4 @@ def _server(instance):
     return membership.Server(
         instance.uuid, instance.display_name or instance.uuid, instance.name,
         instance.host or '', instance.vm_state or 'building', instance.task_state,
-        instance.project_id)
+        instance.project_id, (instance.locked_by or '') if instance.locked else None)

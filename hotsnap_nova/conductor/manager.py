@@ -98,6 +98,7 @@ class ConductorManager:
         snapshots.must_be_available(found)
         servers = self._cells.servers(each.member_id for each in found.members)
         membership.must_be_of_project(servers.values(), found.project_id)
+        membership.must_be_unlocked(servers.values(), context.get(rpcapi.MAY_UNLOCK))
         try:
             group = self._cells.group(found.group_id)
         except rpcapi.GroupNotFound:

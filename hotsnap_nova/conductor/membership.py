@@ -5,7 +5,7 @@ What Nova knows comes from `cells`, or from a test's stand-in; nothing here asks
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from hotsnap_nova import exception
 from hotsnap_nova.conductor import rpcapi
@@ -21,6 +21,7 @@ class Server:
 
     :ivar domain: libvirt's name of it
     :ivar host: empty: not placed yet, or shelved
+    :ivar locked_by: of `rpcapi.LOCKED_BY`, or ''; None: it is not locked
     """
 
     id: str
@@ -30,6 +31,7 @@ class Server:
     vm_state: str
     task_state: str | None
     project_id: str
+    locked_by: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +65,20 @@ def must_be_of_project(servers: Iterable[Server], project_id: str) -> None:
     """
     if foreign := [each.name for each in servers if each.project_id != project_id]:
         raise rpcapi.MembersForeign(members=', '.join(sorted(foreign)))
+
+
+def must_be_unlocked(servers: Iterable[Server], may_unlock: Collection[str] | None) -> None:
+    """Nothing, where none is locked by whose lock the caller may not take off.
+
+    :param may_unlock: of `rpcapi.LOCKED_BY`; None: it is not known, and locks are not looked at
+    :raises MembersLocked:
+    """
+    if may_unlock is None:
+        return
+    locked = [each.name for each in servers if each.locked_by is not None
+              and (each.locked_by not in may_unlock if each.locked_by else not may_unlock)]
+    if locked:
+        raise rpcapi.MembersLocked(members=', '.join(sorted(locked)))
 
 
 def must_answer(states: dict[str, str]) -> None:

@@ -49,6 +49,11 @@ _PARTS_VERSION = '1.1'
 STATUSES = ('creating', 'available', 'restoring', 'deleting', 'error', 'error_deleting')
 #: What `reset_status` may set.
 RESETTABLE = ('available', 'error')
+#: In a caller's context: whose locks of servers the caller may take off, of ``LOCKED_BY``. Where
+#: an API of before does not say so, locks are not looked at, as then.
+MAY_UNLOCK = 'hotsnap_may_unlock'
+#: Who locks servers; '' where Nova has not kept that.
+LOCKED_BY = ('owner', 'admin')
 ACTION_STATUSES = ('running', 'done', 'failed')
 GATES = ('auto', 'hold', 'barrier', 'marker')
 DISKS = ('backup',)
@@ -88,6 +93,15 @@ class MembersForeign(exception.Invalid):
     code = 'members_foreign'
     http_status = 409
     message_format = 'Members belong to another project than the group: %(members)s.'
+
+
+class MembersLocked(exception.Invalid):
+    """Their owner, or an administrator, wants them left as they are."""
+
+    code = 'members_locked'
+    http_status = 409
+    message_format = ('Members are locked, and you may not unlock them: %(members)s. Have them '
+                      'unlocked first.')
 
 
 class ConductorApi:
@@ -153,7 +167,7 @@ class ConductorApi:
         """Begin to bring all members back to the cut.
 
         :raises SnapshotNotFound, SnapshotBusy, MembersAdded, MembersDeleted, MembersMoved,
-            MembersForeign:
+            MembersForeign, MembersLocked:
             nothing was touched
         :raises Refused, GuestBusy: likewise
         :raises HostUnreachable: likewise; a host that does not answer may still run its members

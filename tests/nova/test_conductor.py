@@ -289,6 +289,22 @@ class RefusedTest(cloud.CloudTestCase):
         assert 'restore_stop' not in self.hosts['h2'].engine.calls
         assert self.world.guest('web-2')['disk'] == made
 
+    def test_a_restore_of_a_member_that_is_locked_is_theirs_who_may_unlock_it(self):
+        made = self.make_available()['id']
+        server = self.world.spec('web-2').id
+        for locked_by, client, refused in (
+                ('admin', self.api, True), ('owner', self.far_admin, False),
+                ('owner', self.api, False), ('admin', self.admin, False)):
+            with self.subTest((locked_by, refused)):
+                self.change(server, locked=True, locked_by=locked_by)
+                answer = self.act(made, client, restore=None)
+                if refused:
+                    self.refused(answer, 409, 'members_locked', 'unlock them: web-2.')
+                    assert self.world.untouched()
+                    continue
+                assert answer.status_code == 202, answer.text
+                assert self.acted(made)['last_action']['status'] == 'done'
+
     def test_a_restore_of_a_member_that_is_on_no_host(self):
         made = self.make_available()['id']
         self.change(self.world.spec('web-2').id, host=None, vm_state='shelved_offloaded')
