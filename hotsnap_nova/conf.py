@@ -66,6 +66,16 @@ OPTIONS = (
         'max_snapshots_per_group', default=5, min=-1,
         help='Snapshots of one server group, likewise.'),
     cfg.IntOpt(
+        'max_gib_per_project', default=-1, min=-1,
+        help='GiB that the snapshots of a project may take in stores, together with disks that '
+             'its restores replaced and that hosts still keep. A snapshot is begun below it, and '
+             'its own size is known at its end. -1: any number. Set it where the store is small.'),
+    cfg.IntOpt(
+        'max_failed_per_project', default=100, min=-1,
+        help='Snapshots in error that a project has in the database; with the next snapshot the '
+             'oldest beyond that go, of which nothing is left but their row. -1: any number. '
+             'Raise it to look further back.'),
+    cfg.IntOpt(
         'service_interval_s', default=10, min=1,
         help='Seconds between a coordinator\'s signs of life, and between its looks for what dead '
              'ones left. One silent for three of them is shown as down. Raise it where the '

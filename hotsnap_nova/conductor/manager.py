@@ -6,6 +6,7 @@ what takes long goes on in a thread, and the row says so before the answer.
 """
 
 import contextlib
+import datetime
 import time
 
 import oslo_messaging
@@ -15,6 +16,7 @@ from hotsnap_nova.conductor import (
     actions,
     errands,
     membership,
+    quotas,
     requests,
     rows,
     rpcapi,
@@ -26,6 +28,8 @@ from hotsnap_nova.conductor import (
 _CHECK_S = 40.0
 #: For the last write, and the way there and back.
 _SPARE_S = 5.0
+#: Statuses of snapshots that take room.
+_COUNTED = tuple(each for each in rpcapi.STATUSES if each != rows.ERROR)
 
 
 class ConductorManager:
@@ -52,6 +56,10 @@ class ConductorManager:
         membership.must_answer(self._cells.states(each.host for each in found.servers))
         conf = self._conf
         caller = _caller(context)
+        quotas.must_have_room(
+            self._database.list(project_id=found.project_id, status=_COUNTED),
+            conf.max_gib_per_project, conf.restore_keep_hours, found.project_id,
+            datetime.datetime.now(datetime.UTC))
         limits = (('project_id', found.project_id, conf.max_snapshots_per_project),
                   ('group_id', found.id, conf.max_snapshots_per_group))
         snapshot = self._snapshots.create(requests.CreateRequest(
@@ -62,6 +70,7 @@ class ConductorManager:
             group_id=found.id, group_name=found.name, project_id=found.project_id,
             **{key: caller[key] or '' for key in ('user_id', 'request_id')},
             unique_name=False, quotas=tuple(each for each in limits if each[2] >= 0),
+            keep_failed=None if conf.max_failed_per_project < 0 else conf.max_failed_per_project,
             context=caller), must_be_wanted=lambda: _must_be_in_time(ends))
         return shown.of(self._get(snapshot))
 

@@ -71,7 +71,7 @@ class Snapshots(recovery.Recovery):
             }, [{'member_id': each['id'], 'name': each['name'], 'host': host}
                 for host, here in members.items() for each in here],
                 owner=owner, lease_s=made.lease_s, unique_name=request.unique_name,
-                quotas=request.quotas)
+                quotas=request.quotas, keep_failed=request.keep_failed)
             self._start(made)
         finally:
             self._beginning.discard(snapshot)

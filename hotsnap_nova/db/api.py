@@ -26,6 +26,11 @@ _MEMBER_COLUMNS = frozenset({'pause_ms', 'wait_ms', 'hold_ms', 'size_bytes', 'do
 _NEW = {'description': '', 'properties': {}, 'project_id': '', 'user_id': '', 'request_id': '',
         'group_name': '', 'decision': 'none', 'closed': False, 'generation': 0, 'machine': '',
         'disk': 'backup'}
+#: Of snapshots in error whose row alone is left.
+_NOTHING_LEFT = (models.Snapshot.status == 'error', models.Snapshot.closed.is_(True),
+                 models.Snapshot.decision == 'discard', models.Snapshot.restore.is_(None))
+#: Of what was there before there was a bound, the rest goes with the snapshots that follow.
+_DROPPED_AT_ONCE = 100
 _NEW_MEMBER = {'done_bytes': 0, 'total_bytes': 0, 'detail': {}}
 
 
@@ -65,7 +70,8 @@ class Database(hosts.Hosts, errands.Errands):
     @claims.transaction
     def create(self, values: dict, members: Collection[dict], *, owner: str | None = None,
                lease_s: float = 0.0, unique_name: bool = True,
-               quotas: Collection[tuple[str, str, int]] = ()) -> None:
+               quotas: Collection[tuple[str, str, int]] = (),
+               keep_failed: int | None = None) -> None:
         """Add a snapshot at generation 0 and its members, in the order given.
 
         :param values: columns; id, name, group_id, epoch, gate, status and
@@ -73,6 +79,8 @@ class Database(hosts.Hosts, errands.Errands):
         :param members: columns each; member_id, name and host at least
         :param owner: has the lease for ``lease_s`` seconds
         :param quotas: (column, value, limit) each: at most so many that are not in error
+        :param keep_failed: of the project's in error so many stay, the newest, and those of which
+            something is left, as for `purge`; None: all
         :raises OverQuota: nothing was added
         :raises NameTaken: another of the project has the name, and is not in error
         """
@@ -91,6 +99,8 @@ class Database(hosts.Hosts, errands.Errands):
                         **_NEW_MEMBER | member, snapshot_id=row['id'], position=position))
                 for column, value, limit in quotas:
                     claims.keep_quota(session, column, value, limit)
+                if keep_failed is not None:
+                    self._drop_failed(session, row['project_id'], keep_failed)
         except db_exception.DBDuplicateEntry as exc:
             if not _is_of_names(exc):
                 raise
@@ -260,11 +270,22 @@ class Database(hosts.Hosts, errands.Errands):
         one that was available, one that is being restored.
         """
         return self._remove(
-            models.Snapshot.status == 'error', models.Snapshot.closed.is_(True),
-            models.Snapshot.decision == 'discard', models.Snapshot.restore.is_(None),
+            *_NOTHING_LEFT,
             models.Snapshot.updated_at < before.astimezone(datetime.UTC).replace(tzinfo=None))
 
     # -- inside --------------------------------------------------------------------------------
+
+    @staticmethod
+    def _drop_failed(session, project_id, keep):
+        """Remove the oldest of a project's failed snapshots; who adds one more has its turn."""
+        old = session.scalars(
+            sa.select(models.Snapshot.id).where(
+                models.Snapshot.project_id == project_id, *_NOTHING_LEFT)
+            .order_by(models.Snapshot.created_at.desc(), models.Snapshot.id).offset(keep)
+            .limit(_DROPPED_AT_ONCE)).all()
+        if old:
+            session.execute(sa.delete(models.Snapshot).where(models.Snapshot.id.in_(old))
+                            .execution_options(synchronize_session=False))
 
     def _remove(self, *conditions):
         with self._engine.writing() as session:

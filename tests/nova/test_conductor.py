@@ -222,6 +222,32 @@ class RefusedTest(cloud.CloudTestCase):
         self.refused(self.create(third), 403, 'over_quota', '2 of 2 group snapshots of project')
         self.untouched(2)
 
+    def test_over_quota_of_the_projects_bytes(self):
+        group = self.make_group()
+        self.make_available(group)
+        self.flags(group='hotsnap', max_gib_per_project=0)
+
+        self.refused(self.create(group), 403, 'over_quota_bytes', 'of 0 GiB')
+        self.untouched(1)
+
+        self.flags(group='hotsnap', max_gib_per_project=1)
+        self.make_available(group)
+
+    def test_the_oldest_failures_go_beyond_so_many(self):
+        self.flags(group='hotsnap', max_failed_per_project=1)
+        group = self.make_group()
+        self.hosts['h2'].engine.faults['record'] = exception.GuestBusy(member='x', reason='y')
+        failed = [self.create(group).json()['server_group_snapshot']['id']]
+        self.until(failed[0], lambda shown: shown['status'] == 'error')
+        failed.append(self.create(group).json()['server_group_snapshot']['id'])
+        self.until(failed[1], lambda shown: shown['status'] == 'error')
+
+        third = self.create(group).json()['server_group_snapshot']['id']
+
+        self.until(third, lambda shown: shown['status'] == 'error')
+        assert self.show(failed[0]) is None
+        assert self.show(failed[1])['status'] == 'error'
+
     def test_properties_that_the_databases_column_cannot_hold(self):
         group = self.make_group()
         made = self.make_available(group, properties={'kept': 'yes'})['id']

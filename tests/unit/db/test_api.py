@@ -260,6 +260,21 @@ def test_purging_removes_old_failures_only(database, clock):
     assert sorted(ids(database.list())) == ['fine', 'new', 'unanswered']
 
 
+def test_a_project_keeps_so_many_failures_the_newest_and_what_is_not_over(database, clock):
+    failed = {'status': 'error', 'closed': True, 'decision': 'discard'}
+    for number, values in enumerate((failed, failed | {'closed': False}, failed, failed, failed)):
+        clock.now += 1
+        create(database, f's{number}', project_id='p')
+        database.compare_and_swap(f's{number}', 0, **values)
+    create(database, 'theirs', project_id='other')
+    database.compare_and_swap('theirs', 0, **failed)
+
+    clock.now += 1
+    database.create(rows.snapshot('new', project_id='p'), (), keep_failed=2)
+
+    assert sorted(ids(database.list())) == ['new', 's1', 's3', 's4', 'theirs']
+
+
 @pytest.mark.parametrize('values', [
     {'decision': 'finish'}, {'decision': 'discard', 'restore': '{}'}])
 def test_purging_orphans_no_data_of_what_an_operator_called_an_error(database, clock, values):
