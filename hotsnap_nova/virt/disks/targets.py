@@ -22,23 +22,26 @@ does not answer is given up much sooner.
 
 import contextlib
 import glob
+import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 
 from hotsnap_nova import exception
+from hotsnap_nova.virt.disks import confined
 
 _START_LIMIT_S = 30.0
 #: NBD's greeting: two magic numbers and flags.
 _GREETING_BYTES = 18
 #: Folders of sockets, below the temporary one, are called so; the process's id follows.
 _FOLDER = 'hotsnap-nbd-'
-#: What tells the guardian who it is, and then becomes what its arguments say.
-_TOLD = ('/bin/sh', '-c', """printf '{"daemon": %d}\\n' $$ && exec "$@" >/dev/null""", 'sh')
+#: What tells the guardian who it is, and then becomes what its arguments say, with few rights.
+_CONFINED = (sys.executable, '-I', '-S', confined.__file__)
 
 
 class StorageDaemon:
@@ -71,7 +74,9 @@ class StorageDaemon:
         self._log = os.memfd_create('storage-daemon', os.MFD_CLOEXEC)
         fd = self._listener.fileno()
         self._process = subprocess.Popen(
-            [*(() if guardian is None else _TOLD), 'qemu-storage-daemon', '--nbd-server',
+            [*_CONFINED, json.dumps({'tell': guardian is not None, 'files': [
+                os.path.realpath(path) for path, _size in images.values()]}),
+             'qemu-storage-daemon', '--nbd-server',
              f'addr.type=fd,addr.str={fd},max-connections={len(images)}', *arguments],
             pass_fds=[fd], stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL if guardian is None else guardian,
