@@ -125,6 +125,15 @@ class Monitor:
             return False
         return True
 
+    @contextlib.contextmanager
+    def opened(self, name: str, fd: int):
+        """A path by which QEMU, and it alone, opens what ``fd`` is open to, within the block."""
+        found = self.execute('add-fd', {'opaque': name}, fds=(fd,))
+        try:
+            yield f'/dev/fdset/{found["fdset-id"]}'
+        finally:
+            self.execute('remove-fd', {'fdset-id': found['fdset-id']})
+
     # --- memory ---
 
     def set_background_snapshot(self, on: bool) -> None:
@@ -228,6 +237,20 @@ class Monitor:
         whoever looks and then acts must be `alone`.
         """
         self.execute('qom-set', {'path': qdev, 'property': 'drive', 'value': node})
+
+    def images(self) -> dict[str, dict]:
+        """By node's name, what there is to tell of its image, and of all below it."""
+        return {node['node-name']: node['image']
+                for node in self.execute('query-named-block-nodes')}
+
+    def add_bitmap(self, node: str, name: str, granularity: int) -> None:
+        self.execute('block-dirty-bitmap-add', {
+            'node': node, 'name': name, 'granularity': granularity})
+
+    def merge_bitmap(self, node: str, name: str, other: str, others: str) -> None:
+        """Add to a node's bitmap what another node's has."""
+        self.execute('block-dirty-bitmap-merge', {
+            'node': node, 'target': name, 'bitmaps': [{'node': other, 'name': others}]})
 
     def backup(self, *jobs: dict) -> None:
         """Start backup jobs, all or none."""

@@ -12,6 +12,7 @@ The nodes are named so that a fresh process can undo them from what QEMU shows::
     hs-<tag>-t-<node>   the target (NBD)
     hs-<tag>-f-<node>   the filter; <node> is what the device had then
     hs-<tag>-a-<node>   read access to the frozen image
+    hs-<tag>-e-<node>   what tells QEMU where there is anything to copy; for a moment
     hs-<tag>-j-<node>   the job that copies the rest (a job, not a node)
 
 Where a filter is present but not yet under the device it copies nothing: adding
@@ -30,8 +31,13 @@ import os
 import re
 import time
 
+from oslo_log import log
+
 from hotsnap_nova import exception
 from hotsnap_nova.virt import monitor, records
+from hotsnap_nova.virt.disks import extents
+
+LOG = log.getLogger(__name__)
 
 #: Seconds a guest's write may wait for our target, at most.
 CBW_TIMEOUT_S = 1
@@ -41,7 +47,7 @@ MAX_NODE_NAME = 19
 #: does when another disk's job ends. (QEMU's own limits let it be 8 MB: 100 ms.)
 _WORKERS = 4
 _CHUNK_BYTES = 64 << 10
-_OURS = re.compile(r'^hs-([0-9a-f]{6})-([taf])-(.+)$')
+_OURS = re.compile(r'^hs-([0-9a-f]{6})-([tafe])-(.+)$')
 _JOB = re.compile(r'^hs-([0-9a-f]{6})-j-(.+)$')
 
 
@@ -129,9 +135,30 @@ class FrozenDisks:
                                 file=disk.name(self._tag, 'f'))
         self._qemu.backup(*(
             {'job_id': disk.name(self._tag, 'j'), 'device': disk.name(self._tag, 'a'),
-             'target': disk.name(self._tag, 't'), 'sync': 'full', 'auto_dismiss': False,
+             'target': disk.name(self._tag, 't'), **self._what(disk), 'auto_dismiss': False,
              'x_perf': {'max-workers': _WORKERS, 'max-chunk': _CHUNK_BYTES,
                         'use-copy-range': False}} for disk in self.disks))
+
+    def _what(self, disk):
+        """What of a disk to copy: where it has anything, if that is less than all.
+
+        The target is empty, and so reads as zeros where nothing was copied.
+        """
+        if disk.size_bytes < extents.WORTH_BYTES:
+            return {'sync': 'full'}
+        try:
+            below = self._qemu.children()[disk.name(self._tag, 'f'), 'file']
+            found = extents.of(self._qemu.images()[below])
+            if disk.size_bytes - sum(end - start for start, end in found) < extents.WORTH_BYTES:
+                return {'sync': 'full'}
+            bitmap = extents.tell(self._qemu, disk.name(self._tag, 'a'),
+                                  disk.name(self._tag, 'e'), disk.size_bytes, found)
+        except (extents.Unknown, KeyError, monitor.MonitorError) as exc:
+            LOG.warning('%(member)s, %(disk)s: all of it is looked at, for what is in it cannot '
+                        'be told: %(error)s', {'member': self._member, 'disk': disk.target,
+                                               'error': exc})
+            return {'sync': 'full'}
+        return {'sync': 'bitmap', 'bitmap': bitmap, 'bitmap_mode': 'never'}
 
     def progress(self) -> tuple[int, int, bool]:
         """Bytes done, bytes in all, whether every disk is finished.
@@ -184,8 +211,9 @@ def _remove_nodes(qemu, tag):
         match = _OURS.match(name)
         if match and match.group(1) == tag:
             ours.setdefault(match.group(2), []).append((name, match.group(3)))
-    for name, _ in ours.get('a', ()):
-        _delete(qemu, name)
+    for part in 'ea':
+        for name, _ in ours.get(part, ()):
+            _delete(qemu, name)
     under = {row['inserted']['node-name']: row['qdev'] for row in qemu.block_devices()
              if row.get('inserted') and row.get('qdev')}
     below = qemu.children()

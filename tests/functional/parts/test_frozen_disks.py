@@ -4,7 +4,7 @@
 import pytest
 
 from hotsnap_nova.virt import monitor
-from hotsnap_nova.virt.disks import freezing
+from hotsnap_nova.virt.disks import extents, freezing
 
 #: A tenth of a second's worth of a slow store; QEMU's own limits let it be eighty times that.
 MOST_UNDER_WAY = 1 << 20
@@ -22,14 +22,19 @@ class Recorder(monitor.Monitor):
         return {}
 
 
-@pytest.fixture
-def qemu():
+def started(size_bytes):
+    """What was asked to start the copy of three disks."""
     recorder = Recorder()
     frozen = freezing.FrozenDisks(recorder, 'a', '123abc', tuple(
-        freezing.Disk(target, f'/machine/{target}', f'node-{target}', f'/{target}', 1 << 30)
+        freezing.Disk(target, f'/machine/{target}', f'node-{target}', f'/{target}', size_bytes)
         for target in ('vda', 'vdb', 'vdc')))
     frozen.start_copy()
     return recorder
+
+
+@pytest.fixture
+def qemu():
+    return started(1 << 20)
 
 
 def jobs(qemu):
@@ -44,6 +49,22 @@ def test_no_node_is_added_once_a_job_runs(qemu):
     assert commands == ['blockdev-add'] * 3 + ['transaction']
     assert [job['device'] for job in jobs(qemu)] == [
         arguments['node-name'] for command, arguments in qemu.asked if command == 'blockdev-add']
+
+
+def test_nor_is_one_to_tell_what_there_is_to_copy(monkeypatch):
+    monkeypatch.setattr(monitor.Monitor, 'children', lambda _self: {
+        (f'hs-123abc-f-node-{target}', 'file'): 'node' for target in ('vda', 'vdb', 'vdc')})
+    monkeypatch.setattr(monitor.Monitor, 'images', lambda _self: {'node': {}})
+    monkeypatch.setattr(extents, 'of', lambda _image: [(0, 1)])
+    monkeypatch.setattr(extents, 'tell', lambda qemu, *_asked: (
+        qemu.add_node(node_name='helper'), qemu.del_node('helper'), 'data')[2])
+
+    asked = started(1 << 40)
+
+    commands = [command for command, _arguments in asked.asked]
+    assert commands[3:] == ['blockdev-add', 'blockdev-del'] * 3 + ['transaction']
+    assert {(job['sync'], job['bitmap'], job['bitmap-mode']) for job in jobs(asked)} == {
+        ('bitmap', 'data', 'never')}
 
 
 def test_little_is_under_way_when_the_first_job_ends(qemu):

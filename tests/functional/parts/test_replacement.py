@@ -113,6 +113,21 @@ def test_finishing_keeps_the_old_disk_as_long_as_configured(image, source, hours
     assert len(os.listdir(image.parent)) == 1 + left
 
 
+@pytest.mark.parametrize('form', ['raw', 'qcow2'])
+def test_a_large_disk_is_put_back_at_the_cost_of_what_is_in_it(tmp_path, form):
+    source, told = tmp_path / 'of-the-cut.qcow2', []
+    subprocess.run(['qemu-img', 'create', '-q', '-f', 'qcow2', source, '1T'], check=True)
+    subprocess.run(['qemu-io', '-f', 'qcow2', '-c', 'write -P 1 900G 1M', source], check=True,
+                   capture_output=True)
+    placed = replacement.Replacement('guest', str(tmp_path / 'disk'), form, 'r1')
+
+    placed.prepare(str(source), told.append)
+
+    assert os.stat(placed.new).st_blocks * 512 < 8 << 20
+    assert subprocess.run(['qemu-img', 'compare', '-f', 'qcow2', '-F', form, source, placed.new],
+                          capture_output=True, check=False).returncode == 0
+
+
 def test_a_copy_is_private_while_it_is_made(image, source):
     image.unlink()    # nothing to take the mode from
     make(image).prepare(source)

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where in a disk there is anything, told to QEMU so that a copy costs no more than that.
+
+A backup job looks at every 64 KiB of a disk, and writes zeros where there is nothing: of a large
+disk that is nearly empty, for minutes. It can be told what to copy, by a bitmap; but QEMU has
+no command that makes one of what is allocated, nor one that takes a list. So the list is put
+into the bitmap of another image by QEMU's own tools, a file in memory that is handed to the
+guest's QEMU, which adds it to a bitmap of its own.
+
+*What is listed is enough.* It is read after the cut, from the images themselves, while the guest
+goes on. What the cut has was in them by then, their metadata too: QEMU writes all of it when it
+stops a guest. What the guest writes afterwards only adds to the list; and what it discards the
+copy-before-write filter has put into the target before that.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+
+from hotsnap_nova.virt import monitor
+
+#: A copy is told what to copy where it saves looking at so much; else it looks at all.
+WORTH_BYTES = 256 << 20
+#: Of the bitmap.
+_GRANULARITY = 64 << 10
+#: Gaps that are no larger are copied as what is around them.
+_GAP_BYTES = 1 << 20
+#: So that there is no end of them: beyond, larger gaps are.
+_MOST = 20_000
+#: What qemu-io writes at once, at most: below 2 GiB, and whole clusters.
+_STRIDE = 1 << 30
+#: Of the image in memory: a table of its covers half a TiB.
+_CLUSTER = 2 << 20
+_TIMEOUT_S = 60.0
+_BITMAP = 'data'
+
+Extent = tuple[int, int]
+
+
+class Unknown(Exception):
+    """Where there is anything cannot be told: all is to be looked at."""
+
+
+def of(image: dict) -> list[Extent]:
+    """(start, end) of each stretch in which an image or one below it has data, in order.
+
+    :param image: QEMU's word on it, and on what is below
+    :raises Unknown:
+    """
+    found = []
+    for direct in (True, False):    # as QEMU reads it, where the file system can do that
+        try:
+            shown = subprocess.run(
+                ['qemu-img', 'map', '-U', '--output', 'json', f'json:{_chain(image, direct)}'],
+                capture_output=True, check=True, timeout=_TIMEOUT_S)
+        except subprocess.TimeoutExpired as exc:
+            raise Unknown(f'it takes more than {_TIMEOUT_S:g} s') from exc
+        except (OSError, subprocess.CalledProcessError) as exc:
+            reason = getattr(exc, 'stderr', b'').decode(errors='replace').strip() or str(exc)
+            continue
+        for stretch in json.loads(shown.stdout):
+            # Compressed clusters are data, zeros that are written as such are none.
+            if stretch['data'] or not stretch['zero']:
+                found.append((stretch['start'], stretch['start'] + stretch['length']))
+        return _joined(found)
+    raise Unknown(reason)
+
+
+def _chain(image, direct):
+    return json.dumps(_layer(image, direct))
+
+
+def _layer(image, direct):
+    path = image['filename']
+    if not os.path.isfile(path):
+        raise Unknown(f'{path} is no file')
+    # libvirt gives a raw disk no node of its own for the format.
+    form = 'raw' if image['format'] == 'file' else image['format']
+    layer = {'driver': form, 'file': {
+        'driver': 'file', 'filename': path, 'cache': {'direct': direct}}}
+    if form != 'raw':
+        below = image.get('backing-image')
+        if image.get('backing-filename') and not below:
+            raise Unknown('QEMU does not tell what is below')
+        layer['backing'] = _layer(below, direct) if below else None
+    return layer
+
+
+def _joined(found):
+    """Fewer, which leave out less."""
+    gap, joined = _GAP_BYTES, found
+    while True:
+        kept = []
+        for start, end in joined:
+            if kept and start - kept[-1][1] <= gap:
+                kept[-1] = kept[-1][0], end
+            else:
+                kept.append((start, end))
+        if len(kept) <= _MOST:
+            return kept
+        gap, joined = gap * 2, kept
+
+
+def tell(qemu: monitor.Monitor, node: str, helper: str, size_bytes: int,
+         found: list[Extent]) -> str:
+    """The name of a bitmap of ``node`` that has what was found.
+
+    :param helper: a name for a node that is there for a moment
+    :raises Unknown: qemu-img or qemu-io failed
+    :raises monitor.MonitorError: QEMU did
+    """
+    qemu.add_bitmap(node, _BITMAP, _GRANULARITY)
+    with _image(size_bytes, found) as fd, qemu.opened(helper, fd) as path:
+        qemu.add_node(driver='qcow2', node_name=helper, read_only=True,
+                      file={'driver': 'file', 'filename': path, 'read-only': True})
+        try:
+            qemu.merge_bitmap(node, _BITMAP, helper, _BITMAP)
+        finally:
+            qemu.del_node(helper)
+    return _BITMAP
+
+
+@contextlib.contextmanager
+def _image(size_bytes, found):
+    """A descriptor, to read, of an image in memory whose bitmap has these stretches."""
+    fd = os.memfd_create('extents', os.MFD_CLOEXEC)
+    try:
+        path = f'/proc/self/fd/{fd}'
+        _run(fd, 'qemu-img', 'create', '-q', '-f', 'qcow2', '-o', f'cluster_size={_CLUSTER}',
+             path, str(size_bytes))
+        _run(fd, 'qemu-img', 'bitmap', '--add', '--enable', '-f', 'qcow2', '-g',
+             str(_GRANULARITY), path, _BITMAP)
+        _run(fd, 'qemu-io', '-f', 'qcow2', path, text=''.join(
+            f'write -z {start} {min(_STRIDE, end - start)}\n'
+            for first, end in found for start in range(first, end, _STRIDE)))
+        reading = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(fd)
+    try:
+        yield reading
+    finally:
+        os.close(reading)
+
+
+def _run(fd, *command, text=''):
+    try:
+        subprocess.run(command, pass_fds=[fd], input=text, text=True, capture_output=True,
+                       check=True, timeout=_TIMEOUT_S)
+    except (OSError, subprocess.SubprocessError) as exc:
+        raise Unknown(f'{command[0]}: {getattr(exc, "stderr", "") or exc}') from exc

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A snapshot of a large disk costs what is in it, and has all that is in it."""
+
+import shutil
+import subprocess
+
+import libvirt_qemu
+import pytest
+
+from hotsnap_nova.virt import host, monitor, records
+from hotsnap_nova.virt.disks import extents
+from tests.functional.bare import Bare, disk, image
+from tests.lab import Lab
+
+_HMP = 1    # VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP
+_MIB = 1 << 20
+
+
+@pytest.fixture(scope='module')
+def lab(request):
+    failed_before = request.session.testsfailed
+    with Lab() as lab:
+        yield lab
+        lab.keep_files = request.session.testsfailed > failed_before
+
+
+def write(path, *commands, form='qcow2'):
+    words = [word for command in commands for word in ('-c', command)]
+    done = subprocess.run(['qemu-io', '-f', form, *words, str(path)], check=True,
+                          capture_output=True, text=True)
+    assert 'verification failed' not in done.stdout + done.stderr
+
+
+@pytest.fixture
+def disks(lab):
+    """Of a TiB each: an empty one, one over a base, a raw one; their paths by target."""
+    base, over = lab.folder / 'base.qcow2', lab.folder / 'over.qcow2'
+    image(base, '1T')
+    write(base, 'write -P 1 100G 3M', 'write -P 2 900G 1M')
+    image(over, '1T', 'qcow2', '-F', 'qcow2', '-b', str(base))
+    write(over, 'write -P 3 0 1M', 'write -P 4 100G 64k', 'write -P 5 700G 5M',
+          'write -z 900G 64k')
+    raw = lab.folder / 'raw.img'
+    image(raw, '1T', 'raw')
+    write(raw, 'write -P 6 500G 1M', form='raw')
+    return {'vdb': image(lab.folder / 'empty.qcow2', '1T'), 'vdc': str(over), 'vdd': str(raw)}
+
+
+def qemu_io(guest, command):
+    """Have something done to the guest's disk vdc as the guest would do it."""
+    libvirt_qemu.qemuMonitorCommand(guest.domain, (
+        f'qemu-io -d /machine/peripheral/virtio-disk2/virtio-backend "{command}"'), _HMP)
+
+
+class Snapshot:
+    """A snapshot of one guest by an engine of its own; a context manager.
+
+    :param late: what the guest does to its disk vdc right before its cut
+    """
+
+    def __init__(self, lab, guest, folder, late=()):
+        self._guest, self._late = guest, late
+        self._engine = host.Engine(lab.uri)
+        self._work = records.Work('one', 1, self._engine.find((guest.name,)), 'barrier',
+                                  str(folder), 30_000, 60_000)
+        self.folder = folder / self._work.members[0].id
+
+    def __enter__(self):
+        self._engine.prepare(self._work)
+        for command in self._late:
+            qemu_io(self._guest, command)
+        self._engine.record(self._work)
+        self._engine.release(self._work)
+        return self
+
+    def save(self):
+        """How many bytes there were to copy and to save, in all."""
+        told = []
+        self._engine.save(self._work, told.append)
+        self._engine.finish(self._work)
+        assert self._engine.survey() == ()
+        return told[-1].total_bytes
+
+    def __exit__(self, *_error):
+        self._engine.discard('one', self._work.members)
+        self._engine.close()
+
+
+def guest_of(lab, disks, memory_mb=32):
+    return Bare(lab, ''.join(disk(path, 'raw' if path.endswith('.img') else 'qcow2', target)
+                             for target, path in disks.items()), memory_mb=memory_mb)
+
+
+def same(one, other):
+    return subprocess.run(['qemu-img', 'compare', '-U', str(one), str(other)],
+                          capture_output=True, check=False).returncode == 0
+
+
+def test_what_is_copied_is_what_is_there_and_no_more(lab, disks, tmp_path):
+    with guest_of(lab, disks) as guest, Snapshot(lab, guest, tmp_path) as snapshot:
+        total_bytes = snapshot.save()
+
+        for target, path in disks.items():
+            assert same(snapshot.folder / f'{target}.qcow2', path), target
+
+    assert total_bytes - 32 * _MIB - 16 * _MIB < 16 * _MIB    # of three TiB; vda has all of 16 MiB
+
+
+def test_what_a_guest_does_to_its_disk_between_cut_and_copy_is_not_in_it(lab, disks, tmp_path):
+    """It overwrites, discards, writes zeros, and writes where nothing was."""
+    before = tmp_path / 'before.qcow2'
+    shutil.copy(disks['vdc'], before)
+
+    with guest_of(lab, disks) as guest, Snapshot(lab, guest, tmp_path) as snapshot:
+        for command in ('write -P 9 100G 1M', 'discard 700G 2M', 'write -z 702G 1M',
+                        'write -z 700G 3M', 'write -P 9 300G 1M', 'discard 0 1M', 'flush'):
+            qemu_io(guest, command)
+        snapshot.save()
+
+        assert same(snapshot.folder / 'vdc.qcow2', before)
+        assert not same(snapshot.folder / 'vdc.qcow2', disks['vdc'])
+
+
+def test_what_a_guest_wrote_right_before_its_cut_is_in_it_though_it_flushed_nothing(
+        lab, disks, tmp_path):
+    with guest_of(lab, disks) as guest, Snapshot(
+            lab, guest, tmp_path, ['write -P 8 200G 1M', 'write -P 8 100G 64k']) as snapshot:
+        snapshot.save()
+
+    write(snapshot.folder / 'vdc.qcow2', 'read -P 8 200G 1M', 'read -P 8 100G 64k',
+          'read -P 1 107374247936 64k')
+
+
+@pytest.mark.parametrize('fails', ['of', 'merge'])
+def test_where_it_cannot_be_told_all_is_looked_at(lab, tmp_path, monkeypatch, fails):
+    path = image(lab.folder / 'small.qcow2', '600M')
+    write(path, 'write -P 7 300M 1M')
+
+    def refuse(*_asked):
+        raise extents.Unknown('no') if fails == 'of' else monitor.MonitorError(
+            member='a', reason='no')
+    monkeypatch.setattr(*((extents, 'of') if fails == 'of' else (monitor.Monitor, 'merge_bitmap')),
+                        refuse)
+
+    with guest_of(lab, {'vdb': path}) as guest, Snapshot(lab, guest, tmp_path) as snapshot:
+        assert snapshot.save() > 600 * _MIB
+        assert same(snapshot.folder / 'vdb.qcow2', path)
+
+
+def test_stretches_are_found_through_all_layers_and_joined_over_small_gaps(disks):
+    chain = {'format': 'qcow2', 'filename': disks['vdc'], 'backing-filename': 'base.qcow2',
+             'backing-image': {'format': 'qcow2', 'filename': disks['vdc'].replace(
+                 'over', 'base')}}
+    gib = 1 << 30
+
+    assert extents.of(chain) == [(0, _MIB), (100 * gib, 100 * gib + 3 * _MIB),
+                                 (700 * gib, 700 * gib + 5 * _MIB),
+                                 (900 * gib + (64 << 10), 900 * gib + _MIB)]
+    assert extents.of({'format': 'file', 'filename': disks['vdd']})[-1] == (
+        500 * gib, 500 * gib + _MIB)
+    assert extents.of({'format': 'qcow2', 'filename': disks['vdb']}) == []
+
+
+@pytest.mark.parametrize('more', [
+    {'filename': '/no/such'}, {'format': 'raw', 'filename': 'json:{}'},
+    {'format': 'vmdk'}, {'backing-filename': 'unknown'}])
+def test_an_image_that_is_not_understood_is_not_guessed_at(disks, more):
+    with pytest.raises(extents.Unknown):
+        extents.of({'format': 'qcow2', 'filename': disks['vdb']} | more)
+
+
+def test_there_are_never_too_many_stretches(monkeypatch):
+    monkeypatch.setattr(extents, '_MOST', 3)
+
+    found = extents._joined([(start << 30, (start << 30) + 1) for start in range(40)])
+
+    assert 0 < len(found) <= 3
+    assert (found[0][0], found[-1][1]) == (0, (39 << 30) + 1)
+    assert extents._joined([(0, 1), (5 * _MIB, 6 * _MIB)]) == [(0, 1), (5 * _MIB, 6 * _MIB)]
