@@ -93,6 +93,17 @@ OPTIONS = (
         'compress', default=False,
         help='Compress memory with zstd. Change it where the store is slower than the '
              'processors.'),
+    cfg.IntOpt(
+        'io_limit_mib_s', default=0, min=0,
+        help='MiB a second that a host copies of disks for one snapshot or restore, and reads to '
+             'compute digests, beside what guests themselves make necessary. Memory is not '
+             'limited: guests wait for it. 0: no limit. Set it where guests feel that others are '
+             'saved or verified, and save_timeout_s so that there is time.'),
+    cfg.BoolOpt(
+        'direct_io', default=False,
+        help='Copy disks and compute digests past the page cache, whose content guests and others '
+             'have use for. The file systems of the store and of disks must know O_DIRECT. Change '
+             'it where hosts have little memory to spare.'),
     cfg.StrOpt(
         'store', default='local',
         help='Entry point in hotsnap.store of the store that keeps snapshots.'),

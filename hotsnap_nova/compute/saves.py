@@ -58,7 +58,7 @@ class Saves:
     def _keep_saving(self, command, work):
         try:
             saved = self._engine.save(work, self._teller(command))
-            saved = tuple(_with_digests(work, each) for each in saved)
+            saved = tuple(_with_digests(work, each, self._store.reading) for each in saved)
             self._store.sync(command.snapshot, self._host)    # before anybody is told
             outcome = commands.MembersSaved(command.snapshot, command.epoch,
                                             translate.saved_detail(saved))
@@ -86,13 +86,14 @@ class Saves:
         return tell
 
 
-def _with_digests(work, saved):
+def _with_digests(work, saved, reading):
     """The engine digests what passes it; the rest is read once it is complete."""
     folder = f'{work.folder}/{saved.member}'
     files = []
     for file in saved.files:
         if not file.digest:
             with open(f'{folder}/{file.name}', 'rb', buffering=0) as content:
-                file = dataclasses.replace(file, digest=digest.file_digest(content.fileno()))
+                file = dataclasses.replace(file, digest=digest.file_digest(
+                    content.fileno(), reading=reading))
         files.append(file)
     return dataclasses.replace(saved, files=tuple(files))

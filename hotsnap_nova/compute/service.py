@@ -6,6 +6,8 @@ import os
 
 from hotsnap_nova import exception, storage
 from hotsnap_nova.compute import locks, manager, owner
+from hotsnap_nova.storage import digest
+from hotsnap_nova.virt import records
 
 
 def open_manager(conf, open_engine=None, host: str | None = None, uri: str | None = None,
@@ -28,6 +30,8 @@ def open_manager(conf, open_engine=None, host: str | None = None, uri: str | Non
     state_path = os.path.abspath(conf.state_path)
     store = storage.open_store(conf.store, conf.store_path)
     engine = open_engine(uri, conf.restore_keep_hours)
+    engine.effort = records.Effort(conf.io_limit_mib_s << 20, conf.direct_io)
+    store.reading = digest.Reading(conf.io_limit_mib_s << 20, conf.direct_io)
     if definitions:
         engine.definitions = definitions
     if files:

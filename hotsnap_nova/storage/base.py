@@ -17,6 +17,7 @@ import re
 from collections.abc import Callable, Collection
 
 from hotsnap_nova import exception
+from hotsnap_nova.storage import digest
 
 #: Ids and names become names of files; nothing in them may lead elsewhere.
 #: (``$`` alone would let a newline follow.)
@@ -52,7 +53,12 @@ OnProgress = Callable[[str, str, int, int], None]
 
 
 class Store(abc.ABC):
-    """Keeps snapshots."""
+    """Keeps snapshots.
+
+    :ivar reading: how files are read to compute their digests
+    """
+
+    reading = digest.Reading()
 
     @abc.abstractmethod
     def begin(self, snapshot_id: str, host: str) -> str:

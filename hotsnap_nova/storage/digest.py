@@ -6,17 +6,37 @@ between come from one buffer. A hole and written zeros have the same digest,
 so a copy that fills holes still verifies.
 """
 
+import contextlib
+import dataclasses
 import errno
+import fcntl
+import mmap
 import os
+import time
 from collections.abc import Callable
 
 import blake3
 
 CHUNK_BYTES = 1 << 20
+#: What direct reads are multiples of.
+_BLOCK_BYTES = 4096
 _ZEROS = bytes(CHUNK_BYTES)
 
 
-def file_digest(fd: int, on_bytes: Callable[[int], None] | None = None) -> str:
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """How a file is read.
+
+    :ivar limit_bytes_s: at most so much of it; holes do not count. 0: no limit
+    :ivar direct: past the page cache, where the file system can do that
+    """
+
+    limit_bytes_s: int = 0
+    direct: bool = False
+
+
+def file_digest(fd: int, on_bytes: Callable[[int], None] | None = None,
+                reading: Reading = Reading()) -> str:
     """BLAKE3, in hex, of the whole content of an open regular file.
 
     Uses two buffers of CHUNK_BYTES whatever the file's size and moves the
@@ -26,23 +46,68 @@ def file_digest(fd: int, on_bytes: Callable[[int], None] | None = None) -> str:
         call; what it raises ends the work
     """
     hasher = blake3.blake3()
-    buffer = bytearray(CHUNK_BYTES)
+    buffer = mmap.mmap(-1, CHUNK_BYTES)    # aligned, as direct reading wants
     view = memoryview(buffer)
-    position = 0
-    for start, end in _data_extents(fd):
-        _feed_zeros(hasher, start - position, on_bytes)
-        os.lseek(fd, start, os.SEEK_SET)
-        position = start
-        while position < end:
-            count = os.readv(fd, [view[:min(CHUNK_BYTES, end - position)]])
-            if not count:
-                break    # cut short under our hands: the digest will tell
-            hasher.update(view[:count])
-            position += count
-            if on_bytes:
-                on_bytes(count)
+    position, pace = 0, _Pace(reading.limit_bytes_s)
+    with _direct(fd) if reading.direct else contextlib.nullcontext():
+        for start, end in _data_extents(fd):
+            _feed_zeros(hasher, start - position, on_bytes)
+            os.lseek(fd, start, os.SEEK_SET)
+            position = start
+            while position < end:
+                count = min(_read(fd, view[:_whole(min(CHUNK_BYTES, end - position))]),
+                            end - position)
+                if not count:
+                    break    # cut short under our hands: the digest will tell
+                hasher.update(view[:count])
+                position += count
+                pace.spend(count)
+                if on_bytes:
+                    on_bytes(count)
     _feed_zeros(hasher, os.fstat(fd).st_size - position, on_bytes)
     return hasher.hexdigest()
+
+
+class _Pace:
+    """Rests for as long as what was read should have taken."""
+
+    def __init__(self, limit_bytes_s):
+        self._limit_bytes_s = limit_bytes_s
+        self._free_at = time.monotonic()
+
+    def spend(self, count):
+        if self._limit_bytes_s:
+            now = time.monotonic()
+            self._free_at = max(self._free_at, now) + count / self._limit_bytes_s
+            time.sleep(self._free_at - now)
+
+
+@contextlib.contextmanager
+def _direct(fd):
+    """For the block it is read past the page cache, or as ever where that cannot be."""
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_DIRECT)
+    try:
+        yield
+    finally:
+        fcntl.fcntl(fd, fcntl.F_SETFL, flags)
+
+
+def _read(fd, view):
+    try:
+        return os.readv(fd, [view])
+    except OSError as exc:
+        flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+        if exc.errno != errno.EINVAL or not flags & os.O_DIRECT:
+            raise
+        fcntl.fcntl(fd, fcntl.F_SETFL, flags & ~os.O_DIRECT)
+        return os.readv(fd, [view])
+
+
+def _whole(count):
+    """So many bytes, up to the end of a block."""
+    return -(-count // _BLOCK_BYTES) * _BLOCK_BYTES
 
 
 def _feed_zeros(hasher, count: int, on_bytes) -> None:

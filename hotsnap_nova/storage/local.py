@@ -147,7 +147,8 @@ class LocalStore(base.Store):
 
     def verify(self, snapshot_id, on_progress=None, only=None, manifest=None):
         manifest = manifest or self.load(snapshot_id)
-        return verification.verify(self._place(snapshot_id), manifest, on_progress, only)
+        return verification.verify(self._place(snapshot_id), manifest, on_progress, only,
+                                   self.reading)
 
     def delete(self, snapshot_id):
         with self._working():

@@ -61,10 +61,12 @@ def compare_sizes(folder: str, member: dict, snapshot_id: str) -> None:
 
 
 def verify(folder: str, manifest: dict, on_progress: base.OnProgress | None,
-           only: Collection[str] | None = None) -> base.Verified:
+           only: Collection[str] | None = None,
+           reading: digest.Reading = base.Store.reading) -> base.Verified:
     """Compare a published snapshot's folder with its manifest, digests last.
 
     :param only: the digests of these members; None: of all
+    :param reading: how
     :raises SnapshotDamaged: names the first member and file that differ
     """
     snapshot_id = manifest['snapshot_id']
@@ -88,15 +90,15 @@ def verify(folder: str, manifest: dict, on_progress: base.OnProgress | None,
                 if on_progress:
                     on_progress(member, name, done, total)
 
-            _compare_digest(folder, member['id'], file, snapshot_id, on_bytes)
+            _compare_digest(folder, member['id'], file, snapshot_id, on_bytes, reading)
             count += 1
     return base.Verified(files=count, size_bytes=total)
 
 
-def _compare_digest(folder, member, file, snapshot_id, on_bytes):
+def _compare_digest(folder, member, file, snapshot_id, on_bytes, reading):
     try:
         with open_regular(folder, member, file['name']) as fd:
-            found = digest.file_digest(fd, on_bytes)
+            found = digest.file_digest(fd, on_bytes, reading)
         reason = None if found == file['blake3'] else 'its content is not what was saved'
     except OSError as exc:
         reason = exc.strerror

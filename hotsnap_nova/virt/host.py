@@ -98,7 +98,8 @@ class Engine(restorer.Restorer):
         if (known := self._open.get(work.snapshot_id)) and known.facts:
             return known.facts
         watcher = self._guard()
-        members = [member_module.Member(work, self._member(spec)) for spec in work.members]
+        members = [member_module.Member(work, self._member(spec), self.effort)
+                   for spec in work.members]
         current = self._open[work.snapshot_id] = _Open(members)
         watcher.watch(tuple(spec.id for spec in work.members), self.tag_of(work.snapshot_id))
         with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:

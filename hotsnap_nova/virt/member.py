@@ -46,10 +46,12 @@ class Member:
 
     :param work: the snapshot
     :param running: the guest
+    :param effort: how its disks are copied
     """
 
-    def __init__(self, work: records.Work, running: guest.Guest):
+    def __init__(self, work: records.Work, running: guest.Guest, effort: records.Effort):
         self.work = work
+        self._effort = effort
         self.guest = running
         self.tag = freezing.tag_of(work.snapshot_id)
         self.folder = work.member_folder(running.spec)
@@ -101,7 +103,7 @@ class Member:
             self._relay = relay_module.Relay()
             self._daemon = targets_module.StorageDaemon({
                 disk.target: (f'{self.folder}/{disk.target}.qcow2', disk.size_bytes)
-                for disk in frozen}, guardian)
+                for disk in frozen}, guardian, direct=self._effort.direct)
         self._disks = freezing.FrozenDisks(self._qemu, self.guest.spec, self.tag, frozen)
         self._disks.prepare(self._linked)
 
@@ -308,7 +310,7 @@ class Member:
         :param on_progress: called with :class:`records.Progress`
         :raises exception.TargetFailed: nothing of use is in the folder
         """
-        self._disks.start_copy()
+        self._disks.start_copy(self._effort.limit_bytes_s // len(self.work.members))
         total_memory = domain.DomainXml(self.guest.xml()).memory_bytes
         stalled_at, last = time.monotonic(), -1
         memory_done = False

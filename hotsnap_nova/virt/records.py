@@ -57,6 +57,22 @@ class Work:
 
 
 @dataclasses.dataclass(frozen=True)
+class Effort:
+    """How disks are copied.
+
+    :ivar limit_bytes_s: of one snapshot or restore on this host, of all members together; 0: none
+    :ivar direct: past the page cache
+    """
+
+    limit_bytes_s: int = 0
+    direct: bool = False
+
+
+#: As fast as it goes.
+ALL_EFFORT = Effort()
+
+
+@dataclasses.dataclass(frozen=True)
 class Finding:
     """One thing there is to say about one device of one member.
 

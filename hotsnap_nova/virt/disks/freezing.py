@@ -128,15 +128,19 @@ class FrozenDisks:
         for disk in self.disks:
             self._qemu.set_drive(disk.qdev, disk.name(self._tag, 'f'))
 
-    def start_copy(self) -> None:
-        """Copy, in the background, what the guest does not overwrite first."""
+    def start_copy(self, limit_bytes_s: int = 0) -> None:
+        """Copy, in the background, what the guest does not overwrite first.
+
+        :param limit_bytes_s: of all disks together; 0: none
+        """
+        speed = max(1, limit_bytes_s // len(self.disks)) if limit_bytes_s and self.disks else 0
         for disk in self.disks:
             self._qemu.add_node(driver='snapshot-access', node_name=disk.name(self._tag, 'a'),
                                 file=disk.name(self._tag, 'f'))
         self._qemu.backup(*(
             {'job_id': disk.name(self._tag, 'j'), 'device': disk.name(self._tag, 'a'),
              'target': disk.name(self._tag, 't'), **self._what(disk), 'auto_dismiss': False,
-             'x_perf': {'max-workers': _WORKERS, 'max-chunk': _CHUNK_BYTES,
+             'speed': speed, 'x_perf': {'max-workers': _WORKERS, 'max-chunk': _CHUNK_BYTES,
                         'use-copy-range': False}} for disk in self.disks))
 
     def _what(self, disk):

@@ -51,15 +51,18 @@ class StorageDaemon:
         made here and must not exist
     :param guardian: where its guardian listens. The daemon itself says who it is before it is
         one: whoever starts it may die at any instant. None: nobody is told
+    :param direct: write past the page cache
     :raises exception.TargetFailed: an image could not be made
     """
 
-    def __init__(self, images: dict[str, tuple[str, int]], guardian: int | None = None):
+    def __init__(self, images: dict[str, tuple[str, int]], guardian: int | None = None, *,
+                 direct: bool = False):
         arguments = []
+        cache = ',cache.direct=on' if direct else ''
         for index, (name, (path, size)) in enumerate(images.items()):
             _create(path, size)
             arguments += [
-                '--blockdev', f'driver=file,node-name=f{index},discard=unmap,'
+                '--blockdev', f'driver=file,node-name=f{index},discard=unmap{cache},'
                               f'filename={path.replace(",", ",,")}',
                 '--blockdev', f'driver=qcow2,node-name=d{index},file=f{index},discard=unmap,'
                               'detect-zeroes=unmap,cache-size=4194304',

@@ -64,14 +64,16 @@ class Part:
             *(source for source, _placed in self._disks.values()), self._packed)
             if os.path.exists(source))
 
-    def prepare(self, tell: Callable[[int], None]) -> dict:
+    def prepare(self, tell: Callable[[int], None],
+                effort: records.Effort = records.ALL_EFFORT) -> dict:
         """Place the disks and memory of the cut; what there is to be noted of it. Repeatable.
 
         :param tell: called with how many bytes are done; what it raises ends it
         """
         done = 0
         for source, placed in self._disks.values():
-            placed.prepare(source, lambda now_bytes, before=done: tell(before + now_bytes))
+            placed.prepare(source, lambda now_bytes, before=done: tell(before + now_bytes),
+                           effort)
             done += os.path.getsize(source)
             tell(done)
         self.memory(lambda _bytes: tell(done))

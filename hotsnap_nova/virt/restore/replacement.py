@@ -38,6 +38,11 @@ def require_alone(member: records.MemberSpec, device: str, source: str) -> None:
                                 remedy=image.KEPT_REMEDY)
 
 
+def _options(effort):
+    limit = ['-r', str(effort.limit_bytes_s)] if effort.limit_bytes_s else []
+    return limit + (['-t', 'none', '-T', 'none'] if effort.direct else [])
+
+
 def _alone(source):
     """The image for QEMU's tools, and nothing below it, whatever its header says by now."""
     return 'json:' + json.dumps({
@@ -67,7 +72,8 @@ class Replacement:
 
     # -- the disk of the cut -------------------------------------------------------------------
 
-    def prepare(self, source: str, tell: Tell = lambda _bytes: None) -> None:
+    def prepare(self, source: str, tell: Tell = lambda _bytes: None,
+                effort: records.Effort = records.ALL_EFFORT) -> None:
         """Make the disk of the cut from ``source`` (qcow2, only read), durably. Repeatable.
 
         :param tell: called with how many bytes there are, now and then; what it raises ends it
@@ -77,7 +83,7 @@ class Replacement:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.new)
         try:
-            self._convert(source, tell)
+            self._convert(source, tell, effort)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.new)
@@ -91,10 +97,11 @@ class Replacement:
             os.fsync(new.fileno())
         durable.sync_folder_of(self.path)
 
-    def _convert(self, source, tell):
+    def _convert(self, source, tell, effort):
         require_alone(self._member, self.path, source)
         with subprocess.Popen(
-                ['qemu-img', 'convert', '-q', '-O', self.form, _alone(source), self.new],
+                ['qemu-img', 'convert', '-q', *_options(effort), '-O', self.form, _alone(source),
+                 self.new],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                 text=True, umask=0o077) as made:
             try:

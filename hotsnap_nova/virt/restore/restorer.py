@@ -46,9 +46,11 @@ class Restorer(keeping.Keeper):
     """What `host.Engine` knows of restores.
 
     :ivar definitions: who says what restored guests are started with
+    :ivar effort: how disks are copied
     """
 
     definitions = definitions.Definitions()
+    effort = records.ALL_EFFORT
     export = staticmethod(exporting.export)
 
     def restore_check(self, work: records.RestoreWork) -> records.Verdict:
@@ -83,7 +85,8 @@ class Restorer(keeping.Keeper):
         total, done, noted = sum(part.needed_bytes() for part in prepared), 0, {}
         for part in prepared:
             noted[part.spec.id] = part.prepare(
-                lambda now_bytes, before=done: tell(min(before + now_bytes, total), total))
+                lambda now_bytes, before=done: tell(min(before + now_bytes, total), total),
+                self.effort)
             done += part.needed_bytes()
             tell(done, total)
         return records.RestoreOutcome(notes={'members': noted})

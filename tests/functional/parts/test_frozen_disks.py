@@ -22,13 +22,13 @@ class Recorder(monitor.Monitor):
         return {}
 
 
-def started(size_bytes):
+def started(size_bytes, limit_bytes_s=0):
     """What was asked to start the copy of three disks."""
     recorder = Recorder()
     frozen = freezing.FrozenDisks(recorder, 'a', '123abc', tuple(
         freezing.Disk(target, f'/machine/{target}', f'node-{target}', f'/{target}', size_bytes)
         for target in ('vda', 'vdb', 'vdc')))
-    frozen.start_copy()
+    frozen.start_copy(limit_bytes_s)
     return recorder
 
 
@@ -72,3 +72,8 @@ def test_little_is_under_way_when_the_first_job_ends(qemu):
     perf = [job['x-perf'] for job in jobs(qemu)]
 
     assert sum(each['max-workers'] * each['max-chunk'] for each in perf) <= MOST_UNDER_WAY
+
+
+@pytest.mark.parametrize(('limit', 'each'), [(0, 0), (300, 100), (1, 1)])
+def test_a_limit_is_of_all_disks_together(limit, each):
+    assert {job['speed'] for job in jobs(started(1 << 20, limit))} == {each}

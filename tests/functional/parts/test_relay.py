@@ -3,6 +3,7 @@
 
 import contextlib
 import os
+import pathlib
 import socket
 import subprocess
 import tempfile
@@ -139,11 +140,16 @@ def test_a_storage_daemon_that_dies_at_start_is_named_and_nobody_waits(tmp_path,
         daemon.connect()
 
 
-def test_a_storage_daemon_leaves_a_sound_image(tmp_path):
+@pytest.mark.parametrize('direct', [False, True])
+def test_a_storage_daemon_leaves_a_sound_image(tmp_path, direct):
     path = str(tmp_path / 'vda.qcow2')
-    daemon = targets.StorageDaemon({'vda': (path, 1 << 20)})
+    daemon = targets.StorageDaemon({'vda': (path, 1 << 20)}, direct=direct)
 
     connection, greeting = daemon.connect()
+    process = pathlib.Path(f'/proc/{daemon.pid}')
+    flags = [int((process / 'fdinfo' / fd.name).read_text().split()[3], 8)
+             for fd in (process / 'fd').iterdir() if os.path.realpath(fd) == path]
+    assert [bool(each & os.O_DIRECT) for each in flags] == [direct] * len(flags) != []
     connection.close()
 
     assert greeting.startswith(b'NBDMAGIC')

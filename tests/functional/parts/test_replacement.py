@@ -14,7 +14,7 @@ import time
 import pytest
 
 from hotsnap_nova import exception
-from hotsnap_nova.virt import domain, files
+from hotsnap_nova.virt import domain, files, records
 from hotsnap_nova.virt.disks import image as disk_image
 from hotsnap_nova.virt.restore import exporting, keeping, replacement, restorer
 
@@ -126,6 +126,22 @@ def test_a_large_disk_is_put_back_at_the_cost_of_what_is_in_it(tmp_path, form):
     assert os.stat(placed.new).st_blocks * 512 < 8 << 20
     assert subprocess.run(['qemu-img', 'compare', '-f', 'qcow2', '-F', form, source, placed.new],
                           capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(('effort', 'options'), [
+    (records.Effort(), []), (records.Effort(5 << 20), ['-r', str(5 << 20)]),
+    (records.Effort(direct=True), ['-t', 'none', '-T', 'none'])])
+def test_a_disk_is_put_back_with_as_much_effort_as_configured(
+        image, source, monkeypatch, effort, options):
+    asked, popen = [], subprocess.Popen
+    monkeypatch.setattr(subprocess, 'Popen', lambda words, **more: (
+        asked.append(words), popen(words, **more))[1])
+    placed = make(image)
+
+    placed.prepare(source, effort=effort)
+
+    assert asked[0][:3 + len(options)] == ['qemu-img', 'convert', '-q', *options]
+    assert pathlib.Path(placed.new).read_bytes()[:1] == b'\xcc'
 
 
 def test_a_copy_is_private_while_it_is_made(image, source):

@@ -87,7 +87,7 @@ def losses(tmp_path, monkeypatch):
 @pytest.fixture(autouse=True)
 def converted(monkeypatch):
     """Without qemu-img, a disk of the cut."""
-    def convert(self, _source, _tell):
+    def convert(self, _source, _tell, _effort):
         with open(self.new, 'wb') as file:
             file.write(CUT)
     monkeypatch.setattr(replacement.Replacement, '_convert', convert)

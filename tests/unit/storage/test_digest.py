@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
+import errno
+import fcntl
 import os
+import time
 
 import blake3
 import pytest
@@ -17,12 +20,62 @@ def of(path, **kwargs):
         os.close(fd)
 
 
+@pytest.mark.parametrize('direct', [False, True])
 @pytest.mark.parametrize('size', [0, 1, 4095, 4096, MIB - 1, MIB, MIB + 1, 3 * MIB + 17])
-def test_digest_is_that_of_the_content(tmp_path, size):
+def test_digest_is_that_of_the_content(tmp_path, size, direct):
     content = os.urandom(size)
     (tmp_path / 'f').write_bytes(content)
 
-    assert of(tmp_path / 'f') == blake3.blake3(content).hexdigest()
+    found = of(tmp_path / 'f', reading=digest.Reading(direct=direct))
+
+    assert found == blake3.blake3(content).hexdigest()
+
+
+def test_a_direct_reading_passes_the_page_cache_by_and_leaves_the_descriptor_as_it_was(
+        tmp_path, monkeypatch):
+    (tmp_path / 'f').write_bytes(os.urandom(3 * MIB))
+    flags, real = [], os.readv
+
+    def read(fd, views):
+        flags.append(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT)
+        return real(fd, views)
+    monkeypatch.setattr(os, 'readv', read)
+
+    fd = os.open(tmp_path / 'f', os.O_RDONLY)
+    digest.file_digest(fd, reading=digest.Reading(direct=True))
+
+    assert flags == [os.O_DIRECT] * 3
+    assert not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT
+    os.close(fd)
+
+
+def test_a_file_system_that_cannot_be_read_directly_is_read_as_ever(tmp_path, monkeypatch):
+    content = os.urandom(2 * MIB + 1)
+    (tmp_path / 'f').write_bytes(content)
+    real = os.readv
+
+    def read(fd, views):
+        if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT:
+            raise OSError(errno.EINVAL, 'no')
+        return real(fd, views)
+    monkeypatch.setattr(os, 'readv', read)
+
+    assert of(tmp_path / 'f', reading=digest.Reading(direct=True)) == (
+        blake3.blake3(content).hexdigest())
+
+
+def test_a_limit_is_kept_to_and_holes_count_for_nothing(tmp_path, monkeypatch):
+    with open(tmp_path / 'f', 'wb') as file:
+        file.write(os.urandom(4 * MIB))
+        file.truncate(64 * MIB)
+    now = [100.0]
+    monkeypatch.setattr(time, 'monotonic', lambda: now[0])
+    monkeypatch.setattr(time, 'sleep', lambda seconds: now.append(now.pop() + seconds))
+
+    of(tmp_path / 'f', reading=digest.Reading(limit_bytes_s=2 * MIB))
+    of(tmp_path / 'f')
+
+    assert now[0] - 100.0 == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize('data_at', [

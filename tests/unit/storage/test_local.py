@@ -390,3 +390,15 @@ def test_a_full_file_system_is_told_in_one_line(store, monkeypatch):
     with pytest.raises(exception.StoreUnavailable, match='full'):
         store.publish(SNAPSHOT, samples.manifest())
     assert store.list() == ()
+
+
+def test_files_are_read_as_gently_as_the_store_is_told(store, monkeypatch):
+    samples.publish(store)
+    store.reading = digest.Reading(limit_bytes_s=1 << 40, direct=True)
+    asked, real = [], digest.file_digest
+    monkeypatch.setattr(digest, 'file_digest', lambda fd, on_bytes, reading: (
+        asked.append(reading), real(fd, on_bytes, reading))[1])
+
+    store.verify(SNAPSHOT)
+
+    assert set(asked) == {store.reading}
