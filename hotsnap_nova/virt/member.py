@@ -89,6 +89,8 @@ class Member:
         self.guest.require_running()
         self._watch, self._watch_handle = self.guest.watch()
         os.makedirs(self.folder, mode=0o700, exist_ok=True)
+        # Before the XML that tells what to freeze and gate: what comes after it is told of.
+        self._devices = self._qemu.devices()
         live_xml = self.guest.full_xml()
         parsed = domain.DomainXml(live_xml)
         archive_xml = saveimage.archived(self.guest.xml(), self.work.snapshot_id)
@@ -121,7 +123,7 @@ class Member:
         self._gate = gate.make(self.work.gate, self._qemu, self.tag,
                                tuple(nic.netdev for nic in parsed.nics), self.work.max_hold_ms)
         self._gate.prepare()
-        self._devices = self._qemu.devices()
+        self._require_same_devices()
         if (process := hugepages.process_of(self.guest.uuid)) is not None:
             hugepages.gather(process, _GATHER_S)
         self._disks.flush()
@@ -178,10 +180,7 @@ class Member:
             self._mark('gate')
             self._disks.freeze()
             self._mark('disks')
-            if (now := self._qemu.devices()) != self._devices:
-                raise exception.GuestChanged(
-                    member=self.guest.spec,
-                    reason=f'devices {", ".join(sorted(now ^ self._devices))} came or went')
+            self._require_same_devices()
             self._mark('devices')
             self._memory.wait_protected(_PROTECT_TIMEOUT_S)
             self._mark('memory')
@@ -205,6 +204,13 @@ class Member:
             self._resume(known=known)
         self._mark('resume')
         self._sink.keep(saving.Pace.GENTLE)
+
+    def _require_same_devices(self) -> None:
+        """:raises exception.GuestChanged: they are not those of the preparation"""
+        if (now := self._qemu.devices()) != self._devices:
+            raise exception.GuestChanged(
+                member=self.guest.spec,
+                reason=f'devices {", ".join(sorted(now ^ self._devices))} came or went')
 
     def _mark(self, step: str) -> None:
         self._marks.append((step, time.monotonic_ns()))
