@@ -110,6 +110,12 @@ class DomainXml:
         return int(self._text('./vcpu') or 1)
 
     @property
+    def running_vcpus(self) -> int:
+        """How many of its processors it has now; others may be plugged in."""
+        element = self.root.find('./vcpu')
+        return int(element.get('current', 0) or self.vcpus) if element is not None else 1
+
+    @property
     def agent(self) -> bool:
         """Whether a guest agent may answer."""
         return any(target.get('name') == 'org.qemu.guest_agent.0'

@@ -11,7 +11,7 @@ import pytest
 from hotsnap_nova import exception
 from hotsnap_nova.virt import domain, host, records
 from hotsnap_nova.virt.disks import media
-from tests.functional.bare import Bare, drive, findings, image
+from tests.functional.bare import Bare, disk, drive, findings, image
 from tests.functional.command import Hotsnap
 from tests.functional.witness import trace
 from tests.lab import Lab, enclosure
@@ -81,6 +81,13 @@ def test_qemus_own_user_is_the_one_who_must_be_able_to_protect_memory(lab, monke
 
     assert by_device == []
     assert without == [] if may else only(without, 'memory', ('snapshot',), 'userfaultfd')
+
+
+def test_what_was_plugged_into_the_running_guest_alone_rules_its_restore_out(lab):
+    with Bare(lab, machine='pc') as guest:
+        guest.domain.attachDevice(disk(image(lab.folder / 'more.qcow2'), target='vdb'))
+
+        assert only(told(lab, guest), 'vdb', ('restore',), 'not in its definition')
 
 
 def serial(kind, source, element='serial'):

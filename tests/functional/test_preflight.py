@@ -4,13 +4,15 @@
 On paper for what cannot run here, on real guests for what can.
 """
 
+import os
+import stat
 import subprocess
 
 import libvirt
 import pytest
 
 from hotsnap_nova.virt import guest, records
-from hotsnap_nova.virt.checks import preflight
+from hotsnap_nova.virt.checks import memory, preflight
 from tests.functional.witness import Witness, qmp, trace
 from tests.lab import GuestSpec, Lab
 
@@ -41,11 +43,12 @@ def nic(kind='bridge', driver="name='qemu'"):
 class PaperMonitor:
     """QEMU's answers of a guest that carries nothing and does nothing."""
 
-    def __init__(self, jobs=(), migration='none', refusal='', forbidden=()):
+    def __init__(self, jobs=(), migration='none', refusal='', forbidden=(), image=None):
         self._jobs = jobs
         self._migration = migration
         self._refusal = refusal
         self._forbidden = forbidden
+        self._image = image or {}
 
     def node_names(self):
         return {'libvirt-1-format'}
@@ -73,7 +76,7 @@ class PaperMonitor:
 
     def block_devices(self):
         return [{'qdev': '/machine/peripheral/virtio-disk0/virtio-backend',
-                 'inserted': {'image': {'virtual-size': 0}}}]
+                 'inserted': {'image': {'virtual-size': 0} | self._image}}]
 
 
 class PaperGuest:
@@ -82,8 +85,11 @@ class PaperGuest:
     uuid = '00000000-0000-0000-0000-000000000001'
     spec = records.MemberSpec(uuid, 'paper')
 
-    def __init__(self, devices='', more='', kind='qemu', state='running', **monitor):
+    def __init__(self, devices='', more='', kind='qemu', state='running', persistent=True,
+                 defined=None, **monitor):
         self._xml = PAPER.format(devices=devices, more=more, kind=kind)
+        self._defined = defined or self._xml
+        self._persistent = persistent
         self._state = state
         self.monitor = PaperMonitor(**monitor)
 
@@ -97,7 +103,10 @@ class PaperGuest:
         return self._xml
 
     def xml(self, *, live=True):
-        return self._xml
+        return self._xml if live else self._defined
+
+    def persistent(self):
+        return self._persistent
 
     def libvirt_job(self):
         return False
@@ -106,12 +115,18 @@ class PaperGuest:
 class AnyMachine:
     """A libvirt that runs every machine type."""
 
+    def __init__(self, uri='qemu:///system'):
+        self._uri = uri
+
+    def getURI(self):
+        return self._uri
+
     def getDomainCapabilities(self, *_arguments):
         return ''
 
 
-def judge(*guests, free_bytes=None):
-    return preflight.check(list(guests), 'auto', free_bytes, AnyMachine())
+def judge(*guests, free_bytes=None, uri='qemu:///system'):
+    return preflight.check(list(guests), 'auto', free_bytes, AnyMachine(uri))
 
 
 def test_a_plain_guest_is_accepted_with_both_gates():
@@ -203,6 +218,131 @@ def test_too_little_space_for_the_group_together_is_told_in_numbers():
     assert alone.possible
     assert [found.device for found in both.findings] == ['store']
     assert '200 MiB' in both.findings[0].cause
+
+
+NIC = """<interface type='bridge'><mac address='52:54:00:00:00:0{}'/><source bridge='b'/>
+    <driver name='qemu'/></interface>"""
+
+
+def paper(more='', devices=''):
+    return PAPER.format(kind='qemu', more=more, devices=devices)
+
+
+@pytest.mark.parametrize(('changes', 'device', 'cause'), [
+    ({'persistent': False}, 'guest', 'transient'),
+    ({'devices': disk(form='qcow2'), 'defined': paper()}, 'vdb', 'not in its definition'),
+    ({'defined': paper(devices=disk(form='qcow2'))}, 'vdb', 'runs without'),
+    ({'devices': NIC.format(1), 'defined': paper()}, '52:54:00:00:00:01', 'not in its definition'),
+    ({'defined': paper().replace('<vcpu>1', "<vcpu current='2'>4")}, 'vcpus',
+     'runs with 1 and is defined with 2'),
+    ({'defined': paper().replace('128<', '256<')}, 'memory',
+     'runs with 128 MiB and is defined with 256'),
+    ({'image': {'format-specific': {'data': {'data-file': '/d.raw'}}}}, 'vda', 'another file, /d'),
+])
+def test_what_would_stand_in_the_way_of_a_restore_is_told_before_there_is_a_snapshot(
+        changes, device, cause):
+    (found,) = judge(PaperGuest(**changes)).findings
+
+    assert (found.device, found.rules_out) == (device, ('restore',))
+    assert cause in found.cause
+    assert found.remedy
+
+
+@pytest.mark.parametrize(('image', 'cause'), [
+    ({'snapshots': [{'name': 'monday'}]}, 'internal snapshots (monday)'),
+    ({'format-specific': {'data': {'bitmaps': [{'name': 'backup-1'}]}}}, 'bitmaps (backup-1)'),
+])
+def test_what_a_restore_would_drop_is_a_warning(image, cause):
+    (found,) = judge(PaperGuest(image=image)).findings
+
+    assert (found.device, found.rules_out) == ('vda', ())
+    assert cause in found.cause
+
+
+def test_an_encrypted_base_is_not_stored_in_the_clear():
+    (found,) = judge(PaperGuest(image={'backing-image': {
+        'virtual-size': 0, 'filename': '/base', 'encrypted': True}})).findings
+
+    assert (found.device, found.rules_out) == ('vda', ('snapshot',))
+    assert '/base below it is encrypted' in found.cause
+
+
+def test_a_block_device_that_is_called_a_file_is_told(tmp_path, monkeypatch):
+    path = tmp_path / 'volume'
+    os.mknod(path, stat.S_IFBLK | 0o600, os.makedev(7, 250))
+
+    (found,) = judge(PaperGuest(disk(source=f"file='{path}'"))).findings
+
+    assert (found.device, found.rules_out) == ('vdb', ('restore',))
+    assert 'is a block device' in found.cause
+
+
+@pytest.mark.parametrize(('uri', 'far'), [
+    ('qemu:///system', False), ('qemu+unix:///system?socket=/x', False),
+    ('qemu+tcp://127.0.0.1/system', True), ('qemu+ssh://host/system', True)])
+def test_a_libvirt_that_is_not_reached_over_its_own_socket_is_told(uri, far):
+    found = judge(PaperGuest(), uri=uri).findings
+
+    assert [(each.device, each.rules_out) for each in found] == [('host', ('snapshot',))] * far
+
+
+MEMFD = "<memoryBacking><source type='memfd'/></memoryBacking>"
+
+
+@pytest.fixture
+def host_memory(monkeypatch):
+    """A host of such a memory, in MiB, and a QEMU that has so much of its guest's."""
+    def give(available, shared=0, swapped=0):
+        monkeypatch.setattr(memory.hugepages, 'process_of', lambda _uuid: 7)
+        monkeypatch.setattr(memory, '_table', lambda path: {
+            '/proc/meminfo': {'MemAvailable': available << 20},
+            '/proc/7/status': {'RssShmem': shared << 20, 'VmSwap': swapped << 20}}[path])
+    return give
+
+
+@pytest.mark.parametrize(('more', 'shared', 'available', 'short'), [
+    (MEMFD, 28, 99, True), (MEMFD, 28, 100, False), ('', 0, 1, False),
+    ("<memoryBacking><access mode='shared'/></memoryBacking>", 0, 127, True),
+    ("<memoryBacking><hugepages/><access mode='shared'/></memoryBacking>", 0, 1, False)])
+def test_shared_memory_that_the_host_has_no_room_for_is_told(
+        host_memory, more, shared, available, short):
+    host_memory(available, shared)
+
+    found = judge(PaperGuest(more=more)).findings
+
+    assert [(each.device, each.rules_out) for each in found] == [('memory', ('snapshot',))] * short
+
+
+def test_the_memory_of_a_group_is_counted_together(host_memory):
+    host_memory(available=200, shared=28)
+
+    assert judge(PaperGuest(more=MEMFD), PaperGuest(more=MEMFD)).findings == ()
+
+    host_memory(available=199, shared=28)
+    assert len(judge(PaperGuest(more=MEMFD), PaperGuest(more=MEMFD)).findings) == 2
+
+
+@pytest.mark.parametrize(('more', 'swapped', 'cause'), [
+    ('', 64, '64 MiB of it are in swap'),
+    ("<memoryBacking><hugepages><page size='1' unit='G'/></hugepages></memoryBacking>", 0,
+     'pages of 1 GiB'),
+    ("<memoryBacking><hugepages><page size='1048576'/></hugepages></memoryBacking>", 0,
+     'pages of 1 GiB')])
+def test_what_makes_a_pause_long_is_a_warning(host_memory, more, swapped, cause):
+    host_memory(available=1000, swapped=swapped)
+
+    (found,) = judge(PaperGuest(more=more)).findings
+
+    assert (found.device, found.rules_out) == ('memory', ())
+    assert cause in found.cause
+
+
+@pytest.mark.parametrize('size', ["size='2' unit='M'", "size='2048' unit='KiB'"])
+def test_pages_of_2_mib_are_fine(host_memory, size):
+    host_memory(available=1000, swapped=63)
+
+    assert judge(PaperGuest(more=f'<memoryBacking><hugepages><page {size}/></hugepages>'
+                                 '</memoryBacking>')).findings == ()
 
 
 def test_every_obstacle_is_told_at_once():

@@ -8,14 +8,23 @@ remedy, and what it rules out: where it does not say, the snapshot.
 import concurrent.futures
 
 from hotsnap_nova.virt import guest, records
-from hotsnap_nova.virt.checks import channels, devices, images, running, subject
+from hotsnap_nova.virt.checks import (
+    channels,
+    devices,
+    images,
+    memory,
+    restorable,
+    running,
+    subject,
+)
 
 #: Room kept free beyond what memory and disks may take.
 _HEADROOM_BYTES = 64 << 20
 #: Members asked at once: an agent or a QEMU may take its time.
 _AT_ONCE = 8
 _GROUP = records.MemberSpec('', 'the group')
-_RULES = (*devices.RULES, *channels.RULES, *images.RULES, *running.RULES)
+_RULES = (*devices.RULES, *channels.RULES, *images.RULES, *running.RULES, *restorable.RULES,
+          *memory.RULES)
 
 
 def check(guests: list[guest.Guest], gate: str, free_bytes: int | None,
@@ -36,6 +45,8 @@ def check(guests: list[guest.Guest], gate: str, free_bytes: int | None,
         for told in pool.map(_of_one, members):
             findings += told
     findings += channels.meeting(members)
+    findings += memory.shortage(members)
+    findings += _far(connection)
     needed_bytes = sum(map(_needed_bytes, members))
     if free_bytes is not None and free_bytes < needed_bytes + _HEADROOM_BYTES:
         findings.append(records.Finding(
@@ -46,6 +57,17 @@ def check(guests: list[guest.Guest], gate: str, free_bytes: int | None,
     if gate == records.NO_GATE:
         gates += (records.NO_GATE,)
     return records.Verdict(gates, tuple(findings))
+
+
+def _far(connection):
+    """Memory and disks go through descriptors that QEMU is handed, over a socket of this host."""
+    uri = connection.getURI()
+    transport = uri.partition(':')[0].partition('+')[2]
+    if transport not in ('', 'unix'):
+        yield records.Finding(
+            _GROUP, 'host', f'libvirt is reached by {uri}, and not over its own socket: nothing '
+            'can be handed to QEMU so',
+            'use qemu:///system; of nova-compute, [libvirt] connection_uri')
 
 
 def _of_one(asked: subject.Subject) -> list[records.Finding]:
