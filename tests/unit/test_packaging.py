@@ -20,6 +20,9 @@ PACKAGE = ROOT / 'hotsnap_nova'
 #: Beside Nova's own drivers it is installed as nova/virt/hotsnap.
 SHIM = 'nova.virt.hotsnap'
 
+#: Compiled when the wheel is built, beside its source.
+GATE = 'hotsnap_nova/virt/gates/gate.bpf.o'
+
 #: Where a package's name is not what is imported.
 DISTRIBUTIONS = {'libvirt': 'libvirt-python', 'libvirt_qemu': 'libvirt-python',
                  'openstack': 'openstacksdk', 'openstackclient': 'python-openstackclient',
@@ -111,9 +114,9 @@ def wheel(tmp_path_factory):
     for name in ('setup.py', 'setup.cfg', 'pyproject.toml', 'requirements.txt', 'README.md',
                  'LICENSE'):
         shutil.copy(ROOT / name, source)
-    for folder in ('hotsnap_nova', SHIM, 'tests/unit'):
+    for folder in ('hotsnap_nova', SHIM, 'tests/unit', 'tools'):
         shutil.copytree(ROOT / folder, source / folder,
-                        ignore=shutil.ignore_patterns('__pycache__'))
+                        ignore=shutil.ignore_patterns('__pycache__', '*.bpf.o'))
     environment = {**os.environ, 'GIT_CONFIG_GLOBAL': '/dev/null', 'GIT_CONFIG_NOSYSTEM': '1'}
     for variable in [each for each in environment if each.startswith('PBR_')]:
         del environment[variable]
@@ -131,14 +134,18 @@ def wheel(tmp_path_factory):
 
 def test_the_wheel_holds_every_module_and_data_file_and_nothing_else(wheel):
     here = {str(path.relative_to(ROOT)) for path in PACKAGE.rglob('*')
-            if path.is_file() and '__pycache__' not in path.parts}
+            if path.is_file() and '__pycache__' not in path.parts} - {GATE}
 
-    packed = {name for name in wheel.namelist() if '.dist-info/' not in name}
+    packed = {name for name in wheel.namelist() if '.dist-info/' not in name} - {GATE}
 
     # Another file below nova/ would be one of Nova's own, and overwritten.
     assert packed == here | {'nova/virt/hotsnap/__init__.py'}
     assert 'hotsnap_nova/db/migrations/script.py.mako' in packed
     assert any(re.match('hotsnap_nova/db/migrations/versions/0001', name) for name in packed)
+
+
+def test_the_wheel_has_the_gate_for_the_kernel_where_there_is_a_compiler_for_it(wheel):
+    assert (GATE in wheel.namelist()) == (shutil.which('clang') is not None)
 
 
 def test_the_wheel_needs_no_compiler(wheel):
