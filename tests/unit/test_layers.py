@@ -59,6 +59,7 @@ PURE = {'__future__', 'abc', 'bisect', 'collections', 'copy', 'dataclasses', 'en
 OWNERS = {
     'nova': {'api', 'nova', 'conductor.cells', 'cmd.conductor', 'cmd.status'},
     'libvirt': {'virt'}, 'libvirt_qemu': {'virt'}, 'qemu': {'virt'}, 'lxml': {'virt'},
+    'pyroute2': {'virt.gates'},
     'sqlalchemy': {'db'}, 'alembic': {'db'}, 'oslo_db': {'db', 'conductor.cells'},
     'oslo_messaging': {'rpc', 'conductor', 'compute', 'cmd', 'nova'},
     'cliff': {'cmd', 'osc', 'terminal'},

@@ -1,0 +1,358 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the gate in the host kernel does to packets, at a tap and at a macvtap.
+
+Order, loss, duplication, leaks, lease, overflow, and frames as guests really send them. Each test
+has a network of its own; what is sent and read are the devices' own frames.
+"""
+
+import contextlib
+import os
+import socket
+import struct
+import threading
+import time
+
+import pytest
+
+from hotsnap_nova.virt.gates import kernel
+from tests.functional import wires
+
+#: At full speed, in a fraction of a second.
+BURST = 10_000
+LONG_MS = 60_000
+
+
+@pytest.fixture(params=wires.KINDS)
+def wire(request):
+    with wires.own_network():
+        made = wires.KINDS[request.param]()
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def gate(wire):
+    made = kernel.KernelGate('test', (wire.nic,))
+    yield made
+    made.close()
+
+
+def boottime_ns():
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def test_an_armed_gate_lets_everything_pass_at_once(wire, gate):
+    wire.send_numbers(range(BURST))
+
+    assert wire.numbers() == list(range(BURST))
+    assert gate.counters()[0].held == 0
+
+
+def test_a_closed_gate_lets_nothing_pass_and_a_release_all_of_it_in_order(wire, gate):
+    gate.word.close_gate(LONG_MS)
+    wire.send_numbers(range(BURST))
+
+    leaked = wire.numbers()
+    gate.word.release()
+    gate.put_back()
+
+    assert leaked == []
+    assert wire.numbers() == list(range(BURST))
+    assert gate.counters()[0].delivered == BURST
+    assert gate.word.state is kernel.State.OPEN
+
+
+def test_what_is_sent_while_it_is_put_back_comes_behind_what_was_held(wire, gate):
+    """The sender goes on throughout, with gaps that a guest whose peer was silent has."""
+    ends = threading.Event()
+    sent = []
+
+    def send_on():
+        for number in range(2000, 1 << 30):
+            if ends.is_set():
+                return
+            wire.send_numbers([number])
+            sent.append(number)
+            time.sleep(0.0001)
+
+    gate.word.close_gate(LONG_MS)
+    wire.send_numbers(range(2000))
+    sender = threading.Thread(target=send_on)
+    sender.start()
+    gate.word.release()
+    gate.put_back()
+    waited = gate.counters()[0].held - 2000
+    wire.send_numbers([])
+    ends.set()
+    sender.join()
+
+    assert wire.numbers() == [*range(2000), *sent]
+    assert waited > 0    # or the test sent too late to show anything
+
+
+def test_it_closes_again_and_again(wire, gate):
+    got = []
+    for round_ in range(20):
+        wire.send_numbers(range(round_ * 100, round_ * 100 + 50))
+        got += wire.numbers()
+        gate.word.close_gate(LONG_MS)
+        wire.send_numbers(range(round_ * 100 + 50, round_ * 100 + 100))
+        assert wire.numbers() == []
+        gate.word.release()
+        gate.put_back()
+        got += wire.numbers()
+
+    assert got == list(range(2000))
+
+
+def test_nothing_that_was_sent_in_the_lease_passes_though_nobody_acts(wire, gate):
+    """And what is sent afterwards does; the gate tells that it opened by itself."""
+    until_ns = gate.word.close_gate(50)
+    in_time, got, number = [], [], 0
+    while not got:
+        wire.send_numbers([number])
+        if boottime_ns() < until_ns:
+            in_time.append(number)
+        got = wire.numbers()
+        number += 1
+
+    assert in_time
+    assert got == [number - 1]
+    assert got[0] not in in_time
+    assert gate.word.lapsed > 0
+    assert gate.word.state is kernel.State.CLOSED
+
+
+def test_a_holder_that_lives_keeps_the_order_where_the_lease_ends(wire, gate):
+    until_ns = gate.word.close_gate(50)
+    wire.send_numbers(range(BURST // 10))
+    while boottime_ns() < until_ns:
+        pass
+    wire.send_numbers([BURST // 10])
+    gate.put_back()
+    wire.send_numbers([BURST // 10 + 1])
+
+    assert wire.numbers() == list(range(BURST // 10 + 2))
+    assert gate.word.lapsed == 1
+
+
+def test_a_gate_that_was_released_in_time_did_not_open_by_itself(wire, gate):
+    gate.word.close_gate(LONG_MS)
+    wire.send_numbers(range(10))
+    gate.word.release()
+    gate.put_back()
+    wire.send_numbers(range(10))
+
+    assert gate.word.lapsed == 0
+
+
+@pytest.mark.parametrize('limit', [{'packets': 100}, {'size': 6000}], ids=['packets', 'bytes'])
+def test_more_than_it_may_hold_is_dropped_and_counted(wire, limit):
+    gate = kernel.KernelGate('test', (wire.nic,), **limit)
+    try:
+        gate.word.close_gate(LONG_MS)
+        wire.send_numbers(range(150))
+        gate.word.release()
+        gate.put_back()
+
+        assert wire.numbers() == list(range(100))
+        assert gate.counters()[0].overflow == 50
+    finally:
+        gate.close()
+
+
+def test_once_released_a_full_queue_is_rather_passed_than_dropped(wire):
+    gate = kernel.KernelGate('test', (wire.nic,), packets=100)
+    try:
+        gate.word.close_gate(LONG_MS)
+        wire.send_numbers(range(100))
+        gate.word.release()
+        wire.send_numbers([100])
+        early = wire.numbers()
+        gate.put_back()
+
+        assert early == [100]
+        assert wire.numbers() == list(range(100))
+        assert gate.counters()[0].overflow == 0
+    finally:
+        gate.close()
+
+
+# --- frames as guests send them ---
+
+IPV4 = struct.Struct('!BBHHHBBH4s4s')
+TCP = struct.Struct('!HHIIBBHHH')
+
+
+def virtio(*, needs_checksum=False, kind=0, headers=0, segment=0, start=0, offset=0):
+    """The header before a frame: checksum from ``start`` on to be filled in, cut in segments."""
+    return struct.pack('<BBHHHH', int(needs_checksum), kind, headers, segment, start, offset)
+
+
+def ethernet(protocol, target=wires.PEER_MAC, tags=b''):
+    return target + wires.GUEST_MAC + tags + struct.pack('!H', protocol)
+
+
+def ipv4(payload, protocol, dscp=0):
+    header = IPV4.pack(0x45, dscp << 2, 20 + len(payload), 1, 0x4000, 64, protocol, 0,
+                       bytes([10, 0, 0, 1]), bytes([10, 0, 0, 2]))
+    return header[:10] + internet_sum(header) + header[12:] + payload
+
+
+def ipv6(payload, protocol, extensions=b''):
+    addresses = bytes.fromhex('fd00' + 26 * '0' + '01') + bytes.fromhex('fd00' + 26 * '0' + '02')
+    return struct.pack('!IHBB', 6 << 28, len(extensions + payload), protocol, 64) + addresses \
+        + extensions + payload
+
+
+def internet_sum(data):
+    total = sum(struct.unpack(f'!{len(data) // 2}H', data))
+    while total >> 16:
+        total = (total & 0xffff) + (total >> 16)
+    return struct.pack('!H', total ^ 0xffff)
+
+
+def tcp(size):
+    return TCP.pack(4000, 5000, 1, 1, 0x50, 0x18, 1000, 0x1234, 0) + bytes(
+        index * 7 & 0xff for index in range(size))
+
+
+def udp(size):
+    return struct.pack('!HHHH', 4000, 5000, 8 + size, 0x1234) + bytes(
+        index * 5 & 0xff for index in range(size))
+
+
+VLAN = bytes.fromhex('81000064')
+PROVIDER = bytes.fromhex('88a800c8')
+EXTENSION = bytes.fromhex('0600010400000000')
+FRAMES = {
+    'arp': virtio() + ethernet(0x0806, b'\xff' * 6) + bytes.fromhex(
+        '0001080006040001') + wires.GUEST_MAC + bytes([10, 0, 0, 1]) + bytes(6)
+        + bytes([10, 0, 0, 2]) + bytes(18),
+    'multicast': virtio() + ethernet(0x0800, bytes.fromhex('01005e000005')) + ipv4(udp(100), 17),
+    'ipv4 with a checksum to be filled in': virtio(
+        needs_checksum=True, start=34, offset=16) + ethernet(0x0800) + ipv4(tcp(1000), 6),
+    'ipv4 with a dscp of its own': virtio() + ethernet(0x0800) + ipv4(udp(100), 17, dscp=46),
+    'ipv6': virtio() + ethernet(0x86dd) + ipv6(udp(100), 17),
+    'ipv6 with an extension header': virtio() + ethernet(0x86dd) + ipv6(udp(100), 0, EXTENSION),
+    'large, tcp over ipv4': virtio(needs_checksum=True, kind=1, headers=54, segment=1448, start=34,
+                                   offset=16) + ethernet(0x0800) + ipv4(tcp(60_000), 6),
+    'large, with congestion notice': virtio(
+        needs_checksum=True, kind=0x81, headers=54, segment=1448, start=34, offset=16)
+        + ethernet(0x0800) + ipv4(tcp(30_000), 6),
+    'large, tcp over ipv6': virtio(needs_checksum=True, kind=4, headers=74, segment=1428, start=54,
+                                   offset=16) + ethernet(0x86dd) + ipv6(tcp(60_000), 6),
+    'vlan': virtio() + ethernet(0x0800, tags=VLAN) + ipv4(udp(100), 17),
+    'vlan in vlan': virtio() + ethernet(0x0800, tags=PROVIDER + VLAN) + ipv4(udp(100), 17),
+    'large, in a vlan': virtio(needs_checksum=True, kind=1, headers=58, segment=1444, start=38,
+                               offset=16) + ethernet(0x0800, tags=VLAN) + ipv4(tcp(60_000), 6),
+    'as long as the network takes': virtio() + ethernet(0x0800) + ipv4(udp(1472), 17),
+    'no protocol at all': virtio() + ethernet(0x88b5) + bytes(50),
+}
+
+
+@pytest.mark.parametrize('name', FRAMES)
+def test_what_was_held_arrives_as_it_would_without_a_gate(wire, gate, name):
+    wire.send(FRAMES[name])
+    without = wire.receive(1)
+
+    gate.word.close_gate(LONG_MS)
+    wire.send(FRAMES[name])
+    leaked = wire.receive(0.01)
+    gate.word.release()
+    gate.put_back()
+
+    assert leaked == []
+    assert len(without) == 1    # whole, as it was sent
+    assert len(without[0]) == len(FRAMES[name])
+    assert wire.receive(1) == without
+
+
+# --- more than one ---
+
+@pytest.mark.parametrize('kind', wires.KINDS)
+def test_every_queue_of_a_device_is_held(kind):
+    queues = 4
+    with wires.own_network():
+        wire = wires.KINDS[kind](queues)
+        gate = kernel.KernelGate('test', (wire.nic,))
+        gate.word.close_gate(LONG_MS)
+        senders = [threading.Thread(
+            target=wire.send_numbers, args=(range(queue << 32, (queue << 32) + BURST // queues),),
+            kwargs={'queue': queue}) for queue in range(queues)]
+        for sender in senders:
+            sender.start()
+        for sender in senders:
+            sender.join()
+        leaked = wire.numbers()
+        gate.word.release()
+        gate.put_back()
+        got = wire.numbers()
+        gate.close()
+        wire.close()
+
+    assert leaked == []
+    assert [[number & 0xffffffff for number in got if number >> 32 == queue]
+            for queue in range(queues)] == [list(range(BURST // queues))] * queues
+
+
+def test_one_write_closes_every_nic_of_a_gate(wire):
+    second = wires.tap('hsguest2')
+    wires.run('ip', 'link', 'set', 'hsguest2', 'up')
+    gate = kernel.KernelGate('test', (wire.nic, kernel.Nic('hsguest2')))
+    try:
+        gate.word.close_gate(LONG_MS)
+        wire.send_numbers([1])
+        os.write(second, wires.numbered(2))
+
+        assert [counters.held for counters in gate.counters()] == [1, 1]
+    finally:
+        gate.close()
+        os.close(second)
+
+
+def test_two_gates_know_nothing_of_each_other(wire):
+    second = wires.tap('hsguest2')
+    wires.run('ip', 'link', 'set', 'hsguest2', 'up')
+    gates = [kernel.KernelGate('one', (wire.nic,)),
+             kernel.KernelGate('two', (kernel.Nic('hsguest2'),))]
+    try:
+        gates[1].word.close_gate(LONG_MS)
+        wire.send_numbers(range(10))
+
+        assert wire.numbers() == list(range(10))
+    finally:
+        for gate in gates:
+            gate.close()
+        os.close(second)
+
+
+# --- what the host and others do ---
+
+def test_what_the_host_sends_into_a_holding_device_is_not_put_back(wire, gate):
+    gate.word.close_gate(LONG_MS)
+    wire.send_numbers([1])
+    (name,) = (line.split(':')[1].strip() for line in wires.run(
+        'ip', '-o', 'link', 'show', 'type', 'tun').splitlines() if ': hsg' in line
+        and wires.GUEST not in line)
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as host:
+        host.bind((name, 0x88b5))
+        with contextlib.suppress(OSError):    # it is told that nobody takes it
+            host.send(wires.numbered(2)[len(wires.PLAIN):])
+    gate.word.release()
+    gate.put_back()
+
+    assert wire.numbers() == [1]
+
+
+def test_a_frame_longer_than_the_network_takes_harms_nobody(wire, gate):
+    """Without a gate it is dropped as well."""
+    gate.word.close_gate(LONG_MS)
+    wire.send_numbers([1])
+    wire.send_numbers([2], size=4000)
+    wire.send_numbers([3])
+    gate.word.release()
+    gate.put_back()
+    wire.send_numbers([4])
+
+    assert wire.numbers() == [1, 3, 4]

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs at a device beside those of others: nothing of theirs goes, nothing of ours stays."""
+
+import socket
+import subprocess
+import sys
+
+import pyroute2
+import pytest
+
+from hotsnap_nova.virt.gates import bpf, hooks, kernel
+from tests.functional import wires
+
+#: Lets everything pass, and nobody behind it have a say.
+PASSES = ('u32', 'match', 'u32', '0', '0', 'classid', '1:1')
+FOREIGN = ('prio', '7', 'protocol', 'all', *PASSES)
+
+
+@pytest.fixture(params=wires.KINDS)
+def wire(request):
+    with wires.own_network():
+        made = wires.KINDS[request.param]()
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def side(wire):
+    return 'ingress' if wire.nic.ingress else 'egress'
+
+
+def qdiscs():
+    return wires.run('tc', 'qdisc', 'show', 'dev', wires.GUEST)
+
+
+def filters():
+    return ''.join(wires.run('tc', 'filter', 'show', 'dev', wires.GUEST, side)
+                   for side in ('ingress', 'egress'))
+
+
+def devices():
+    return wires.run('ip', '-br', 'link', 'show', 'type', 'tun')
+
+
+def test_what_came_with_a_gate_goes_with_it(wire):
+    before = qdiscs(), filters(), devices()
+
+    gate = kernel.KernelGate('test', (wire.nic,))
+    between = hooks.leftovers()
+    gate.close()
+
+    assert {hook.name for hook in between} == {'test'}
+    assert (qdiscs(), filters(), devices()) == before
+    assert hooks.leftovers() == ()
+
+
+def test_a_qdisc_of_others_stays_though_nothing_is_in_it(wire):
+    wires.run('tc', 'qdisc', 'add', 'dev', wires.GUEST, 'clsact')
+    before = qdiscs(), filters()
+
+    kernel.KernelGate('test', (wire.nic,)).close()
+
+    assert (qdiscs(), filters()) == before
+
+
+@pytest.mark.parametrize('other', ['ingress', 'egress'])
+def test_the_qdisc_and_filters_of_others_stay(wire, other):
+    wires.run('tc', 'qdisc', 'add', 'dev', wires.GUEST, 'clsact')
+    wires.run('tc', 'filter', 'add', 'dev', wires.GUEST, other, *FOREIGN)
+    before = qdiscs(), filters()
+
+    gate = kernel.KernelGate('test', (wire.nic,))
+    gate.word.close_gate(60_000)
+    wire.send_numbers([1])
+    held = gate.counters()[0].held
+    gate.close()
+
+    assert held == 1    # though the other's filter would let it pass
+    assert (qdiscs(), filters()) == before
+
+
+def test_a_qdisc_of_ours_that_others_came_to_use_stays(wire, side):
+    gate = kernel.KernelGate('test', (wire.nic,))
+    wires.run('tc', 'filter', 'add', 'dev', wires.GUEST, side, *FOREIGN)
+    gate.close()
+
+    assert 'u32' in filters()
+    assert hooks.leftovers() == ()
+
+
+def test_before_a_program_of_others_with_our_priority_ours_runs(wire):
+    """Theirs drops everything; ours holds it first."""
+    theirs = bpf.Loaded(kernel.object_path())
+    wires.run('tc', 'qdisc', 'add', 'dev', wires.GUEST, 'clsact')
+    with pyroute2.IPRoute() as ip:
+        ip.tc('add-filter', 'bpf', socket.if_nametoindex(wires.GUEST), 0x77,
+              fd=theirs.program('put_back'), name='theirs', direct_action=True, prio=1,
+              parent=0xfffffff2 if wire.nic.ingress else 0xfffffff3, protocol=3)
+    before = qdiscs(), filters()
+
+    gate = kernel.KernelGate('test', (wire.nic,))
+    gate.word.close_gate(60_000)
+    wire.send_numbers([1])
+    held = gate.counters()[0].held
+    gate.close()
+    theirs.close()
+
+    assert held == 1
+    assert 'theirs' in filters()
+    assert (qdiscs(), filters()) == before
+
+
+@pytest.mark.parametrize('protocol', ['all', 'ip'])
+def test_who_would_come_behind_a_filter_of_others_is_refused(wire, side, protocol):
+    wires.run('tc', 'qdisc', 'add', 'dev', wires.GUEST, 'clsact')
+    wires.run('tc', 'filter', 'add', 'dev', wires.GUEST, side, 'prio', '1', 'protocol', protocol,
+              *PASSES)
+    before = qdiscs(), filters(), devices()
+
+    with pytest.raises(bpf.GateUnavailable, match='u32 filter of priority 1'):
+        kernel.KernelGate('test', (wire.nic,))
+
+    assert (qdiscs(), filters(), devices()) == before
+
+
+def test_beside_an_ingress_qdisc_a_macvtap_is_refused():
+    with wires.own_network():
+        wire = wires.macvtap_wire()
+        wires.run('tc', 'qdisc', 'add', 'dev', wires.GUEST, 'ingress')
+        before = qdiscs(), filters(), devices()
+
+        with pytest.raises(bpf.GateUnavailable, match='ingress qdisc'):
+            kernel.KernelGate('test', (wire.nic,))
+
+        assert (qdiscs(), filters(), devices()) == before
+        wire.close()
+
+
+def test_limits_of_bandwidth_at_a_tap_stay():
+    """Neutron's and libvirt's, at an ingress qdisc, which bars a clsact."""
+    with wires.own_network():
+        wire = wires.tap_wire()
+        wires.run('tc', 'qdisc', 'add', 'dev', wires.GUEST, 'ingress')
+        wires.run('tc', 'filter', 'add', 'dev', wires.GUEST, 'parent', 'ffff:', 'protocol', 'all',
+                  'prio', '49', *PASSES)
+        before = qdiscs(), filters()
+
+        gate = kernel.KernelGate('test', (wire.nic,))
+        gate.word.close_gate(60_000)
+        wire.send_numbers(range(100))
+        leaked = wire.numbers()
+        gate.word.release()
+        gate.put_back()
+        got = wire.numbers()
+        gate.close()
+
+        assert leaked == []
+        assert got == list(range(100))
+        assert (qdiscs(), filters()) == before
+        wire.close()
+
+
+def test_a_later_process_takes_out_what_a_dead_one_left(wire, side):
+    wires.run('tc', 'qdisc', 'add', 'dev', wires.GUEST, 'clsact')
+    wires.run('tc', 'filter', 'add', 'dev', wires.GUEST, side, *FOREIGN)
+    before = qdiscs(), filters()
+    left = kernel.KernelGate('test', (wire.nic,))
+
+    kernel.remove(wires.GUEST)
+    kernel.remove(wires.GUEST)
+
+    assert (qdiscs(), filters()) == before
+    left.close()
+
+
+def test_to_remove_from_a_device_that_is_gone_is_no_failure():
+    with wires.own_network():
+        kernel.remove('hsgone')
+
+
+def test_without_the_privilege_it_says_what_is_missing(wire):
+    """CAP_NET_ADMIN alone: the kernel takes no programs."""
+    code = ('from hotsnap_nova.virt.gates import kernel\n'
+            f'kernel.KernelGate("test", (kernel.Nic({wires.GUEST!r}),))')
+    before = qdiscs(), filters(), devices()
+
+    failed = subprocess.run(
+        ['setpriv', '--bounding-set=-all,+net_admin', sys.executable, '-c', code],
+        capture_output=True, text=True)
+
+    assert 'GateUnavailable' in failed.stderr
+    assert 'not permitted' in failed.stderr
+    assert (qdiscs(), filters(), devices()) == before
