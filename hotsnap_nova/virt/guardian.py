@@ -25,20 +25,13 @@ Lines of JSON on standard input, a socket, and on standard output::
 
 It prints ``{"ready": true}`` once it has reached libvirt.
 
-It outlives the service by design. So it ignores the signals with which services and
-sessions are ended, and where systemd runs the host it gets a scope of its own, out of
-reach of a unit's ``KillMode``. It runs no code but that of this package's interpreter
-and of this package: neither the folder that a command was typed in nor an inherited
-PYTHONPATH has a say.
+It outlives the service by design; see `outliving`.
 """
 
 import contextlib
-import functools
 import json
 import os
-import pathlib
 import select
-import shutil
 import signal
 import socket
 import subprocess
@@ -47,6 +40,7 @@ import threading
 import time
 
 from hotsnap_nova import exception
+from hotsnap_nova.virt import outliving
 
 _START_TIMEOUT_S = 30.0
 #: Between one attempt to let a guest go and the next.
@@ -55,8 +49,6 @@ _AGAIN_S = 0.2
 _LAST_TRIES_S = 120.0
 #: How long those who disarm wait for what hung QEMUs have the guardian wait for.
 _DISARM_S = 1.0
-#: Where this package lies; it need not be installed.
-_PACKAGES = str(pathlib.Path(__file__).resolve().parents[2])
 
 
 class Guardian:
@@ -71,10 +63,8 @@ class Guardian:
         self._ready = False
         self._asked = 0
         self._words, theirs = socket.socketpair()
-        self._process = subprocess.Popen(
-            [*_scope(), sys.executable, '-P', '-m', 'hotsnap_nova.virt.guardian', uri],
-            stdin=theirs, stdout=subprocess.PIPE, start_new_session=True, bufsize=0, cwd='/',
-            env=os.environ | {'PYTHONPATH': _PACKAGES})
+        self._process = outliving.start('hotsnap_nova.virt.guardian', uri, purpose='guardian',
+                                        stdin=theirs, stdout=subprocess.PIPE)
         theirs.close()
 
     @property
@@ -162,21 +152,6 @@ class Guardian:
             raise exception.HostUnreachable(
                 host='this host', reason='the guardian does not answer')
         return json.loads(line)
-
-
-@functools.cache
-def _scope() -> tuple[str, ...]:
-    """What to begin a command with for a systemd scope of its own; nothing where there is none."""
-    runner = shutil.which('systemd-run')
-    if not runner or not os.path.isdir('/run/systemd/system'):
-        return ()
-    scope = (runner, '--scope', '--quiet', '--collect', '--description=hotsnap guardian',
-             *(() if os.geteuid() == 0 else ('--user',)), '--')
-    try:    # in a container, or without a bus, there is no manager to ask
-        subprocess.run([*scope, 'true'], check=True, capture_output=True, timeout=10)
-    except (OSError, subprocess.SubprocessError):
-        return ()
-    return scope
 
 
 # --- the guardian process itself ---
@@ -268,8 +243,7 @@ def main(uri: str) -> None:
     """Watch over guests until standard input closes, and let them go."""
     from hotsnap_nova.virt import guest, sweep  # a participant need not load this twice
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)    # of those who end our participant, not us
+    outliving.ignore_the_end_of_others()
     connections = [guest.connect(uri)]
     reconnecting = threading.Lock()
 

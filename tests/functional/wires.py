@@ -36,6 +36,11 @@ def run(*words):
     return subprocess.run(words, check=True, capture_output=True, text=True).stdout
 
 
+def links(*lines):
+    """Have ``ip`` do each of these."""
+    subprocess.run(['ip', '-batch', '-'], input='\n'.join(lines), text=True, check=True)
+
+
 @contextlib.contextmanager
 def own_network():
     """This thread, and what it starts, in a network that nobody else sees."""
@@ -105,37 +110,31 @@ def tap_wire(queues=1):
     """Taps on a bridge, as Nova and libvirt make them."""
     guests = tuple(tap(GUEST, queues) for _ in range(queues))
     peer = tap(PEER)
-    run('ip', 'link', 'add', 'hsbridge', 'type', 'bridge', 'mcast_snooping', '0')
-    for name in (GUEST, PEER):
-        run('ip', 'link', 'set', name, 'master', 'hsbridge')
-    for name in ('hsbridge', GUEST, PEER):
-        _up(name)
+    links('link add hsbridge type bridge mcast_snooping 0',
+          *(f'link set {name} master hsbridge' for name in (GUEST, PEER)),
+          *_up('hsbridge', GUEST, PEER))
     run('bridge', 'fdb', 'add', PEER_MAC.hex(':'), 'dev', PEER, 'master', 'static')
     return Wire(guests, peer, kernel.Nic(GUEST))
 
 
 def macvtap_wire(queues=1):
     """Macvtaps on one link of the host's."""
-    run('ip', 'link', 'add', 'hslink', 'type', 'veth', 'peer', 'name', 'hsfar')
-    for name in ('hslink', 'hsfar'):
-        _up(name)
-    descriptors = []
-    for name, mac, count in ((GUEST, GUEST_MAC, queues), (PEER, PEER_MAC, 1)):
-        run('ip', 'link', 'add', name, 'link', 'hslink', 'address', mac.hex(':'),
-            'numtxqueues', str(count), 'numrxqueues', str(count), 'type', 'macvtap', 'mode',
-            'bridge')
-        _up(name)
-        descriptors.append(tuple(_macvtap(name, count) for _ in range(count)))
-    return Wire(descriptors[0], descriptors[1][0], kernel.Nic(GUEST, ingress=False))
+    links('link add hslink type veth peer name hsfar', *_up('hslink', 'hsfar'),
+          *(f'link add {name} link hslink address {mac.hex(":")} numtxqueues {queues} '
+            f'numrxqueues {queues} type macvtap mode bridge'
+            for name, mac in ((GUEST, GUEST_MAC), (PEER, PEER_MAC))),
+          *_up(GUEST, PEER))
+    guests = tuple(_macvtap(GUEST, queues) for _ in range(queues))
+    return Wire(guests, _macvtap(PEER, 1), kernel.Nic(GUEST, ingress=False))
 
 
 KINDS = {'tap': tap_wire, 'macvtap': macvtap_wire}
 
 
-def _up(name):
-    run('ip', 'link', 'set', name, 'addrgenmode', 'none', 'txqueuelen', str(_QUEUE_LENGTH),
-        'allmulticast', 'on')
-    run('ip', 'link', 'set', name, 'up')
+def _up(*names):
+    return [line for name in names for line in (
+        f'link set {name} addrgenmode none txqueuelen {_QUEUE_LENGTH} allmulticast on',
+        f'link set {name} up')]
 
 
 def tap(name, queues=1):

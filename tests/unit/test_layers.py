@@ -35,7 +35,7 @@ MAY_IMPORT = {
 }
 
 #: What calls libvirt and QEMU or reads their XML, and the engine's seams: below all rooms of virt.
-FOOT = {'records', 'domain', 'monitor', 'guest', 'files', 'definitions'}
+FOOT = {'records', 'domain', 'monitor', 'guest', 'files', 'definitions', 'outliving'}
 
 #: What each room of virt, and each module above the rooms, may import besides itself and FOOT.
 ROOMS = {

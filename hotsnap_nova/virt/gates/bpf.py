@@ -7,11 +7,9 @@ here have not changed since its first release that promises so, 1.0. So they are
 called as they are.
 """
 
-import contextlib
 import ctypes
 import errno
 import functools
-import mmap
 import os
 
 from hotsnap_nova import exception
@@ -127,13 +125,6 @@ def lookup(map_fd: int, key: bytes, size: int) -> bytes:
     value = ctypes.create_string_buffer(size)
     _require(library().bpf_map_lookup_elem(map_fd, key, value), 'reading a map')
     return value.raw
-
-
-@contextlib.contextmanager
-def shared_words(map_fd: int):
-    """Yield an mmapped map's values as 64-bit words; whole words are read and written."""
-    with mmap.mmap(map_fd, mmap.PAGESIZE) as memory, memoryview(memory).cast('Q') as words:
-        yield words
 
 
 def attached(ifindex: int, kind: int) -> int:

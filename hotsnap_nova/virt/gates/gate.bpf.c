@@ -30,7 +30,7 @@
 
 #define GO_ON TC_ACT_UNSPEC /* whoever has a filter behind ours has his say */
 
-/* The word. User space writes it: kernel.py. */
+/* The word. User space writes it: word.py. */
 #define STATE_SHIFT 62
 #define TIME_MASK ((1ULL << STATE_SHIFT) - 1)
 enum state {

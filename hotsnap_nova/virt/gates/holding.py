@@ -38,8 +38,8 @@ class HoldingDevice:
             self.fd = os.open('/dev/net/tun', os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as exc:
             raise bpf.GateUnavailable(reason=f'/dev/net/tun: {exc.strerror}') from exc
-        #: Frames that the kernel did not take back.
-        self.lost = 0
+        #: Frames that the kernel took back, and did not.
+        self.written = self.lost = 0
         self._frame = bytearray(_LONGEST)
         self._view = memoryview(self._frame)
         try:
@@ -82,6 +82,7 @@ class HoldingDevice:
                 return done
             try:
                 os.write(fd, view[:length])
+                self.written += 1
             except OSError:
                 self.lost += 1
         return frames

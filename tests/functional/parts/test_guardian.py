@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from hotsnap_nova.virt import guardian
+from hotsnap_nova.virt import guardian, outliving
 
 
 @pytest.fixture
@@ -56,13 +56,13 @@ def test_where_systemd_runs_the_host_it_gets_a_scope_of_its_own(
     monkeypatch.setenv('PATH', f'{tmp_path}:{os.environ["PATH"]}')
     real = os.path.isdir
     monkeypatch.setattr(os.path, 'isdir', lambda path: path == '/run/systemd/system' or real(path))
-    guardian._scope.cache_clear()
+    outliving.scope.cache_clear()
     try:
         guard = guardian.Guardian(shared_lab.uri)
         guard.wait_ready()
         guard.close()
     finally:
-        guardian._scope.cache_clear()
+        outliving.scope.cache_clear()
 
     probed, started = pathlib.Path(tmp_path / 'words').read_text().splitlines()
     assert probed.startswith('--scope ')

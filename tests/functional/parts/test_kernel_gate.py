@@ -77,17 +77,17 @@ def test_what_is_sent_while_it_is_put_back_comes_behind_what_was_held(wire, gate
 
     gate.word.close_gate(LONG_MS)
     wire.send_numbers(range(2000))
+    gate.word.release(LONG_MS)
     sender = threading.Thread(target=send_on)
     sender.start()
-    gate.word.release()
+    while len(sent) < 10:
+        time.sleep(0.001)
     gate.put_back()
-    waited = gate.counters()[0].held - 2000
-    wire.send_numbers([])
     ends.set()
     sender.join()
 
+    assert gate.counters()[0].held > 2000    # or it was sent too late to show anything
     assert wire.numbers() == [*range(2000), *sent]
-    assert waited > 0    # or the test sent too late to show anything
 
 
 def test_it_closes_again_and_again(wire, gate):
@@ -107,7 +107,7 @@ def test_it_closes_again_and_again(wire, gate):
 
 def test_nothing_that_was_sent_in_the_lease_passes_though_nobody_acts(wire, gate):
     """And what is sent afterwards does; the gate tells that it opened by itself."""
-    until_ns = gate.word.close_gate(50)
+    until_ns = gate.word.close_gate(300)
     in_time, got, number = [], [], 0
     while not got:
         wire.send_numbers([number])
@@ -124,16 +124,21 @@ def test_nothing_that_was_sent_in_the_lease_passes_though_nobody_acts(wire, gate
 
 
 def test_a_holder_that_lives_keeps_the_order_where_the_lease_ends(wire, gate):
-    until_ns = gate.word.close_gate(50)
-    wire.send_numbers(range(BURST // 10))
-    while boottime_ns() < until_ns:
-        pass
-    wire.send_numbers([BURST // 10])
-    gate.put_back()
-    wire.send_numbers([BURST // 10 + 1])
+    while True:
+        until_ns = gate.word.close_gate(20)
+        wire.send_numbers(range(500))
+        while boottime_ns() < until_ns:
+            pass
+        wire.send_numbers([500])
+        in_time = boottime_ns() < until_ns + kernel.GRACE_NS
+        gate.put_back()
+        wire.send_numbers([501])
+        got = wire.numbers()
+        if in_time:    # else this process was kept from it, and so would a holder be
+            break
 
-    assert wire.numbers() == list(range(BURST // 10 + 2))
-    assert gate.word.lapsed == 1
+    assert got == list(range(502))
+    assert gate.word.lapsed > 0
 
 
 def test_a_gate_that_was_released_in_time_did_not_open_by_itself(wire, gate):
@@ -251,21 +256,24 @@ FRAMES = {
 }
 
 
-@pytest.mark.parametrize('name', FRAMES)
-def test_what_was_held_arrives_as_it_would_without_a_gate(wire, gate, name):
-    wire.send(FRAMES[name])
-    without = wire.receive(1)
+def test_every_kind_of_frame_arrives_as_it_would_without_a_gate(wire, gate):
+    without, leaked, held = {}, {}, {}
+    for name, frame in FRAMES.items():
+        wire.send(frame)
+        without[name] = wire.receive(1)
+    for name, frame in FRAMES.items():
+        gate.word.close_gate(LONG_MS)
+        wire.send(frame)
+        leaked[name] = wire.receive()
+        gate.word.release()
+        gate.put_back()
+        held[name] = wire.receive(1)
 
-    gate.word.close_gate(LONG_MS)
-    wire.send(FRAMES[name])
-    leaked = wire.receive(0.01)
-    gate.word.release()
-    gate.put_back()
-
-    assert leaked == []
-    assert len(without) == 1    # whole, as it was sent
-    assert len(without[0]) == len(FRAMES[name])
-    assert wire.receive(1) == without
+    # Whole, not cut up on the way, or this would show nothing.
+    assert {name: list(map(len, frames)) for name, frames in without.items()} == {
+        name: [len(frame)] for name, frame in FRAMES.items()}
+    assert not any(leaked.values())
+    assert held == without
 
 
 # --- more than one ---

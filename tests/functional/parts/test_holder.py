@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The process that has the gates in the host kernel: whoever dies, packets flow in the end."""
+
+import os
+import signal
+import sys
+import time
+
+import pytest
+
+from hotsnap_nova.virt.gates import bpf, holder, hooks, kernel, word
+from tests.functional import wires
+
+LIMITS = 1000, 1 << 20
+LONG_MS = 60_000
+
+
+@pytest.fixture(params=wires.KINDS)
+def wire(request):
+    with wires.own_network():
+        made = wires.KINDS[request.param]()
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def keeper(wire):
+    started = holder.Holder()
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def nics(wire):
+    return ((wire.nic.name, wire.nic.ingress),)
+
+
+def until(met, what, timeout_s=20):
+    ends = time.monotonic() + timeout_s
+    while not (found := met()):
+        assert time.monotonic() < ends, what
+        time.sleep(0.005)
+    return found
+
+
+def alive(pid):
+    return os.path.exists(f'/proc/{pid}') and ') Z ' not in open(f'/proc/{pid}/stat').read()
+
+
+def boottime_ns():
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def test_what_was_held_goes_on_its_way_when_it_is_released(wire, keeper, nics):
+    with keeper.arm('test', nics, *LIMITS) as gate:
+        gate.close_gate(LONG_MS)
+        wire.send_numbers(range(500))
+        leaked = wire.numbers()
+        gate.release()
+        keeper.released('test')
+        account = keeper.put_back('test')
+
+        assert leaked == []
+        assert wire.numbers() == list(range(500))
+        assert account == holder.Account(held=500, delivered=500, overflow=0, lost=0,
+                                         outstanding=0, lapsed=0)
+        assert gate.state is word.State.OPEN
+        keeper.disarm('test')
+        keeper.disarm('test')
+        assert hooks.leftovers() == ()
+
+
+def test_what_was_held_goes_without_being_asked_for_again(wire, keeper, nics):
+    with keeper.arm('test', nics, *LIMITS) as gate:
+        gate.close_gate(LONG_MS)
+        wire.send_numbers(range(500))
+        time.sleep(0.1)    # it has seen that the gate is closed, and waits for the lease's end
+        gate.release()
+        keeper.released('test')
+
+        until(lambda: gate.state is word.State.OPEN, 'it opens')
+        assert wire.numbers() == list(range(500))
+
+
+def test_what_is_held_stays_held_whoever_asks_for_it_too_early(wire, keeper, nics):
+    with keeper.arm('test', nics, *LIMITS) as gate:
+        gate.close_gate(LONG_MS)
+        wire.send_numbers(range(5))
+        keeper.released('test')
+
+        assert keeper.put_back('test').delivered == 0
+        assert wire.numbers() == []
+        assert gate.state is word.State.CLOSED
+
+
+def test_where_a_lease_ends_it_puts_back_in_order_what_was_held(wire, keeper, nics):
+    with keeper.arm('test', nics, *LIMITS) as gate:
+        gate.close_gate(100)
+        wire.send_numbers(range(500))
+        until(lambda: gate.state is word.State.OPEN, 'it opens')
+        wire.send_numbers([500])
+
+        assert wire.numbers() == list(range(501))
+
+
+def test_too_many_are_counted_and_the_rest_arrives(wire, keeper, nics):
+    with keeper.arm('test', nics, 100, 1 << 20) as gate:
+        gate.close_gate(LONG_MS)
+        wire.send_numbers(range(150))
+        gate.release()
+        keeper.released('test')
+
+        account = keeper.put_back('test')
+
+        assert (account.held, account.overflow) == (100, 50)
+        assert wire.numbers() == list(range(100))
+
+
+def test_two_gates_are_apart(wire, keeper, nics):
+    second = wires.tap('hsguest2')
+    wires.run('ip', 'link', 'set', 'hsguest2', 'up')
+    try:
+        with (keeper.arm('one', nics, *LIMITS) as one,
+              keeper.arm('two', (('hsguest2', True),), *LIMITS) as two):
+            one.close_gate(LONG_MS)
+            two.close_gate(LONG_MS)
+            wire.send_numbers(range(5))
+            os.write(second, wires.numbered(1))
+            two.release()
+            keeper.released('two')
+
+            assert keeper.put_back('two').delivered == 1
+            assert one.state is word.State.CLOSED
+            assert wire.numbers() == []
+    finally:
+        os.close(second)
+
+
+def test_what_cannot_be_armed_leaves_nothing_and_harms_no_other_gate(wire, keeper, nics):
+    with keeper.arm('test', nics, *LIMITS) as gate:
+        with pytest.raises(bpf.GateUnavailable, match='no device hsgone'):
+            keeper.arm('other', ((wire.nic.name, wire.nic.ingress), ('hsgone', True)), *LIMITS)
+
+        assert {hook.name for hook in hooks.leftovers()} == {'test'}
+        gate.close_gate(LONG_MS)
+        wire.send_numbers([1])
+        assert wire.numbers() == []
+
+
+def test_what_is_asked_about_a_gate_that_is_not_there_is_refused_and_harms_nobody(
+        wire, keeper, nics):
+    with keeper.arm('test', nics, *LIMITS):
+        keeper.released('other')
+        with pytest.raises(bpf.GateUnavailable, match='none called other'):
+            keeper.put_back('other')
+        with pytest.raises(bpf.GateUnavailable, match='one called test'):
+            keeper.arm('test', nics, *LIMITS)
+
+        assert keeper.put_back('test').held == 0
+
+
+@pytest.mark.parametrize('state', ['armed', 'closed', 'releasing'])
+def test_a_participant_that_dies_leaves_no_packet_held_and_nothing_of_ours(
+        wire, nics, state):
+    keeper = holder.Holder()
+    before = wires.run('tc', 'qdisc', 'show'), wires.run('ip', '-br', 'link')
+    gate = keeper.arm('test', nics, *LIMITS)
+    if state != 'armed':
+        gate.close_gate(LONG_MS)
+    wire.send_numbers(range(500))
+    if state == 'releasing':
+        gate.release()
+
+    keeper._socket.close()    # as the kernel does
+    gate.close()
+
+    until(lambda: not alive(keeper.pid), 'the holder ends')
+    assert wire.numbers() == list(range(500))
+    assert hooks.leftovers() == ()
+    assert (wires.run('tc', 'qdisc', 'show'), wires.run('ip', '-br', 'link')) == before
+
+
+@pytest.mark.parametrize('state', ['armed', 'closed', 'releasing'])
+def test_where_the_holder_is_killed_packets_flow_when_the_time_is_up(wire, nics, state):
+    """Those held are gone, none passes before, and a later process takes out what is left."""
+    before = wires.run('tc', 'qdisc', 'show'), wires.run('ip', '-br', 'link')
+    keeper = holder.Holder()
+    gate = keeper.arm('test', nics, *LIMITS)
+    until_ns = gate.close_gate(200) if state != 'armed' else 0
+    if state != 'armed':
+        wire.send_numbers([0])
+    if state == 'releasing':
+        gate.release()
+        until_ns = gate.until_ns
+
+    os.kill(keeper.pid, signal.SIGKILL)
+    until(lambda: not alive(keeper.pid), 'it ends')
+    number, sent_in_time, got = 1, set(), []
+    while not got:
+        wire.send_numbers([number])
+        if boottime_ns() < until_ns:
+            sent_in_time.add(number)
+        got = wire.numbers()
+        number += 1
+
+    assert state != 'closed' or not sent_in_time & set(got)
+    assert kernel.leftovers(wires.GUEST) == ('test',)
+    kernel.remove(wires.GUEST)
+    assert (wires.run('tc', 'qdisc', 'show'), wires.run('ip', '-br', 'link')) == before
+    gate.close()
+    keeper.close()
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_signals_that_end_services_do_not_end_it(number):
+    with wires.own_network():
+        wire = wires.tap_wire()
+        keeper = holder.Holder()
+        gate = keeper.arm('test', ((wires.GUEST, True),), *LIMITS)
+
+        os.kill(keeper.pid, number)
+
+        assert keeper.put_back('test').held == 0    # it answers what was asked after the signal
+        gate.close()
+        keeper.close()
+        wire.close()
+
+
+def test_who_arms_need_load_neither_libbpf_nor_netlink():
+    code = ('import sys; from hotsnap_nova.virt.gates import holder; '
+            'assert "pyroute2" not in sys.modules; '
+            'assert "libbpf" not in open("/proc/self/maps").read()')
+
+    wires.run(sys.executable, '-c', code)
