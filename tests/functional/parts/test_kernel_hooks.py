@@ -8,7 +8,7 @@ import sys
 import pyroute2
 import pytest
 
-from hotsnap_nova.virt.gates import bpf, hooks, kernel
+from hotsnap_nova.virt.gates import bpf, hooks, kernel, probe
 from tests.functional import wires
 
 #: Lets everything pass, and nobody behind it have a say.
@@ -178,16 +178,74 @@ def test_to_remove_from_a_device_that_is_gone_is_no_failure():
         kernel.remove('hsgone')
 
 
-def test_without_the_privilege_it_says_what_is_missing(wire):
-    """CAP_NET_ADMIN alone: the kernel takes no programs."""
+# --- what a host may lack ---
+
+def probed(privileges):
+    """What a process of root's says that has these privileges alone."""
+    return wires.run(
+        'setpriv', f'--bounding-set=-all,{privileges}', sys.executable, '-c',
+        'from hotsnap_nova.virt.gates import probe; print(probe.missing())').strip()
+
+
+def test_here_nothing_is_missing_and_nothing_stays_of_having_tried():
+    with wires.own_network():
+        assert probe.missing() is None
+        assert devices() == ''
+
+
+def test_two_privileges_suffice():
+    with wires.own_network():
+        assert probed('+bpf,+net_admin') == 'None'
+
+
+@pytest.mark.parametrize(('privileges', 'missing'),
+                         [('+net_admin', 'CAP_BPF'), ('+bpf', 'CAP_NET_ADMIN')])
+def test_a_privilege_that_is_missing_is_named(privileges, missing):
+    with wires.own_network():
+        assert missing in probed(privileges)
+        assert devices() == ''
+
+
+def test_a_library_that_is_missing_is_named(monkeypatch):
+    monkeypatch.setattr(bpf, 'LIBRARY', 'libbpf.so.none')
+    bpf.library.cache_clear()
+    try:
+        reason, remedy = probe.missing()
+    finally:
+        bpf.library.cache_clear()
+
+    assert 'libbpf.so.none is not installed' in reason
+    assert 'libbpf1' in remedy
+
+
+def test_a_package_that_was_built_without_the_programs_says_so(monkeypatch, tmp_path):
+    monkeypatch.setattr(kernel, 'OBJECT', tmp_path / 'gate.bpf.o')
+
+    reason, remedy = probe.missing()
+
+    assert 'built without gate.bpf.o' in reason
+    assert 'clang' in remedy
+
+
+def test_a_kernel_that_refuses_the_programs_is_quoted(monkeypatch, tmp_path):
+    """An object that is none stands for a verifier's refusal."""
+    broken = tmp_path / 'gate.bpf.o'
+    broken.write_bytes(b'no programs')
+    monkeypatch.setattr(kernel, 'OBJECT', broken)
+
+    reason, remedy = probe.missing()
+
+    assert str(broken) in reason
+    assert 'Linux 5.14' in remedy
+
+
+def test_what_cannot_be_armed_leaves_a_device_as_it_was(wire):
     code = ('from hotsnap_nova.virt.gates import kernel\n'
             f'kernel.KernelGate("test", (kernel.Nic({wires.GUEST!r}),))')
     before = qdiscs(), filters(), devices()
 
-    failed = subprocess.run(
-        ['setpriv', '--bounding-set=-all,+net_admin', sys.executable, '-c', code],
-        capture_output=True, text=True)
+    failed = subprocess.run(['setpriv', '--bounding-set=-all,+net_admin', sys.executable, '-c',
+                             code], capture_output=True, text=True)
 
     assert 'GateUnavailable' in failed.stderr
-    assert 'not permitted' in failed.stderr
     assert (qdiscs(), filters(), devices()) == before
