@@ -128,7 +128,8 @@ OPTIONS = (
     cfg.BoolOpt(
         'virtio_without_vhost', default=False,
         help='Have QEMU itself serve virtio NICs without multiqueue, and not vhost, so that gate '
-             'hold is possible for KVM guests, at some cost of throughput. nova-compute reads it; '
+             'hold is possible for KVM guests where the host kernel cannot keep their packets '
+             'back, at some cost of throughput. nova-compute reads it; '
              'instances take it on at their next hard reboot.'),
     cfg.StrOpt(
         'database_connection', secret=True,

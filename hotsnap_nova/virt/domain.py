@@ -2,6 +2,7 @@
 """A domain's XML as the engine reads it: disks, NICs, memory, machine."""
 
 import dataclasses
+import os
 import xml.etree.ElementTree as ET
 
 
@@ -52,6 +53,11 @@ class NicXml:
     def netdev(self) -> str:
         """The id libvirt gives QEMU's back end."""
         return f'host{self.alias}'
+
+    @property
+    def by_ingress(self) -> bool:
+        """Whether its packets come into the host by its device's ingress; a macvtap's do not."""
+        return self.kind != 'direct'
 
 
 class DomainXml:
@@ -147,6 +153,20 @@ class DomainXml:
     @property
     def nics(self) -> tuple[NicXml, ...]:
         return tuple(_nic(element) for element in self.root.iterfind('./devices/interface'))
+
+    def vhost(self, nic: NicXml) -> bool:
+        """libvirt takes vhost where it may: KVM, virtio, and nothing said against it."""
+        if nic.driver == 'vhost':
+            return True
+        return (self.virt_type == 'kvm' and nic.driver != 'qemu'
+                and nic.model.startswith('virtio')
+                and nic.kind in ('bridge', 'network', 'ethernet', 'direct')
+                and os.path.exists('/dev/vhost-net'))
+
+    @property
+    def passes_qemu(self) -> bool:
+        """Whether a NIC's packets pass QEMU's filters by, or these refuse it."""
+        return any(self.vhost(nic) or nic.queues > 1 for nic in self.nics)
 
 
 def _child(element: ET.Element, path: str, attribute: str) -> str:

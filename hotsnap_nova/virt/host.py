@@ -19,6 +19,7 @@ from hotsnap_nova.virt import guardian, guest, records, sweep
 from hotsnap_nova.virt import member as member_module
 from hotsnap_nova.virt.checks import preflight
 from hotsnap_nova.virt.disks import freezing
+from hotsnap_nova.virt.gates import holder
 from hotsnap_nova.virt.restore import restorer
 
 LOG = log.getLogger(__name__)
@@ -52,6 +53,7 @@ class Engine(restorer.Restorer):
         self.keep_hours = keep_hours
         self._connection = None
         self._guardian: guardian.Guardian | None = None
+        self._holder: holder.Holder | None = None
         self._open: dict[str, _Open] = {}
         self._lock = threading.Lock()
 
@@ -98,7 +100,7 @@ class Engine(restorer.Restorer):
         if (known := self._open.get(work.snapshot_id)) and known.facts:
             return known.facts
         watcher = self._guard()
-        members = [member_module.Member(work, self._member(spec), self.effort)
+        members = [member_module.Member(work, self._member(spec), self._keep, self.effort)
                    for spec in work.members]
         current = self._open[work.snapshot_id] = _Open(members)
         watcher.watch(tuple(spec.id for spec in work.members), self.tag_of(work.snapshot_id))
@@ -207,7 +209,9 @@ class Engine(restorer.Restorer):
                 sweep.abandoned(self._member(spec))
 
     def close(self) -> None:
-        """End; guests that are still armed are let go by the guardian."""
+        """End; guests that are still armed are let go by guardian and holder."""
+        if self._holder:
+            self._holder.close()
         if self._guardian:
             self._guardian.close()
         if self._connection is not None:
@@ -235,6 +239,15 @@ class Engine(restorer.Restorer):
             if self._guardian is None:
                 self._guardian = guardian.Guardian(self._uri)
             return self._guardian
+
+    def _keep(self) -> holder.Holder:
+        with self._lock:
+            if self._holder is not None and not self._holder.alive():
+                self._holder.close()
+                self._holder = None
+            if self._holder is None:
+                self._holder = holder.Holder()
+            return self._holder
 
     def _disarm(self, current: _Open) -> None:
         # One that died has let everybody go.

@@ -46,10 +46,12 @@ class Member:
 
     :param work: the snapshot
     :param running: the guest
+    :param keeper: gives who keeps packets back in the host kernel, where that is needed
     :param effort: how its disks are copied
     """
 
-    def __init__(self, work: records.Work, running: guest.Guest, effort: records.Effort):
+    def __init__(self, work: records.Work, running: guest.Guest, keeper,
+                 effort: records.Effort):
         self.work = work
         self._effort = effort
         self.guest = running
@@ -57,6 +59,7 @@ class Member:
         self.folder = work.member_folder(running.spec)
         self.gate_closed_ns = 0
         self._qemu = running.monitor
+        self._keeper = keeper
         self._sink: saving.MemorySink | None = None
         self._daemon: targets_module.StorageDaemon | None = None
         self._relay: relay_module.Relay | None = None
@@ -120,11 +123,12 @@ class Member:
             self._qemu, self.guest.spec, self.tag, sweep.memory_fd(self.tag))
         self._memory.prepare(self._sink)
 
-        self._gate = gate.make(self.work.gate, self._qemu, self.tag,
-                               tuple(nic.netdev for nic in parsed.nics), self.work.max_hold_ms)
+        process = hugepages.process_of(self.guest.uuid)
+        self._gate = gate.make(self.work, self._qemu, self.guest.spec, self.tag, parsed,
+                               self._keeper, process)
         self._gate.prepare()
         self._require_same_devices()
-        if (process := hugepages.process_of(self.guest.uuid)) is not None:
+        if process is not None:
             hugepages.gather(process, _GATHER_S)
         self._disks.flush()
         return facts.of_member(self.guest, parsed, frozen)
@@ -293,7 +297,8 @@ class Member:
         """
         self._watch.wait('RESUME', self._resumes_before + 1, _EVENT_TIMEOUT_S)
         stops, resumes = self._watch.count('STOP'), self._watch.count('RESUME')
-        lost = (self._gate_lost or fired or stops != self._stops_before + 1
+        by_itself = self._gate.opened_by_itself()
+        lost = (by_itself or self._gate_lost or fired or stops != self._stops_before + 1
                 or resumes != self._resumes_before + 1
                 # A NIC that came meanwhile has no filter.
                 or self._qemu.devices() != self._devices)
@@ -426,13 +431,15 @@ class Member:
         if self._relay:
             self._relay.close()
         if self._gate:
-            gate.open_all(self._qemu, self._gate.filters)
+            self._gate.let_go(self._qemu)
         if self._stop_issued:
             self._resume()
 
     def end(self) -> None:
         """Leave nothing of ours in QEMU or in this process. After :meth:`let_go`."""
         try:
+            if self._gate:
+                self._gate.remove()
             sweep.member(self.guest, self.tag, bandwidth=self._bandwidth)
         finally:
             if self._daemon:

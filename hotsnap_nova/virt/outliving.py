@@ -29,7 +29,12 @@ def start(module: str, *arguments: str, purpose: str, stdin: socket.socket,
     return subprocess.Popen(
         [*scope(purpose), sys.executable, '-P', '-m', module, *arguments],
         stdin=stdin, stdout=stdout, start_new_session=True, bufsize=0, cwd='/',
-        env=os.environ | {'PYTHONPATH': _PACKAGES})
+        env=environment())
+
+
+def environment() -> dict[str, str]:
+    """In which a process of this interpreter finds this package, and no other."""
+    return os.environ | {'PYTHONPATH': _PACKAGES}
 
 
 def ignore_the_end_of_others() -> None:

@@ -9,7 +9,7 @@ import contextlib
 import time
 
 from hotsnap_nova import exception
-from hotsnap_nova.virt import guest, monitor, records
+from hotsnap_nova.virt import domain, guest, monitor, records
 from hotsnap_nova.virt.disks import freezing
 from hotsnap_nova.virt.gates import gate
 
@@ -53,6 +53,30 @@ def memory(qemu: monitor.Monitor, member: records.MemberSpec, tag: str,
         qemu.set_bandwidth(bandwidth or monitor.STOCK_BANDWIDTH)
 
 
+def kernel_gates(running: guest.Guest, tag: str) -> None:
+    """Take one snapshot's gates out of the host kernel; they have opened by themselves."""
+    for device, names in _kernel_gates(running):
+        from hotsnap_nova.virt.gates import kernel
+
+        for name in names:
+            if gate.tag_of_kernel(name) == tag:
+                kernel.remove(device, name)
+
+
+def _kernel_gates(running):
+    """(device, names) of our gates in the host kernel; guests without their need have none."""
+    parsed = domain.DomainXml(running.full_xml())
+    if not parsed.passes_qemu:
+        return
+    try:
+        from hotsnap_nova.virt.gates import kernel  # most participants never load it
+    except ImportError:
+        return    # nobody has made any without it
+    for nic in parsed.nics:
+        if names := kernel.leftovers(nic.target):
+            yield nic.target, names
+
+
 def member(running: guest.Guest, tag: str, *, bandwidth: int | None = None) -> None:
     """Take one snapshot out of one guest; a guest that is gone has nothing left.
 
@@ -65,7 +89,9 @@ def member(running: guest.Guest, tag: str, *, bandwidth: int | None = None) -> N
         return
     qemu = running.monitor
     with contextlib.ExitStack() as steps:
-        # Run in reverse: gates, memory, disks; each whatever the others do.
+        # Run in reverse: gates, memory, disks, what is in the host kernel; each whatever the
+        # others do.
+        steps.callback(kernel_gates, running, tag)
         steps.callback(disks, qemu, running.spec, tag)
         steps.callback(memory, qemu, running.spec, tag, bandwidth)
         names = gate.leftovers(qemu, tag)
@@ -103,6 +129,9 @@ def survey(running: guest.Guest) -> records.Leftover | None:
     if gates := gate.leftovers(qemu):
         what.append('gates')
         tags |= {gate.tag_of(name) for name in gates}
+    for _device, names in _kernel_gates(running):
+        what.append('gates in the host kernel')
+        tags |= {gate.tag_of_kernel(name) for name in names}
     if qemu.background_snapshot():
         what.append('background-snapshot capability')
     if claim := qemu.bandwidth_claim():

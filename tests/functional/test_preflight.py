@@ -13,6 +13,8 @@ import pytest
 
 from hotsnap_nova.virt import guest, records
 from hotsnap_nova.virt.checks import memory, preflight
+from hotsnap_nova.virt.gates import reach
+from tests.functional import wires
 from tests.functional.witness import Witness, qmp, trace
 from tests.lab import GuestSpec, Lab
 
@@ -185,7 +187,29 @@ def test_what_is_beside_the_devices_is_named_too(more, device, cause):
     assert findings[0].refuses
 
 
+def test_vhost_and_multiqueue_rule_nothing_out_where_the_host_kernel_keeps_packets_back():
+    with wires.own_network():
+        descriptor = wires.tap('tap7')
+        verdict = judge(PaperGuest(nic(driver="name='vhost' queues='4'")))
+        os.close(descriptor)
+
+    assert verdict.findings == ()
+    assert verdict.gates == ('hold', 'barrier')
+
+
+def test_what_the_host_kernel_lacks_for_it_is_named_with_the_remedy(monkeypatch):
+    monkeypatch.setattr(reach, 'missing',
+                        lambda device, _process: (f'no module for {device}', 'load it'))
+
+    (found,) = judge(PaperGuest(nic(driver="name='vhost'"))).findings
+
+    assert 'no module for tap7' in found.cause
+    assert found.remedy.startswith('load it; or ')
+    assert found.rules_out == ('hold',)
+
+
 def test_vhost_and_multiqueue_rule_hold_out_alone_and_both_are_named():
+    """Where the host has no such device, as here."""
     verdict = judge(PaperGuest(nic(driver="name='vhost' queues='4'")))
 
     assert len(verdict.findings) == 2

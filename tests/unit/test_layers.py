@@ -44,11 +44,11 @@ ROOMS = {
     'memory': set(),
     'definition': {'memory'},
     'sweep': {'gates', 'disks'},
-    'checks': {'definition', 'disks', 'memory', 'sweep'},
+    'checks': {'definition', 'disks', 'gates', 'memory', 'sweep'},
     'restore': {'checks', 'definition', 'disks', 'memory'},
     'guardian': {'gates', 'sweep'},
     'member': {'gates', 'disks', 'memory', 'checks', 'sweep'},
-    'host': {'disks', 'checks', 'restore', 'sweep', 'guardian', 'member'},
+    'host': {'disks', 'gates', 'checks', 'restore', 'sweep', 'guardian', 'member'},
 }
 
 #: What pure code may import: a result depends on arguments alone.

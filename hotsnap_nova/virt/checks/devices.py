@@ -5,10 +5,9 @@ What QEMU itself cannot save it tells (`running`); here is what it would save
 without a word, and what leads around the gates.
 """
 
-import os
-
-from hotsnap_nova.virt import domain
 from hotsnap_nova.virt.checks import subject
+from hotsnap_nova.virt.gates import reach
+from hotsnap_nova.virt.memory import hugepages
 
 
 def disks(asked: subject.Subject):
@@ -44,23 +43,24 @@ def nics(asked: subject.Subject):
             yield device, 'vhost-user maps guest memory itself', 'use a tap NIC'
         elif nic.kind == 'vdpa':
             yield device, 'vdpa bypasses QEMU', 'use a tap NIC'
-        elif _vhost(asked.parsed, nic):
-            yield (device, 'vhost bypasses QEMU\'s packet filters',
-                   "set <driver name='qemu'/> and restart the guest, or use gate barrier",
+        else:
+            yield from _past_filters(asked, nic, device)
+
+
+def _past_filters(asked, nic, device):
+    """What QEMU's filters cannot hold the host kernel may."""
+    found = []
+    if asked.parsed.vhost(nic):
+        found.append(('vhost bypasses QEMU\'s packet filters', "set <driver name='qemu'/>"))
+    if nic.queues > 1:
+        found.append((f'it has {nic.queues} queues (multiqueue), which packet filters refuse',
+                      'use one queue'))
+    if found and (told := reach.missing(nic.target, hugepages.process_of(asked.guest.uuid))):
+        missing, remedy = told
+        for cause, otherwise in found:
+            yield (device, f'{cause}, and the host kernel keeps nothing back: {missing}',
+                   f'{remedy}; or {otherwise} and restart the guest, or use gate barrier',
                    ('hold',))
-        if nic.queues > 1:
-            yield (device, f'it has {nic.queues} queues (multiqueue), which packet filters refuse',
-                   'use one queue and restart the guest, or use gate barrier', ('hold',))
-
-
-def _vhost(parsed: domain.DomainXml, nic: domain.NicXml) -> bool:
-    """libvirt takes vhost where it may: KVM, virtio, and nothing said against it."""
-    if nic.driver == 'vhost':
-        return True
-    return (parsed.virt_type == 'kvm' and nic.driver != 'qemu'
-            and nic.model.startswith('virtio') and nic.kind in ('bridge', 'network', 'ethernet',
-                                                                'direct')
-            and os.path.exists('/dev/vhost-net'))
 
 
 def memory(asked: subject.Subject):

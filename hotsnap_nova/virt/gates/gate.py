@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gates on stock QEMU: what keeps a member's post-cut packets from the others.
 
-``hold``: QEMU's filter-buffer on each NIC keeps what the guest sends. It is
+``hold``, where a NIC has vhost or several queues, is carried by the host kernel; see
+:mod:`holder`. Else QEMU's filter-buffer on each NIC keeps what the guest sends. It is
 added switched off, where it lets everything pass, and switched on inside the
 pause. Its ``interval`` is the lease: QEMU's own timer delivers what is held
 when it ends, with or without us. That timer runs in guest-virtual time, which
@@ -14,11 +15,23 @@ was switched on. After that it counts as open, whatever it does.
 
 import contextlib
 
-from hotsnap_nova.virt import monitor
+from oslo_log import log
+
+from hotsnap_nova import exception
+from hotsnap_nova.virt import domain, monitor, records
+from hotsnap_nova.virt.gates import bpf, holder, reach, word
+
+LOG = log.getLogger(__name__)
 
 #: filter-buffer drops without a word beyond this many packets.
 BUFFER_PACKETS = 10_000
 _PREFIX = 'hotsnap-gate-'
+
+
+class GateOverflowed(exception.Conflict):
+    code = 'gate_overflowed'
+    message_format = 'Member %(member)s sent more than can be kept back: %(packets)d packets ' \
+                     'were dropped.'
 
 
 class HoldGate:
@@ -51,6 +64,84 @@ class HoldGate:
         for name in self.filters:
             self._qemu.set_filter(name, False)
 
+    def let_go(self, qemu: monitor.Monitor) -> None:
+        """Open it, whatever else is wrong.
+
+        :param qemu: the connection that there is now
+        """
+        open_all(qemu, self.filters)
+
+    def opened_by_itself(self) -> bool:
+        """Once it is open: whether the gate knows that it did so before. This one cannot."""
+        return False
+
+    def remove(self) -> None:
+        """What is not in QEMU; that is swept."""
+
+
+class KernelHoldGate:
+    """The host kernel's, at each of a guest's NICs, whatever QEMU does with them.
+
+    Once armed it calls nobody of QEMU's, and is closed by one store.
+    """
+
+    keeps_suspended = False
+    filters: tuple[str, ...] = ()
+
+    def __init__(self, keeper: holder.Holder, member: records.MemberSpec, tag: str,
+                 nics: tuple[domain.NicXml, ...], max_hold_ms: int, process: int | None):
+        self._keeper = keeper
+        self._member = member
+        self._name = f'{tag}.{member.id}'
+        self._nics = tuple((nic.target, nic.by_ingress) for nic in nics)
+        self._max_hold_ms = max_hold_ms
+        self._process = process
+        self._word: word.Word | None = None
+
+    def prepare(self) -> None:
+        """:raises bpf.GateUnavailable: no gate is there"""
+        if reach.elsewhere(self._process):
+            raise bpf.GateUnavailable(
+                reason=f'QEMU of {self._member} is in another network namespace')
+        self._word = self._keeper.arm(self._name, self._nics)
+
+    def close(self) -> None:
+        self._word.close_gate(self._max_hold_ms)
+
+    def open(self) -> None:
+        """Have what is held put back; repeating is harmless."""
+        if self._word and self._word.state is word.State.CLOSED:
+            self._word.release()
+            # A holder that died is told of by what it does not answer.
+            with contextlib.suppress(exception.HostUnreachable):
+                self._keeper.released(self._name)
+
+    def let_go(self, _qemu: monitor.Monitor) -> None:
+        self.open()
+
+    def opened_by_itself(self) -> bool:
+        """Once it is open: whether a packet passed before, or nobody can say.
+
+        :raises GateOverflowed: packets were lost
+        """
+        try:
+            account = self._keeper.put_back(self._name)
+        except exception.HotsnapError as exc:
+            LOG.warning('%s: what was held is lost: %s', self._member, exc)
+            return True
+        LOG.info('%s: the host kernel kept %d packets back', self._member, account.held)
+        if lost := account.overflow + account.lost:
+            raise GateOverflowed(member=self._member, packets=lost)
+        return account.lapsed > 0
+
+    def remove(self) -> None:
+        """Repeatable; what a dead holder left is swept."""
+        if self._word:
+            with contextlib.suppress(exception.HotsnapError):
+                self._keeper.disarm(self._name)
+            self._word.close()
+            self._word = None
+
 
 class BarrierGate:
     """The member stays suspended until the release."""
@@ -67,6 +158,15 @@ class BarrierGate:
     def open(self) -> None:
         pass
 
+    def let_go(self, _qemu: monitor.Monitor) -> None:
+        pass
+
+    def opened_by_itself(self) -> bool:
+        return False
+
+    def remove(self) -> None:
+        pass
+
 
 class NoGate(BarrierGate):
     """Nothing is kept back: the control of our tests."""
@@ -74,12 +174,18 @@ class NoGate(BarrierGate):
     keeps_suspended = False
 
 
-def make(kind: str, qemu: monitor.Monitor, tag: str, netdevs: tuple[str, ...],
-         max_hold_ms: int):
-    """The gate called ``kind``."""
-    if kind == 'hold':
-        return HoldGate(qemu, tag, netdevs, max_hold_ms)
-    return {'barrier': BarrierGate, 'none': NoGate}[kind]()
+def make(work: records.Work, qemu: monitor.Monitor, member: records.MemberSpec, tag: str,
+         parsed: domain.DomainXml, keeper, process: int | None):
+    """This member's part of the snapshot's gate.
+
+    :param keeper: gives the :class:`holder.Holder`, which is started where it is needed
+    :param process: QEMU's, where it is seen
+    """
+    if work.gate == 'hold' and parsed.passes_qemu:
+        return KernelHoldGate(keeper(), member, tag, parsed.nics, work.max_hold_ms, process)
+    if work.gate == 'hold':
+        return HoldGate(qemu, tag, tuple(nic.netdev for nic in parsed.nics), work.max_hold_ms)
+    return {'barrier': BarrierGate, 'none': NoGate}[work.gate]()
 
 
 def leftovers(qemu: monitor.Monitor, tag: str | None = None) -> tuple[str, ...]:
@@ -94,6 +200,11 @@ def leftovers(qemu: monitor.Monitor, tag: str | None = None) -> tuple[str, ...]:
 def tag_of(name: str) -> str:
     """The snapshot that a filter of ours belongs to."""
     return name.removeprefix(_PREFIX).rsplit('-', 1)[0]
+
+
+def tag_of_kernel(name: str) -> str:
+    """The snapshot that a gate in the host kernel belongs to."""
+    return name.partition('.')[0]
 
 
 def open_all(qemu: monitor.Monitor, names: tuple[str, ...]) -> None:

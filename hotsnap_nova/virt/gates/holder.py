@@ -34,6 +34,8 @@ from hotsnap_nova.virt import outliving
 from hotsnap_nova.virt.gates import bpf, word
 
 _ANSWER_S = 30.0
+#: What a NIC may have waiting; beyond it packets are dropped, and counted.
+LIMIT_PACKETS, LIMIT_BYTES = 20_000, 256 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,8 +73,8 @@ class Holder:
     def pid(self) -> int:
         return self._process.pid
 
-    def arm(self, tag: str, nics: tuple[tuple[str, bool], ...], packets: int,
-            size: int) -> word.Word:
+    def arm(self, tag: str, nics: tuple[tuple[str, bool], ...], packets: int = LIMIT_PACKETS,
+            size: int = LIMIT_BYTES) -> word.Word:
         """Put an open gate at these devices; nothing changes for their packets.
 
         :param nics: name on the host, and whether the guest's packets come in by its ingress
@@ -100,6 +102,9 @@ class Holder:
     def disarm(self, tag: str) -> None:
         """Put back what it holds and take it out. Repeatable."""
         self._ask({'disarm': tag})
+
+    def alive(self) -> bool:
+        return self._process.poll() is None
 
     def close(self) -> None:
         """End it; gates that are still there are disarmed."""

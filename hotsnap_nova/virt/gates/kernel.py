@@ -13,13 +13,11 @@ import socket
 import struct
 import time
 
-from hotsnap_nova.virt.gates import bpf, holding, hooks
+from hotsnap_nova.virt.gates import bpf, holder, holding, hooks
 from hotsnap_nova.virt.gates.word import State, Word
 
 #: Made from the source beside it when the wheel is built.
 OBJECT = pathlib.Path(__file__).with_name('gate.bpf.o')
-#: What a NIC may have waiting; beyond it packets are dropped, and counted.
-LIMIT_PACKETS, LIMIT_BYTES = 20_000, 256 << 20
 _NIC = struct.Struct('IIQQQQQQQQ')
 _WAY_BACK = struct.Struct('II')
 _KEY = struct.Struct('I')
@@ -69,8 +67,8 @@ class KernelGate:
     :raises bpf.GateUnavailable: nothing of it is left
     """
 
-    def __init__(self, tag: str, nics: tuple[Nic, ...], *, packets: int = LIMIT_PACKETS,
-                 size: int = LIMIT_BYTES):
+    def __init__(self, tag: str, nics: tuple[Nic, ...], *,
+                 packets: int = holder.LIMIT_PACKETS, size: int = holder.LIMIT_BYTES):
         self.tag = tag
         self._limits = packets, size
         self._devices: dict[int, holding.HoldingDevice] = {}

@@ -2,6 +2,7 @@
 """Whether this host, and this process's privilege, will do for gates in the kernel."""
 
 import contextlib
+import json
 
 from hotsnap_nova.virt.gates import bpf, holding, hooks, kernel
 
@@ -43,3 +44,7 @@ def missing() -> tuple[str, str] | None:
         except bpf.GateUnavailable as exc:
             return exc.kwargs['reason'], remedy
     return None
+
+
+if __name__ == '__main__':
+    print(json.dumps(missing()))

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``hold`` as the host kernel carries it: what a member's part of a snapshot asks and is told."""
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from hotsnap_nova.virt import domain, records
+from hotsnap_nova.virt.gates import bpf, gate, holder, hooks, reach
+from tests.functional import wires
+
+MEMBER = records.MemberSpec('7d5a', 'web')
+INTERFACE = '''<interface type='{kind}'><mac address='02:00:00:00:0a:01'/><target dev='hsguest'/>
+  <model type='virtio'/><driver {driver}/><alias name='net0'/></interface>'''
+
+
+def guest(kind, driver="name='vhost' queues='4'"):
+    return domain.DomainXml(
+        "<domain type='kvm'><name>web</name><uuid>7d5a</uuid><memory>1</memory><devices>"
+        f"{INTERFACE.format(kind=kind, driver=driver)}</devices></domain>")
+
+
+def work(kind='hold', max_hold_ms=60_000):
+    return records.Work(snapshot_id='s', epoch=1, members=(MEMBER,), gate=kind,
+                        max_pause_ms=100, max_hold_ms=max_hold_ms, folder='/nowhere')
+
+
+@pytest.fixture(params=wires.KINDS)
+def wire(request):
+    with wires.own_network():
+        made = wires.KINDS[request.param]()
+        made.xml_kind = {'tap': 'bridge', 'macvtap': 'direct'}[request.param]
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def keeper(wire):
+    started = holder.Holder()
+    yield started
+    started.close()
+
+
+def made(wire, keeper, **asked):
+    found = gate.make(work(**asked), None, MEMBER, 'abc123', guest(wire.xml_kind), lambda: keeper,
+                      os.getpid())
+    found.prepare()
+    return found
+
+
+def test_from_close_to_open_nothing_passes_and_afterwards_all_has(wire, keeper):
+    hold = made(wire, keeper)
+    wire.send_numbers([0])
+    hold.close()
+    wire.send_numbers(range(1, 100))
+    early = wire.numbers()
+    hold.open()
+    hold.open()
+
+    assert early == [0]
+    assert hold.opened_by_itself() is False
+    assert wire.numbers() == list(range(1, 100))
+    hold.remove()
+    hold.remove()
+    assert hooks.leftovers() == ()
+
+
+def test_packets_that_passed_because_the_lease_had_ended_are_told_of(wire, keeper):
+    """The holder stands still, or it would have opened the gate by then."""
+    hold = made(wire, keeper, max_hold_ms=1)
+    os.kill(keeper.pid, signal.SIGSTOP)
+    hold.close()
+    time.sleep(0.05)
+    wire.send_numbers([1])
+    got = wire.numbers(5)
+    os.kill(keeper.pid, signal.SIGCONT)
+    hold.open()
+
+    assert got == [1]
+    assert hold.opened_by_itself() is True
+    hold.remove()
+
+
+def test_packets_that_were_dropped_fail_the_snapshot(wire, keeper, monkeypatch):
+    monkeypatch.setattr(keeper, 'arm',
+                        lambda name, nics: holder.Holder.arm(keeper, name, nics, packets=10))
+    hold = made(wire, keeper)
+    hold.close()
+    wire.send_numbers(range(15))
+    hold.open()
+
+    with pytest.raises(gate.GateOverflowed, match='web sent more .* 5 packets'):
+        hold.opened_by_itself()
+    hold.remove()
+
+
+def test_a_holder_that_died_fails_the_snapshot_and_keeps_nobody(wire, keeper):
+    hold = made(wire, keeper)
+    hold.close()
+    os.kill(keeper.pid, signal.SIGKILL)
+
+    hold.open()
+    hold.let_go(None)
+
+    assert hold.opened_by_itself() is True
+    hold.remove()
+
+
+def test_guests_that_qemu_itself_can_hold_are_left_to_it():
+    def never():
+        raise AssertionError('no holder is needed')
+
+    plain = guest('bridge', "name='qemu'")
+
+    assert isinstance(gate.make(work(), None, MEMBER, 't', plain, never, None), gate.HoldGate)
+    for kind, expected in (('barrier', gate.BarrierGate), ('none', gate.NoGate)):
+        assert isinstance(gate.make(work(kind), None, MEMBER, 't', guest('bridge'), never,
+                                    None),
+                          expected)
+
+
+def test_a_device_that_is_not_here_is_out_of_reach_and_one_that_is_is_not():
+    with wires.own_network():
+        reason, remedy = reach.missing('hsguest', None)
+        wire = wires.tap_wire()
+
+        assert reach.missing('hsguest', os.getpid()) is None
+        assert 'hsguest is not seen' in reason
+        assert remedy
+        wire.close()
+
+
+def test_a_device_of_that_name_is_not_taken_for_that_of_a_qemu_in_another_network(wire, keeper):
+    with subprocess.Popen(['unshare', '--net', 'sleep', '60']) as elsewhere:
+        try:
+            while not reach.elsewhere(elsewhere.pid):
+                time.sleep(0.01)
+            hold = gate.make(work(), None, MEMBER, 't', guest(wire.xml_kind), lambda: keeper,
+                             elsewhere.pid)
+
+            assert 'another network' in reach.missing('hsguest', elsewhere.pid)[0]
+            with pytest.raises(bpf.GateUnavailable, match='web is in another network'):
+                hold.prepare()
+            assert hooks.leftovers() == ()
+        finally:
+            elsewhere.kill()
