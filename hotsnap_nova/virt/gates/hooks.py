@@ -99,6 +99,9 @@ def leftovers(ifindex: int | None = None) -> tuple[Hook, ...]:
 
 def _named(filters):
     for each in filters:
+        # pyroute2 does not know every kind; an unknown one's options are text.
+        if each.get_attr('TCA_KIND') != 'bpf':
+            continue
         options = each.get_attr('TCA_OPTIONS')
         name = (options.get_attr('TCA_BPF_NAME') if options else None) or ''
         if name.startswith(NAME) and each['handle'] in (_SHARED, _OWN):

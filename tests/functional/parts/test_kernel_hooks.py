@@ -7,6 +7,7 @@ import sys
 
 import pyroute2
 import pytest
+from pyroute2.netlink.rtnl import tcmsg
 
 from hotsnap_nova.virt.gates import bpf, hooks, kernel, probe
 from tests.functional import wires
@@ -171,6 +172,29 @@ def test_a_later_process_takes_out_what_a_dead_one_left(wire, side):
 
     assert (qdiscs(), filters()) == before
     left.close()
+
+
+def test_a_filter_of_a_kind_that_is_not_decoded_keeps_nobody_from_ours(wire, monkeypatch):
+    """flower at priority 5, as the kernel tells of it; the test machine's kernel has none."""
+    flower = tcmsg.tcmsg()
+    flower['handle'], flower['info'] = 1, 5 << 16 | socket.htons(3)
+    flower['attrs'] = [('TCA_KIND', 'flower'), ('TCA_OPTIONS', '08:00:08:00:01:00:00:00')]
+    flower.encode()
+    told = tcmsg.tcmsg(flower.data)
+    told.decode()
+    assert isinstance(told.get_attr('TCA_OPTIONS'), str)
+
+    def get_filters(ip, *asked, **more):
+        return [told, *ip.__getattr__('get_filters')(*asked, **more)]
+
+    monkeypatch.setattr(pyroute2.IPRoute, 'get_filters', get_filters, raising=False)
+
+    gate = kernel.KernelGate('test', (wire.nic,))
+    left = kernel.leftovers(wires.GUEST)
+    gate.close()
+
+    assert left == ('test',)
+    assert hooks.leftovers() == ()
 
 
 def test_to_remove_from_a_device_that_is_gone_is_no_failure():
