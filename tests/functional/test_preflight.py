@@ -5,6 +5,7 @@ On paper for what cannot run here, on real guests for what can.
 """
 
 import os
+import socket
 import stat
 import subprocess
 
@@ -13,7 +14,7 @@ import pytest
 
 from hotsnap_nova.virt import guest, records
 from hotsnap_nova.virt.checks import memory, preflight
-from hotsnap_nova.virt.gates import reach
+from hotsnap_nova.virt.gates import bpf, kernel, reach
 from tests.functional import wires
 from tests.functional.witness import Witness, qmp, trace
 from tests.lab import GuestSpec, Lab
@@ -199,13 +200,75 @@ def test_vhost_and_multiqueue_rule_nothing_out_where_the_host_kernel_keeps_packe
 
 def test_what_the_host_kernel_lacks_for_it_is_named_with_the_remedy(monkeypatch):
     monkeypatch.setattr(reach, 'missing',
-                        lambda device, _process: (f'no module for {device}', 'load it'))
+                        lambda device, _ingress, _process: (f'no module for {device}', 'load it'))
 
     (found,) = judge(PaperGuest(nic(driver="name='vhost'"))).findings
 
     assert 'no module for tap7' in found.cause
     assert found.remedy.startswith('load it; or ')
     assert found.rules_out == ('hold',)
+
+
+@pytest.mark.parametrize('second', ['user', 'mcast', 'udp'])
+def test_beside_such_a_nic_one_without_a_device_rules_hold_out(second):
+    """The host kernel would have to hold for both."""
+    beside = f"<interface type='{second}'><alias name='net1'/></interface>"
+    with wires.own_network():
+        descriptor = wires.tap('tap7')
+        verdict = judge(PaperGuest(nic(driver="name='vhost'") + beside))
+        os.close(descriptor)
+
+    (found,) = verdict.findings
+    assert (found.device, found.rules_out) == ('net1', ('hold',))
+    assert 'another NIC' in found.cause
+    assert 'no device on this host' in found.cause
+    assert verdict.gates == ('barrier',)
+
+
+def test_a_nic_without_a_device_is_no_matter_where_qemu_holds():
+    assert judge(PaperGuest(nic() + "<interface type='user'/>")).findings == ()
+
+
+FIRST = ('prio', '1', 'protocol', 'all', 'u32', 'match', 'u32', '0', '0', 'classid', '1:1')
+
+
+@pytest.mark.parametrize(('wire', 'kind', 'theirs', 'cause'), [
+    ('tap', 'bridge', (('qdisc', 'add', 'dev', wires.GUEST, 'clsact'),
+                       ('filter', 'add', 'dev', wires.GUEST, 'ingress', *FIRST)),
+     'u32 filter of priority 1'),
+    ('macvtap', 'direct', (('qdisc', 'add', 'dev', wires.GUEST, 'ingress'),), 'ingress qdisc'),
+])
+def test_what_others_have_at_the_device_rules_hold_out_as_it_would_when_the_gate_is_made(
+        wire, kind, theirs, cause):
+    with wires.own_network():
+        made = wires.KINDS[wire]()
+        for words in theirs:
+            wires.run('tc', *words)
+        verdict = judge(PaperGuest(nic(kind, "name='vhost'").replace('tap7', wires.GUEST)))
+        with pytest.raises(bpf.GateUnavailable, match=cause):
+            kernel.KernelGate('test', (made.nic,))
+        made.close()
+
+    (found,) = verdict.findings
+    assert cause in found.cause
+    assert found.rules_out == ('hold',)
+    assert verdict.gates == ('barrier',)
+
+
+def test_a_program_of_others_that_runs_before_all_filters_rules_hold_out():
+    with wires.own_network():
+        descriptor = wires.tap('tap7')
+        theirs = bpf.Loaded(kernel.object_path())
+        # A tap's ingress, by tcx (46).
+        assert bpf.library().bpf_prog_attach(
+            theirs.program('put_back'), socket.if_nametoindex('tap7'), 46, 0) == 0
+        verdict = judge(PaperGuest(nic(driver="name='vhost'")))
+        theirs.close()
+        os.close(descriptor)
+
+    (found,) = verdict.findings
+    assert 'tcx' in found.cause
+    assert verdict.gates == ('barrier',)
 
 
 def test_vhost_and_multiqueue_rule_hold_out_alone_and_both_are_named():

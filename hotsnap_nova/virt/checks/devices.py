@@ -48,19 +48,26 @@ def nics(asked: subject.Subject):
 
 
 def _past_filters(asked, nic, device):
-    """What QEMU's filters cannot hold the host kernel may."""
+    """What QEMU's filters cannot hold the host kernel may: all NICs of such a guest."""
+    if not asked.parsed.passes_qemu:
+        return
+    told = reach.missing(nic.target, nic.by_ingress, hugepages.process_of(asked.guest.uuid))
+    if not told:
+        return
+    missing, remedy = told
     found = []
     if asked.parsed.vhost(nic):
         found.append(('vhost bypasses QEMU\'s packet filters', "set <driver name='qemu'/>"))
     if nic.queues > 1:
         found.append((f'it has {nic.queues} queues (multiqueue), which packet filters refuse',
                       'use one queue'))
-    if found and (told := reach.missing(nic.target, hugepages.process_of(asked.guest.uuid))):
-        missing, remedy = told
-        for cause, otherwise in found:
-            yield (device, f'{cause}, and the host kernel keeps nothing back: {missing}',
-                   f'{remedy}; or {otherwise} and restart the guest, or use gate barrier',
-                   ('hold',))
+    if not found:
+        found.append(('another NIC of this guest has vhost or several queues, so that the host '
+                      'kernel would have to hold for all', 'change that one'))
+    for cause, otherwise in found:
+        yield (device, f'{cause}, and the host kernel keeps nothing back: {missing}',
+               f'{remedy}; or {otherwise} and restart the guest, or use gate barrier',
+               ('hold',))
 
 
 def memory(asked: subject.Subject):

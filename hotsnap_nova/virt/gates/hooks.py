@@ -46,18 +46,13 @@ def attach(ifindex: int, ingress: bool, program: int, name: str) -> None:
     :param name: what :func:`leftovers` will call it
     :raises bpf.GateUnavailable: somebody is before us, or the privilege is missing
     """
-    if bpf.attached(ifindex, _TCX[ingress]):
-        raise bpf.GateUnavailable(
-            reason=f'device {ifindex} has programs of others (tcx) that run before ours')
     with _netlink() as ip:
+        if reason := _obstacle(ip, ifindex, ingress):
+            raise bpf.GateUnavailable(reason=f'device {ifindex}: {reason}')
         kind = _qdisc(ip, ifindex)
-        if kind == 'ingress' and not ingress:
-            raise bpf.GateUnavailable(
-                reason=f'device {ifindex} has an ingress qdisc, beside which there is no egress')
         if kind is None:
             ip.tc('add', 'clsact', ifindex)
         try:
-            _require_first(ip, ifindex, ingress)
             # An ingress qdisc's filters are shown by the parent that the latest named.
             parent = _QDISC if kind == 'ingress' else _PARENTS[ingress]
             ip.tc('add-filter', 'bpf', ifindex, _OWN if kind is None else _SHARED, fd=program,
@@ -69,15 +64,32 @@ def attach(ifindex: int, ingress: bool, program: int, name: str) -> None:
             raise
 
 
-def _require_first(ip, ifindex, ingress):
+def obstacle(ifindex: int, ingress: bool) -> str | None:
+    """Why :func:`attach` would refuse this place; None where nothing of others is in the way.
+
+    Nothing is changed. It takes no privilege but for programs of others (tcx): without it they
+    are not seen.
+
+    :raises bpf.GateUnavailable: nobody can say
+    """
+    with _netlink() as ip:
+        return _obstacle(ip, ifindex, ingress)
+
+
+def _obstacle(ip, ifindex, ingress):
     """Of one priority, the newest filter of a kind and protocol runs first; other kinds bar it."""
+    if bpf.attached(ifindex, _TCX[ingress]):
+        return 'it has programs of others (tcx) that run before ours'
+    kind = _qdisc(ip, ifindex)
+    if kind == 'ingress' and not ingress:
+        return 'it has an ingress qdisc, beside which there is no egress'
     ours = 'bpf', socket.htons(_ALL_PROTOCOLS)
-    for found in ip.get_filters(ifindex, parent=_PARENTS[ingress]):
+    for found in ip.get_filters(ifindex, parent=_PARENTS[ingress]) if kind else ():
         priority, protocol = divmod(found['info'], 1 << 16)
         if priority == _PRIORITY and (found.get_attr('TCA_KIND'), protocol) != ours:
-            raise bpf.GateUnavailable(
-                reason=f'device {ifindex} has a {found.get_attr("TCA_KIND")} filter of priority '
-                       f'{_PRIORITY}; give it another')
+            return (f'it has a {found.get_attr("TCA_KIND")} filter of priority {_PRIORITY}; '
+                    'give that another')
+    return None
 
 
 def leftovers(ifindex: int | None = None) -> tuple[Hook, ...]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether the host kernel would keep a NIC's packets back, asked without loading its part."""
+"""Whether the host kernel would keep a NIC's packets back, as `check` asks."""
 
 import json
 import os
@@ -25,21 +25,24 @@ def elsewhere(process: int | None) -> bool:
     return not os.path.samestat(theirs, os.stat('/proc/self/ns/net'))
 
 
-def missing(device: str, process: int | None) -> tuple[str, str] | None:
+def missing(device: str, ingress: bool, process: int | None) -> tuple[str, str] | None:
     """What stands in the way of a gate at this device, and the remedy; None where nothing does.
 
     What the host has it is asked for once; what it lacks, again and again.
 
-    :param device: the NIC's name on the host
+    :param device: the NIC's name on the host; '' where it has none
+    :param ingress: the guest's packets come in by its ingress
     :param process: the QEMU's
     """
+    if not device:
+        return 'it has no device on this host', 'give it a tap or a macvtap'
     remedy = 'run this in the network namespace of guests\' devices'
     if elsewhere(process):
         return 'its QEMU is in another network namespace', remedy
     try:
-        socket.if_nametoindex(device)
+        ifindex = socket.if_nametoindex(device)
     except OSError:
-        return f'{device or "its device"} is not seen from here', remedy
+        return f'{device} is not seen from here', remedy
     if not _known_good:
         done = subprocess.run([sys.executable, '-P', '-m', 'hotsnap_nova.virt.gates.probe'],
                               capture_output=True, text=True, timeout=_PROBE_S, cwd='/',
@@ -50,4 +53,11 @@ def missing(device: str, process: int | None) -> tuple[str, str] | None:
         if found := json.loads(done.stdout):
             return tuple(found)
         _known_good.add('host')
+    from hotsnap_nova.virt.gates import bpf, hooks  # now it is known that they can be loaded
+
+    try:
+        if reason := hooks.obstacle(ifindex, ingress):
+            return reason, 'see to it that nobody else is first at this device'
+    except bpf.GateUnavailable as exc:
+        return exc.kwargs['reason'], 'look at this device with tc'
     return None

@@ -124,10 +124,10 @@ def test_guests_that_qemu_itself_can_hold_are_left_to_it():
 
 def test_a_device_that_is_not_here_is_out_of_reach_and_one_that_is_is_not():
     with wires.own_network():
-        reason, remedy = reach.missing('hsguest', None)
+        reason, remedy = reach.missing('hsguest', True, None)
         wire = wires.tap_wire()
 
-        assert reach.missing('hsguest', os.getpid()) is None
+        assert reach.missing('hsguest', True, os.getpid()) is None
         assert 'hsguest is not seen' in reason
         assert remedy
         wire.close()
@@ -141,7 +141,7 @@ def test_a_device_of_that_name_is_not_taken_for_that_of_a_qemu_in_another_networ
             hold = gate.make(work(), None, MEMBER, 't', guest(wire.xml_kind), lambda: keeper,
                              elsewhere.pid)
 
-            assert 'another network' in reach.missing('hsguest', elsewhere.pid)[0]
+            assert 'another network' in reach.missing('hsguest', True, elsewhere.pid)[0]
             with pytest.raises(bpf.GateUnavailable, match='web is in another network'):
                 hold.prepare()
             assert hooks.leftovers() == ()
