@@ -15,45 +15,28 @@ Lines of JSON on standard input, answered on the same socket, each by its number
     {"put_back": TAG, "number": N}      what it did, once all of that is on its way
     {"disarm": TAG, "number": N}        all of it is out; what it did
 
-An answer has ``error`` where that failed.
+An answer has ``error`` where that failed, whatever it was: nothing that goes wrong with one gate
+ends the others, or the process.
 """
 
 import contextlib
-import dataclasses
 import json
 import os
-import select
+import resource
 import socket
 import subprocess
 import sys
 import threading
-import time
 
 from hotsnap_nova import exception
 from hotsnap_nova.virt import outliving
-from hotsnap_nova.virt.gates import bpf, word
+from hotsnap_nova.virt.gates import bpf, kept, word
 
 _ANSWER_S = 30.0
 #: What a NIC may have waiting; beyond it packets are dropped, and counted.
 LIMIT_PACKETS, LIMIT_BYTES = 20_000, 256 << 20
-
-
-@dataclasses.dataclass(frozen=True)
-class Account:
-    """What a gate did, all NICs together; packets.
-
-    :ivar overflow: dropped, for more were held than may be
-    :ivar lost: held, and not taken back by the kernel
-    :ivar outstanding: held and not put back so far
-    :ivar lapsed: passed because the lease had ended: it opened by itself
-    """
-
-    held: int
-    delivered: int
-    overflow: int
-    lost: int
-    outstanding: int
-    lapsed: int
+#: Of each answer that comes with the descriptor of a word.
+_HANDED = {'handed': 1}
 
 
 class Holder:
@@ -82,7 +65,10 @@ class Holder:
         :raises exception.HotsnapError: no gate is there
         """
         _, handed = self._ask({'arm': tag, 'nics': nics, 'packets': packets, 'bytes': size})
-        return word.Word(handed)
+        if handed is None:
+            raise bpf.GateUnavailable(reason='its word was not handed over: too many open files')
+        with _told():
+            return word.Word(handed)
 
     def released(self, tag: str) -> None:
         """The gate's word has been changed: what it held is to go on its way. Not waited for.
@@ -91,13 +77,13 @@ class Holder:
         """
         self._say({'released': tag})
 
-    def put_back(self, tag: str) -> Account:
+    def put_back(self, tag: str) -> kept.Account:
         """What a released gate did, once what it held is on its way. Repeatable.
 
         :raises exception.HotsnapError: nobody can say what became of it
         """
         answer, _ = self._ask({'put_back': tag})
-        return Account(**answer['account'])
+        return kept.Account(**answer['account'])
 
     def disarm(self, tag: str) -> None:
         """Put back what it holds and take it out. Repeatable."""
@@ -130,7 +116,10 @@ class Holder:
             self._socket.sendall(json.dumps(words).encode() + b'\n')
 
     def _answer(self):
-        """The answer to what was asked last; late ones to what was given up are passed over."""
+        """The answer to what was asked last; late ones to what was given up are passed over.
+
+        What is read at once ends with a line that comes with a descriptor.
+        """
         handed = None
         while True:
             while b'\n' not in self._rest:
@@ -146,6 +135,9 @@ class Holder:
             answer = json.loads(line)
             if answer['number'] == self._asked:
                 return answer, handed
+            if answer.get('handed') and handed is not None:
+                os.close(handed)
+                handed = None
 
 
 @contextlib.contextmanager
@@ -160,139 +152,56 @@ def _told():
 # --- the holder process itself ---
 
 
-class _Kept(threading.Thread):
-    """One gate; its own thread, for another's packets must not wait for this one's."""
-
-    def __init__(self, gate):
-        super().__init__(name=f'gate-{gate.tag}', daemon=True)
-        self.gate = gate
-        self._wakes, self._wake = os.pipe()
-        self._ending = False
-        self._changed = threading.Condition()
-        self._asked = self._done = 0
-
-    def run(self) -> None:
-        try:
-            while True:
-                with self._changed:
-                    asked, ending = self._asked, self._ending
-                if self._due() or asked != self._done:
-                    self.gate.put_back()
-                    self._has_done(asked)
-                elif ending:
-                    return
-                else:
-                    self._wait()
-        finally:
-            self._has_done(sys.maxsize)    # nobody waits for who is gone
-
-    def _has_done(self, asked):
-        with self._changed:
-            self._done = asked
-            self._changed.notify_all()
-
-    def _due(self):
-        """Whether there is something to put back though nobody asks."""
-        state = self.gate.word.state
-        if state is word.State.CLOSED:
-            return self._left_s() <= 0
-        # Something may be late where more was held than could be put back in time.
-        return state is word.State.RELEASING or (
-            state is word.State.OPEN and bool(select.select(self.gate.fds, [], [], 0)[0]))
-
-    def _left_s(self):
-        left_ns = self.gate.word.until_ns - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        return max(0.0, left_ns / 1e9)
-
-    def _wait(self):
-        """Until somebody asks, the lease ends or, where it is not known to be closed, it holds."""
-        if self.gate.word.state is word.State.CLOSED:
-            watched, timeout_s = [self._wakes], self._left_s()
-        else:
-            watched, timeout_s = [self._wakes, *self.gate.fds], None
-        readable, _, _ = select.select(watched, [], [], timeout_s)
-        if self._wakes in readable:
-            os.read(self._wakes, 4096)
-
-    def wake(self, *, ending: bool = False) -> int:
-        """Have a look at the word; the number of this request."""
-        with self._changed:
-            self._asked += 1
-            self._ending = self._ending or ending
-            os.write(self._wake, b'.')
-            return self._asked
-
-    def put_back(self) -> None:
-        """Wait until what is held now is on its way."""
-        asked = self.wake()
-        with self._changed:
-            self._changed.wait_for(lambda: self._done >= asked)
-
-    def end(self) -> None:
-        """Put back what is held, and take the gate out."""
-        if self.gate.word.state is word.State.CLOSED:
-            self.gate.word.release()
-        self.wake(ending=True)
-        self.join()
-        self.gate.close()
-        os.close(self._wake)
-        os.close(self._wakes)
-
-    def account(self) -> dict:
-        each = self.gate.counters()
-        return dataclasses.asdict(Account(
-            *(sum(getattr(counters, name) for counters in each)
-              for name in ('held', 'delivered', 'overflow')),
-            lost=self.gate.lost, outstanding=sum(counters.outstanding for counters in each),
-            lapsed=self.gate.word.lapsed))
-
-
 def main() -> None:
     """Keep gates until standard input closes."""
     from hotsnap_nova.virt.gates import kernel  # whoever arms need not load this
 
     outliving.ignore_the_end_of_others()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     participant = socket.socket(fileno=os.dup(sys.stdin.fileno()))
-    kept: dict[str, _Kept] = {}
+    gates: dict[str, kept.Kept] = {}
 
     def obey(words: dict) -> tuple[dict, list[int]]:
         if 'arm' in words:
-            if words['arm'] in kept:
+            if words['arm'] in gates:
                 raise bpf.GateUnavailable(reason=f'there is one called {words["arm"]}')
             nics = tuple(kernel.Nic(name, ingress) for name, ingress in words['nics'])
             gate = kernel.KernelGate(words['arm'], nics, packets=words['packets'],
                                      size=words['bytes'])
-            kept[gate.tag] = _Kept(gate)
-            kept[gate.tag].start()
-            return {}, [gate.map_fd]
+            with contextlib.ExitStack() as undo:
+                undo.callback(gate.close)
+                gates[gate.tag] = kept.started(gate)
+                undo.pop_all()
+            return _HANDED, [gate.map_fd]
         if 'put_back' in words:
-            if words['put_back'] not in kept:
+            if words['put_back'] not in gates:
                 raise bpf.GateUnavailable(reason=f'there is none called {words["put_back"]}')
-            kept[words['put_back']].put_back()
-            return {'account': kept[words['put_back']].account()}, []
-        if 'disarm' in words and words['disarm'] in kept:
-            kept.pop(words['disarm']).end()
+            gates[words['put_back']].put_back()
+            return {'account': gates[words['put_back']].account()}, []
+        if 'disarm' in words and words['disarm'] in gates:
+            gates.pop(words['disarm']).end()
         return {}, []
 
     try:
         for words in _lines(participant):
             if 'released' in words:
-                if words['released'] in kept:
-                    kept[words['released']].wake()
+                if words['released'] in gates:
+                    gates[words['released']].wake()
                 continue
+            handed = []
             try:
                 answer, handed = obey(words)
             except exception.HotsnapError as exc:
-                answer, handed = {'error': str(exc)}, []
+                answer = {'error': str(exc)}
+            except Exception as exc:    # one gate's; with this process all would end
+                kept.tell()
+                answer = {'error': str(bpf.GateUnavailable(reason=f'{type(exc).__name__}: {exc}'))}
             line = json.dumps(answer | {'number': words['number']}).encode() + b'\n'
             with contextlib.suppress(OSError):    # the participant died; the next line tells
                 socket.send_fds(participant, [line], handed)
     finally:
-        for each in kept.values():
-            each.wake()
-        for each in kept.values():
-            with contextlib.suppress(exception.HotsnapError):    # the sweep will see it
-                each.end()
+        kept.end_all(tuple(gates.values()))
 
 
 def _lines(participant: socket.socket):
@@ -300,7 +209,7 @@ def _lines(participant: socket.socket):
     with participant.makefile('rb') as file:
         try:
             yield from map(json.loads, file)
-        except ConnectionError:
+        except (ConnectionError, ValueError):    # who died may have done so within a line
             return
 
 

@@ -54,8 +54,11 @@ class HoldingDevice:
                         IFLA_AF_SPEC={'attrs': [['AF_INET6', {'attrs': [
                             ['IFLA_INET6_ADDR_GEN_MODE', 1]]}]]})
                 ip.tc('add', 'noqueue', self.ifindex)
+        except bpf.GateUnavailable:
+            self.close()
+            raise
         except (OSError, pyroute2.NetlinkError) as exc:
-            os.close(self.fd)
+            self.close()
             raise bpf.GateUnavailable(reason=f'a holding device: {exc}') from exc
 
     def _offer_all(self):

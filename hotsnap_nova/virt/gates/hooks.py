@@ -162,5 +162,5 @@ def _netlink():
     try:
         with pyroute2.IPRoute() as ip:
             yield ip
-    except exceptions.NetlinkError as exc:
+    except (exceptions.NetlinkError, OSError) as exc:
         raise bpf.GateUnavailable(reason=f'traffic control: {exc}') from exc

@@ -8,12 +8,11 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-import select
 import socket
 import struct
 import time
 
-from hotsnap_nova.virt.gates import bpf, holder, holding, hooks
+from hotsnap_nova.virt.gates import bpf, holder, holding, hooks, kept
 from hotsnap_nova.virt.gates.word import State, Word
 
 #: Made from the source beside it when the wheel is built.
@@ -142,7 +141,7 @@ class KernelGate:
                 moved = [ifindex for ifindex in waiting if self._batch(ifindex)]
                 if not moved:
                     waiting = {ifindex for ifindex in waiting if not self._passes(ifindex)}
-                    select.select([self._devices[each].fd for each in waiting], [], [], _PAUSE_S)
+                    kept.ready([self._devices[each].fd for each in waiting], _PAUSE_S)
         finally:
             with contextlib.suppress(OSError):
                 os.sched_setaffinity(0, before)
@@ -205,6 +204,7 @@ def remove(device: str, tag: str | None = None) -> None:
 
 def _hooks_at(device):
     try:
-        return hooks.leftovers(socket.if_nametoindex(device))
+        ifindex = socket.if_nametoindex(device)
     except OSError:
         return ()
+    return hooks.leftovers(ifindex)

@@ -36,7 +36,11 @@ class Word(contextlib.AbstractContextManager):
     def __init__(self, map_fd: int):
         self._fd = map_fd
         self._shared = contextlib.ExitStack()
-        memory = self._shared.enter_context(mmap.mmap(map_fd, mmap.PAGESIZE))
+        try:
+            memory = self._shared.enter_context(mmap.mmap(map_fd, mmap.PAGESIZE))
+        except BaseException:
+            self.close()
+            raise
         # Whole words of 64 bits: a state never goes with another's time.
         self._words = self._shared.enter_context(memoryview(memory).cast('Q'))
 

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The process that has the gates in the host kernel: whoever dies, packets flow in the end."""
 
+import contextlib
 import os
+import resource
 import signal
 import sys
 import time
 
 import pytest
 
-from hotsnap_nova.virt.gates import bpf, holder, hooks, kernel, word
+from hotsnap_nova.virt.gates import bpf, holder, hooks, kept, kernel, word
 from tests.functional import wires
 
 LIMITS = 1000, 1 << 20
@@ -62,7 +64,7 @@ def test_what_was_held_goes_on_its_way_when_it_is_released(wire, keeper, nics):
 
         assert leaked == []
         assert wire.numbers() == list(range(500))
-        assert account == holder.Account(held=500, delivered=500, overflow=0, lost=0,
+        assert account == kept.Account(held=500, delivered=500, overflow=0, lost=0,
                                          outstanding=0, lapsed=0)
         assert gate.state is word.State.OPEN
         keeper.disarm('test')
@@ -157,6 +159,111 @@ def test_what_is_asked_about_a_gate_that_is_not_there_is_refused_and_harms_nobod
             keeper.arm('test', nics, *LIMITS)
 
         assert keeper.put_back('test').held == 0
+
+
+def test_a_holder_without_descriptors_refuses_and_keeps_what_it_has(keeper, wire, nics):
+    """Each of the places where arming takes one more fails once."""
+    second = wires.tap('hsguest2')
+    files = f'/proc/{keeper.pid}/fd'
+    with keeper.arm('test', nics, *LIMITS) as gate:
+        keeper.arm('other', (('hsguest2', True),), *LIMITS).close()    # libraries are loaded
+        keeper.disarm('other')
+        gate.close_gate(LONG_MS)
+        wire.send_numbers([1])
+        before = len(os.listdir(files))
+        refused = 0
+        for most in range(before, before + 100):
+            resource.prlimit(keeper.pid, resource.RLIMIT_NOFILE, (most, 4096))
+            try:
+                keeper.arm('other', (('hsguest2', True),), *LIMITS).close()
+            except bpf.GateUnavailable:
+                refused += 1
+                assert {hook.name for hook in hooks.leftovers()} == {'test'}
+            else:
+                break
+
+        assert refused > 5
+        resource.prlimit(keeper.pid, resource.RLIMIT_NOFILE, (4096, 4096))
+        keeper.disarm('other')
+        assert len(os.listdir(files)) == before
+        gate.release()
+        assert keeper.put_back('test').delivered == 1
+        assert wire.numbers() == [1]
+    os.close(second)
+
+
+def test_it_may_have_as_many_descriptors_as_the_host_allows():
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, before[1]), before[1]))
+    try:
+        keeper = holder.Holder()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    keeper.disarm('none')    # it is up when this is answered
+
+    assert resource.prlimit(keeper.pid, resource.RLIMIT_NOFILE) == (before[1], before[1])
+    keeper.close()
+
+
+@contextlib.contextmanager
+def many_descriptors():
+    """What is opened meanwhile has a number beyond those that select takes."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    opened = [os.open('/dev/null', os.O_RDONLY)]
+    try:
+        while opened[-1] < 1024:
+            opened.append(os.dup(opened[0]))
+        yield
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_descriptors_beyond_those_of_select_do(wire):
+    with many_descriptors():
+        gate = kernel.KernelGate('test', (wire.nic,))
+        each = kept.started(gate)
+        gate.word.close_gate(LONG_MS)
+        wire.send_numbers(range(10))
+        leaked = wire.numbers()
+        gate.word.release()
+        each.put_back()
+        got, numbers = wire.numbers(), gate.fds
+        each.end()
+
+    assert min(numbers) > 1023
+    assert leaked == []
+    assert got == list(range(10))
+
+
+def test_each_gate_is_ended_whatever_goes_wrong_with_another(wire, monkeypatch):
+    """And all are released before any is taken out, which takes its time."""
+    second = wires.tap('hsguest2')
+    wires.run('ip', 'link', 'set', 'hsguest2', 'up')
+    gates = [kernel.KernelGate('one', (wire.nic,)),
+             kernel.KernelGate('two', (kernel.Nic('hsguest2'),))]
+    seen = []
+
+    def breaks():
+        seen.append(gates[1].word.state)
+        raise ValueError('as a library may')
+
+    each = tuple(map(kept.started, gates))
+    for gate in gates:
+        gate.word.close_gate(LONG_MS)
+    wire.send_numbers([1])
+    with monkeypatch.context() as patch:
+        patch.setattr(gates[0], 'close', breaks)
+        kept.end_all(each)
+
+    assert wire.numbers() == [1]
+    assert len(seen) == 1
+    assert seen[0] is not word.State.CLOSED
+    assert {hook.name for hook in hooks.leftovers()} == {'one'}
+    gates[0].close()
+    os.close(second)
 
 
 @pytest.mark.parametrize('state', ['armed', 'closed', 'releasing'])
