@@ -14,6 +14,7 @@ was switched on. After that it counts as open, whatever it does.
 """
 
 import contextlib
+import time
 
 from oslo_log import log
 
@@ -97,6 +98,9 @@ class KernelHoldGate:
         self._max_hold_ms = max_hold_ms
         self._process = process
         self._word: word.Word | None = None
+        #: When the lease ends, by CLOCK_BOOTTIME; None: not closed, or open again.
+        self._until_ns: int | None = None
+        self._passed = False
 
     def prepare(self) -> None:
         """:raises bpf.GateUnavailable: no gate is there"""
@@ -106,12 +110,22 @@ class KernelHoldGate:
         self._word = self._keeper.arm(self._name, self._nics)
 
     def close(self) -> None:
-        self._word.close_gate(self._max_hold_ms)
+        self._until_ns = self._word.close_gate(self._max_hold_ms)
 
     def open(self) -> None:
         """Have what is held put back; repeating is harmless."""
-        if self._word and self._word.state is word.State.CLOSED:
+        if not self._word:
+            return
+        held = self._word.state is word.State.CLOSED
+        if held:
             self._word.release()
+        if self._until_ns is not None:
+            # Whether a packet came meanwhile is no matter. The host may have slept, which this
+            # clock counts and the participant's does not; and it is read after the release.
+            late = time.clock_gettime_ns(time.CLOCK_BOOTTIME) >= self._until_ns
+            self._passed = late or not held
+            self._until_ns = None
+        if held:
             # A holder that died is told of by what it does not answer.
             with contextlib.suppress(exception.HostUnreachable):
                 self._keeper.released(self._name)
@@ -120,7 +134,7 @@ class KernelHoldGate:
         self.open()
 
     def opened_by_itself(self) -> bool:
-        """Once it is open: whether a packet passed before, or nobody can say.
+        """Once it is open: whether a packet could have passed before, or nobody can say.
 
         :raises GateOverflowed: packets were lost
         """
@@ -132,7 +146,7 @@ class KernelHoldGate:
         LOG.info('%s: the host kernel kept %d packets back', self._member, account.held)
         if lost := account.overflow + account.lost:
             raise GateOverflowed(member=self._member, packets=lost)
-        return account.lapsed > 0
+        return self._passed or account.lapsed > 0
 
     def remove(self) -> None:
         """Repeatable; what a dead holder left is swept."""

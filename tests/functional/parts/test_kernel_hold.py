@@ -9,7 +9,7 @@ import time
 import pytest
 
 from hotsnap_nova.virt import domain, records
-from hotsnap_nova.virt.gates import bpf, gate, holder, hooks, reach
+from hotsnap_nova.virt.gates import bpf, gate, holder, hooks, reach, word
 from tests.functional import wires
 
 MEMBER = records.MemberSpec('7d5a', 'web')
@@ -51,6 +51,13 @@ def made(wire, keeper, **asked):
     return found
 
 
+def until(met, timeout_s=20):
+    ends = time.monotonic() + timeout_s
+    while not (found := met()) and time.monotonic() < ends:
+        time.sleep(0.005)
+    return found
+
+
 def test_from_close_to_open_nothing_passes_and_afterwards_all_has(wire, keeper):
     hold = made(wire, keeper)
     wire.send_numbers([0])
@@ -80,6 +87,26 @@ def test_packets_that_passed_because_the_lease_had_ended_are_told_of(wire, keepe
     hold.open()
 
     assert got == [1]
+    assert hold.opened_by_itself() is True
+    hold.remove()
+
+
+@pytest.mark.parametrize('keeps', [True, False], ids=['put back', 'holder stands still'])
+def test_a_lease_that_ended_is_told_of_though_no_packet_came(wire, keeper, keeps):
+    hold = made(wire, keeper, max_hold_ms=1)
+    if not keeps:
+        os.kill(keeper.pid, signal.SIGSTOP)
+    hold.close()
+    until_ns = hold._word.until_ns
+    if keeps:    # it looks at its word, as it would for a packet
+        keeper.released('abc123.7d5a')
+        assert until(lambda: hold._word.state is word.State.OPEN)
+    while time.clock_gettime_ns(time.CLOCK_BOOTTIME) < until_ns:
+        time.sleep(0.001)
+    hold.open()
+    hold.open()
+    os.kill(keeper.pid, signal.SIGCONT)
+
     assert hold.opened_by_itself() is True
     hold.remove()
 
