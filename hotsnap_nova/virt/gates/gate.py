@@ -146,7 +146,10 @@ class KernelHoldGate:
         LOG.info('%s: the host kernel kept %d packets back', self._member, account.held)
         if lost := account.overflow + account.lost:
             raise GateOverflowed(member=self._member, packets=lost)
-        return self._passed or account.lapsed > 0
+        if account.bypassed:
+            LOG.warning('%s: somebody took our program out, or came before it, at %s; what passed '
+                        'there is not known', self._member, ', '.join(account.bypassed))
+        return self._passed or bool(account.bypassed) or account.lapsed > 0
 
     def remove(self) -> None:
         """Repeatable; what a dead holder left is swept."""

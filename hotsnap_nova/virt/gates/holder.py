@@ -83,7 +83,8 @@ class Holder:
         :raises exception.HotsnapError: nobody can say what became of it
         """
         answer, _ = self._ask({'put_back': tag})
-        return kept.Account(**answer['account'])
+        account = answer['account']
+        return kept.Account(**account | {'bypassed': tuple(account['bypassed'])})
 
     def disarm(self, tag: str) -> None:
         """Put back what it holds and take it out. Repeatable."""

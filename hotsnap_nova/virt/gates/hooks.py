@@ -92,6 +92,32 @@ def _obstacle(ip, ifindex, ingress):
     return None
 
 
+def displaced(places: tuple[tuple[int, bool], ...], name: str) -> tuple[int, ...]:
+    """Of these devices, with the place at each, those where it is no longer ours that runs first.
+
+    Whoever deletes a filter or its qdisc, or adds another, need not ask. A program that is there
+    was there all the time: nobody else could put it back.
+
+    :param name: as given to :func:`attach`
+    :raises bpf.GateUnavailable: nobody can say
+    """
+    with _netlink() as ip:
+        return tuple(ifindex for ifindex, ingress in places
+                     if not _is_first(ip, ifindex, ingress, name))
+
+
+def _is_first(ip, ifindex, ingress, name):
+    if bpf.attached(ifindex, _TCX[ingress]):
+        return False
+    with contextlib.suppress(exceptions.NetlinkError):    # it is gone
+        for each in ip.get_filters(ifindex, parent=_PARENTS[ingress]):
+            # Each priority is shown once by itself, before its filters; ours has none but bpf.
+            itself = each.get_attr('TCA_KIND') == 'bpf' and not each['handle']
+            if not each.get_attr('TCA_CHAIN') and not itself:
+                return any(found == f'{NAME}{name}' for _, found in _named([each]))
+    return False
+
+
 def leftovers(ifindex: int | None = None) -> tuple[Hook, ...]:
     """Our filters, whatever process put them there.
 

@@ -21,6 +21,7 @@ class Account:
     :ivar lost: held, and not taken back by the kernel
     :ivar outstanding: held and not put back so far
     :ivar lapsed: passed because the lease had ended: it opened by itself
+    :ivar bypassed: NICs at which our program is not the first any more: what passed is not known
     """
 
     held: int
@@ -29,6 +30,7 @@ class Account:
     lost: int
     outstanding: int
     lapsed: int
+    bypassed: tuple[str, ...] = ()
 
 
 def ready(descriptors, timeout_s: float | None) -> dict[int, int]:
@@ -139,7 +141,7 @@ class Kept(threading.Thread):
             *(sum(getattr(counters, name) for counters in each)
               for name in ('held', 'delivered', 'overflow')),
             lost=self.gate.lost, outstanding=sum(counters.outstanding for counters in each),
-            lapsed=self.gate.word.lapsed))
+            lapsed=self.gate.word.lapsed, bypassed=self.gate.bypassed()))
 
 
 def started(gate) -> Kept:

@@ -71,6 +71,7 @@ class KernelGate:
         self.tag = tag
         self._limits = packets, size
         self._devices: dict[int, holding.HoldingDevice] = {}
+        self._nics: dict[int, Nic] = {}
         self._ends = contextlib.ExitStack()
         with contextlib.ExitStack() as undo:
             undo.callback(self._ends.close)
@@ -98,7 +99,7 @@ class KernelGate:
         device.up()
         self._ends.callback(remove, nic.name, self.tag)
         hooks.attach(ifindex, nic.ingress, self._loaded.program('from_guest'), self.tag)
-        self._devices[ifindex] = device
+        self._devices[ifindex], self._nics[ifindex] = device, nic
 
     @property
     def map_fd(self) -> int:
@@ -122,6 +123,14 @@ class KernelGate:
     def lost(self) -> int:
         """Frames that were held and that the kernel did not take back."""
         return sum(device.lost for device in self._devices.values())
+
+    def bypassed(self) -> tuple[str, ...]:
+        """NICs at which somebody took our program out since, or came before it.
+
+        :raises bpf.GateUnavailable: nobody can say
+        """
+        places = tuple((ifindex, nic.ingress) for ifindex, nic in self._nics.items())
+        return tuple(self._nics[ifindex].name for ifindex in hooks.displaced(places, self.tag))
 
     def put_back(self) -> None:
         """Bring what is held on its way, in order, until every NIC's packets pass by themselves.

@@ -3,13 +3,15 @@
 
 import os
 import signal
+import socket
 import subprocess
 import time
 
+import pyroute2
 import pytest
 
 from hotsnap_nova.virt import domain, records
-from hotsnap_nova.virt.gates import bpf, gate, holder, hooks, reach, word
+from hotsnap_nova.virt.gates import bpf, gate, holder, hooks, kernel, reach, word
 from tests.functional import wires
 
 MEMBER = records.MemberSpec('7d5a', 'web')
@@ -108,6 +110,44 @@ def test_a_lease_that_ended_is_told_of_though_no_packet_came(wire, keeper, keeps
     os.kill(keeper.pid, signal.SIGCONT)
 
     assert hold.opened_by_itself() is True
+    hold.remove()
+
+
+def theirs_first(side, place):
+    """A program of others of our priority, put there later."""
+    theirs = bpf.Loaded(kernel.object_path())
+    with pyroute2.IPRoute() as ip:
+        ip.tc('add-filter', 'bpf', socket.if_nametoindex(wires.GUEST), 0x77, prio=1, protocol=3,
+              fd=theirs.program('put_back'), name='theirs', direct_action=True, parent=place)
+    theirs.close()
+
+
+@pytest.mark.parametrize('does', [
+    lambda side, _: wires.run('tc', 'qdisc', 'del', 'dev', wires.GUEST, 'clsact'),
+    lambda side, _: wires.run('tc', 'filter', 'del', 'dev', wires.GUEST, side),
+    theirs_first,
+], ids=['qdisc deleted', 'filters deleted', 'theirs is first'])
+def test_a_gate_that_somebody_took_out_or_led_around_opened_by_itself(wire, keeper, does):
+    """As who sets a limit of bandwidth does; no packet need have come."""
+    hold = made(wire, keeper)
+    hold.close()
+    does(*(('ingress', 0xfffffff2) if wire.nic.ingress else ('egress', 0xfffffff3)))
+    hold.open()
+
+    assert hold.opened_by_itself() is True
+    hold.remove()
+
+
+def test_filters_of_others_behind_ours_are_no_matter(wire, keeper):
+    side = 'ingress' if wire.nic.ingress else 'egress'
+    wires.run('tc', 'qdisc', 'add', 'dev', wires.GUEST, 'clsact')
+    hold = made(wire, keeper)
+    hold.close()
+    wires.run('tc', 'filter', 'add', 'dev', wires.GUEST, side, 'prio', '2', 'protocol', 'all',
+              'u32', 'match', 'u32', '0', '0', 'classid', '1:1')
+    hold.open()
+
+    assert hold.opened_by_itself() is False
     hold.remove()
 
 

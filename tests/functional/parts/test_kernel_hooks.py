@@ -152,11 +152,12 @@ def test_limits_of_bandwidth_at_a_tap_stay():
         leaked = wire.numbers()
         gate.word.release()
         gate.put_back()
-        got = wire.numbers()
+        got, bypassed = wire.numbers(), gate.bypassed()
         gate.close()
 
         assert leaked == []
         assert got == list(range(100))
+        assert bypassed == ()
         assert (qdiscs(), filters()) == before
         wire.close()
 
