@@ -54,11 +54,6 @@ class NicXml:
         """The id libvirt gives QEMU's back end."""
         return f'host{self.alias}'
 
-    @property
-    def by_ingress(self) -> bool:
-        """Whether its packets come into the host by its device's ingress; a macvtap's do not."""
-        return self.kind != 'direct'
-
 
 class DomainXml:
     """Parsed domain XML of a running guest (with aliases) or a definition."""

@@ -200,7 +200,7 @@ def test_vhost_and_multiqueue_rule_nothing_out_where_the_host_kernel_keeps_packe
 
 def test_what_the_host_kernel_lacks_for_it_is_named_with_the_remedy(monkeypatch):
     monkeypatch.setattr(reach, 'missing',
-                        lambda device, _ingress, _process: (f'no module for {device}', 'load it'))
+                        lambda device, _process: (f'no module for {device}', 'load it'))
 
     (found,) = judge(PaperGuest(nic(driver="name='vhost'"))).findings
 
@@ -246,7 +246,7 @@ def test_what_others_have_at_the_device_rules_hold_out_as_it_would_when_the_gate
             wires.run('tc', *words)
         verdict = judge(PaperGuest(nic(kind, "name='vhost'").replace('tap7', wires.GUEST)))
         with pytest.raises(bpf.GateUnavailable, match=cause):
-            kernel.KernelGate('test', (made.nic,))
+            kernel.KernelGate('test', (made.nic.name,))
         made.close()
 
     (found,) = verdict.findings

@@ -15,8 +15,7 @@ import struct
 import subprocess
 import tempfile
 import time
-
-from hotsnap_nova.virt.gates import kernel
+import typing
 
 _NEW_NETWORK = 0x40000000
 _SET_INTERFACE, _SET_OFFLOAD = 0x400454ca, 0x400454d0
@@ -55,10 +54,17 @@ def own_network():
                 os._exit(70)    # tests after this one would change the machine's own network
 
 
+class Nic(typing.NamedTuple):
+    """A guest's device: whether its packets come in by its ingress, or by its egress."""
+
+    name: str
+    ingress: bool = True
+
+
 class Wire:
     """A guest's device and a peer's on one network.
 
-    :ivar nic: the guest's, as a gate is told of it
+    :ivar nic: the guest's
     """
 
     def __init__(self, guest, peer, nic):
@@ -114,7 +120,7 @@ def tap_wire(queues=1):
           *(f'link set {name} master hsbridge' for name in (GUEST, PEER)),
           *_up('hsbridge', GUEST, PEER))
     run('bridge', 'fdb', 'add', PEER_MAC.hex(':'), 'dev', PEER, 'master', 'static')
-    return Wire(guests, peer, kernel.Nic(GUEST))
+    return Wire(guests, peer, Nic(GUEST))
 
 
 def macvtap_wire(queues=1):
@@ -125,7 +131,7 @@ def macvtap_wire(queues=1):
             for name, mac in ((GUEST, GUEST_MAC), (PEER, PEER_MAC))),
           *_up(GUEST, PEER))
     guests = tuple(_macvtap(GUEST, queues) for _ in range(queues))
-    return Wire(guests, _macvtap(PEER, 1), kernel.Nic(GUEST, ingress=False))
+    return Wire(guests, _macvtap(PEER, 1), Nic(GUEST, ingress=False))
 
 
 KINDS = {'tap': tap_wire, 'macvtap': macvtap_wire}

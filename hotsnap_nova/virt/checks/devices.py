@@ -51,7 +51,7 @@ def _past_filters(asked, nic, device):
     """What QEMU's filters cannot hold the host kernel may: all NICs of such a guest."""
     if not asked.parsed.passes_qemu:
         return
-    told = reach.missing(nic.target, nic.by_ingress, hugepages.process_of(asked.guest.uuid))
+    told = reach.missing(nic.target, hugepages.process_of(asked.guest.uuid))
     if not told:
         return
     missing, remedy = told

@@ -94,7 +94,7 @@ class KernelHoldGate:
         self._keeper = keeper
         self._member = member
         self._name = f'{tag}.{member.id}'
-        self._nics = tuple((nic.target, nic.by_ingress) for nic in nics)
+        self._nics = tuple(nic.target for nic in nics)
         self._max_hold_ms = max_hold_ms
         self._process = process
         self._word: word.Word | None = None

@@ -9,7 +9,7 @@ when the lease ends: that much the kernel does alone.
 
 Lines of JSON on standard input, answered on the same socket, each by its number::
 
-    {"arm": TAG, "nics": [[NAME, INGRESS] …], "packets": N, "bytes": N, "number": N}
+    {"arm": TAG, "nics": [NAME …], "packets": N, "bytes": N, "number": N}
                                         with a descriptor of the gate's word
     {"released": TAG}                   not answered: the word has been changed
     {"put_back": TAG, "number": N}      what it did, once all of that is on its way
@@ -56,11 +56,11 @@ class Holder:
     def pid(self) -> int:
         return self._process.pid
 
-    def arm(self, tag: str, nics: tuple[tuple[str, bool], ...], packets: int = LIMIT_PACKETS,
+    def arm(self, tag: str, nics: tuple[str, ...], packets: int = LIMIT_PACKETS,
             size: int = LIMIT_BYTES) -> word.Word:
         """Put an open gate at these devices; nothing changes for their packets.
 
-        :param nics: name on the host, and whether the guest's packets come in by its ingress
+        :param nics: their names on the host
         :param packets: so many, and ``size`` bytes, may a NIC have held
         :raises exception.HotsnapError: no gate is there
         """
@@ -167,9 +167,8 @@ def main() -> None:
         if 'arm' in words:
             if words['arm'] in gates:
                 raise bpf.GateUnavailable(reason=f'there is one called {words["arm"]}')
-            nics = tuple(kernel.Nic(name, ingress) for name, ingress in words['nics'])
-            gate = kernel.KernelGate(words['arm'], nics, packets=words['packets'],
-                                     size=words['bytes'])
+            gate = kernel.KernelGate(words['arm'], tuple(words['nics']),
+                                     packets=words['packets'], size=words['bytes'])
             with contextlib.ExitStack() as undo:
                 undo.callback(gate.close)
                 gates[gate.tag] = kept.started(gate)

@@ -25,6 +25,8 @@ _SHARED, _OWN = 0x68730, 0x68731
 _ALL_PROTOCOLS = 0x0003
 _QDISC = 0xffff0000
 _PARENTS = {True: 0xfffffff2, False: 0xfffffff3}
+#: As IFLA_TUN_TYPE has it.
+_TAP = 2
 #: What tcx calls the same two places, from Linux 6.6 on; there programs run before filters.
 _TCX = {True: 46, False: 47}
 
@@ -37,6 +39,25 @@ class Hook:
     ingress: bool
     name: str
     handle: int
+
+
+def by_ingress(ifindex: int) -> bool:
+    """Whether a guest's packets come into the host by this device's ingress, or by its egress.
+
+    By ingress with a tap, by egress with a macvtap. It is asked of the device, for a domain's XML
+    may name a macvtap that others made as it names a tap.
+
+    :raises bpf.GateUnavailable: it is neither
+    """
+    with _netlink() as ip:
+        for link in ip.get_links(ifindex):
+            kind = link.get_nested('IFLA_LINKINFO', 'IFLA_INFO_KIND')
+            if kind == 'macvtap':
+                return False
+            if kind == 'tun' and link.get_nested(
+                    'IFLA_LINKINFO', 'IFLA_INFO_DATA', 'IFLA_TUN_TYPE') == _TAP:
+                return True
+    raise bpf.GateUnavailable(reason=f'device {ifindex} is neither a tap nor a macvtap')
 
 
 def attach(ifindex: int, ingress: bool, program: int, name: str) -> None:

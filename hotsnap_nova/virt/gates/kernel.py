@@ -47,31 +47,21 @@ class Counters:
         return self.held - self.delivered
 
 
-@dataclasses.dataclass(frozen=True)
-class Nic:
-    """A guest's network device on the host.
-
-    :param ingress: its packets come in by the device's ingress, as with a tap; by its
-        egress, as with a macvtap
-    """
-
-    name: str
-    ingress: bool = True
-
-
 class KernelGate:
     """One gate, for one or more NICs, armed: everything passes until its word is changed.
 
     :param tag: by which a later process knows whose it was
+    :param nics: names of guests' network devices on the host, taps or macvtaps
     :raises bpf.GateUnavailable: nothing of it is left
     """
 
-    def __init__(self, tag: str, nics: tuple[Nic, ...], *,
+    def __init__(self, tag: str, nics: tuple[str, ...], *,
                  packets: int = holder.LIMIT_PACKETS, size: int = holder.LIMIT_BYTES):
         self.tag = tag
         self._limits = packets, size
         self._devices: dict[int, holding.HoldingDevice] = {}
-        self._nics: dict[int, Nic] = {}
+        #: The name, and whether the guest's packets come in by its ingress.
+        self._nics: dict[int, tuple[str, bool]] = {}
         self._ends = contextlib.ExitStack()
         with contextlib.ExitStack() as undo:
             undo.callback(self._ends.close)
@@ -83,23 +73,24 @@ class KernelGate:
                 self._add(nic)
             undo.pop_all()
 
-    def _add(self, nic: Nic):
+    def _add(self, nic: str):
         try:
-            ifindex = socket.if_nametoindex(nic.name)
+            ifindex = socket.if_nametoindex(nic)
         except OSError as exc:
-            raise bpf.GateUnavailable(reason=f'there is no device {nic.name}') from exc
+            raise bpf.GateUnavailable(reason=f'there is no device {nic}') from exc
+        ingress = hooks.by_ingress(ifindex)
         device = holding.HoldingDevice(self._limits[0])
         self._ends.callback(device.close)
         bpf.update(self._loaded.map('nics'), _KEY.pack(ifindex),
                    _NIC.pack(device.ifindex, 0, *self._limits, 0, 0, 0, 0, 0, 0))
         bpf.update(self._loaded.map('ways_back'), _KEY.pack(device.ifindex),
-                   _WAY_BACK.pack(ifindex, _INGRESS if nic.ingress else 0))
+                   _WAY_BACK.pack(ifindex, _INGRESS if ingress else 0))
         hooks.attach(device.ifindex, False, self._loaded.program('into_holding'), self.tag)
         hooks.attach(device.ifindex, True, self._loaded.program('put_back'), self.tag)
         device.up()
-        self._ends.callback(remove, nic.name, self.tag)
-        hooks.attach(ifindex, nic.ingress, self._loaded.program('from_guest'), self.tag)
-        self._devices[ifindex], self._nics[ifindex] = device, nic
+        self._ends.callback(remove, nic, self.tag)
+        hooks.attach(ifindex, ingress, self._loaded.program('from_guest'), self.tag)
+        self._devices[ifindex], self._nics[ifindex] = device, (nic, ingress)
 
     @property
     def map_fd(self) -> int:
@@ -129,8 +120,8 @@ class KernelGate:
 
         :raises bpf.GateUnavailable: nobody can say
         """
-        places = tuple((ifindex, nic.ingress) for ifindex, nic in self._nics.items())
-        return tuple(self._nics[ifindex].name for ifindex in hooks.displaced(places, self.tag))
+        places = tuple((ifindex, ingress) for ifindex, (_, ingress) in self._nics.items())
+        return tuple(self._nics[ifindex][0] for ifindex in hooks.displaced(places, self.tag))
 
     def put_back(self) -> None:
         """Bring what is held on its way, in order, until every NIC's packets pass by themselves.

@@ -25,13 +25,12 @@ def elsewhere(process: int | None) -> bool:
     return not os.path.samestat(theirs, os.stat('/proc/self/ns/net'))
 
 
-def missing(device: str, ingress: bool, process: int | None) -> tuple[str, str] | None:
+def missing(device: str, process: int | None) -> tuple[str, str] | None:
     """What stands in the way of a gate at this device, and the remedy; None where nothing does.
 
     What the host has it is asked for once; what it lacks, again and again.
 
     :param device: the NIC's name on the host; '' where it has none
-    :param ingress: the guest's packets come in by its ingress
     :param process: the QEMU's
     """
     if not device:
@@ -56,8 +55,8 @@ def missing(device: str, ingress: bool, process: int | None) -> tuple[str, str] 
     from hotsnap_nova.virt.gates import bpf, hooks  # now it is known that they can be loaded
 
     try:
-        if reason := hooks.obstacle(ifindex, ingress):
+        if reason := hooks.obstacle(ifindex, hooks.by_ingress(ifindex)):
             return reason, 'see to it that nobody else is first at this device'
     except bpf.GateUnavailable as exc:
-        return exc.kwargs['reason'], 'look at this device with tc'
+        return exc.kwargs['reason'], 'look at this device with ip and tc'
     return None

@@ -34,7 +34,7 @@ def keeper(wire):
 
 @pytest.fixture
 def nics(wire):
-    return ((wire.nic.name, wire.nic.ingress),)
+    return (wire.nic.name,)
 
 
 def until(met, what, timeout_s=20):
@@ -123,7 +123,7 @@ def test_two_gates_are_apart(wire, keeper, nics):
     wires.run('ip', 'link', 'set', 'hsguest2', 'up')
     try:
         with (keeper.arm('one', nics, *LIMITS) as one,
-              keeper.arm('two', (('hsguest2', True),), *LIMITS) as two):
+              keeper.arm('two', ('hsguest2',), *LIMITS) as two):
             one.close_gate(LONG_MS)
             two.close_gate(LONG_MS)
             wire.send_numbers(range(5))
@@ -141,7 +141,7 @@ def test_two_gates_are_apart(wire, keeper, nics):
 def test_what_cannot_be_armed_leaves_nothing_and_harms_no_other_gate(wire, keeper, nics):
     with keeper.arm('test', nics, *LIMITS) as gate:
         with pytest.raises(bpf.GateUnavailable, match='no device hsgone'):
-            keeper.arm('other', ((wire.nic.name, wire.nic.ingress), ('hsgone', True)), *LIMITS)
+            keeper.arm('other', (wire.nic.name, 'hsgone'), *LIMITS)
 
         assert {hook.name for hook in hooks.leftovers()} == {'test'}
         gate.close_gate(LONG_MS)
@@ -166,7 +166,7 @@ def test_a_holder_without_descriptors_refuses_and_keeps_what_it_has(keeper, wire
     second = wires.tap('hsguest2')
     files = f'/proc/{keeper.pid}/fd'
     with keeper.arm('test', nics, *LIMITS) as gate:
-        keeper.arm('other', (('hsguest2', True),), *LIMITS).close()    # libraries are loaded
+        keeper.arm('other', ('hsguest2',), *LIMITS).close()    # libraries are loaded
         keeper.disarm('other')
         gate.close_gate(LONG_MS)
         wire.send_numbers([1])
@@ -175,7 +175,7 @@ def test_a_holder_without_descriptors_refuses_and_keeps_what_it_has(keeper, wire
         for most in range(before, before + 100):
             resource.prlimit(keeper.pid, resource.RLIMIT_NOFILE, (most, 4096))
             try:
-                keeper.arm('other', (('hsguest2', True),), *LIMITS).close()
+                keeper.arm('other', ('hsguest2',), *LIMITS).close()
             except bpf.GateUnavailable:
                 refused += 1
                 assert {hook.name for hook in hooks.leftovers()} == {'test'}
@@ -223,7 +223,7 @@ def many_descriptors():
 
 def test_descriptors_beyond_those_of_select_do(wire):
     with many_descriptors():
-        gate = kernel.KernelGate('test', (wire.nic,))
+        gate = kernel.KernelGate('test', (wire.nic.name,))
         each = kept.started(gate)
         gate.word.close_gate(LONG_MS)
         wire.send_numbers(range(10))
@@ -242,8 +242,8 @@ def test_each_gate_is_ended_whatever_goes_wrong_with_another(wire, monkeypatch):
     """And all are released before any is taken out, which takes its time."""
     second = wires.tap('hsguest2')
     wires.run('ip', 'link', 'set', 'hsguest2', 'up')
-    gates = [kernel.KernelGate('one', (wire.nic,)),
-             kernel.KernelGate('two', (kernel.Nic('hsguest2'),))]
+    gates = [kernel.KernelGate('one', (wire.nic.name,)),
+             kernel.KernelGate('two', ('hsguest2',))]
     seen = []
 
     def breaks():
@@ -322,7 +322,7 @@ def test_signals_that_end_services_do_not_end_it():
     with wires.own_network():
         wire = wires.tap_wire()
         keeper = holder.Holder()
-        gate = keeper.arm('test', ((wires.GUEST, True),), *LIMITS)
+        gate = keeper.arm('test', (wires.GUEST,), *LIMITS)
 
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             os.kill(keeper.pid, number)

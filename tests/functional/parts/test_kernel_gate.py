@@ -32,7 +32,7 @@ def wire(request):
 
 @pytest.fixture
 def gate(wire):
-    made = kernel.KernelGate('test', (wire.nic,))
+    made = kernel.KernelGate('test', (wire.nic.name,))
     yield made
     made.close()
 
@@ -153,7 +153,7 @@ def test_a_gate_that_was_released_in_time_did_not_open_by_itself(wire, gate):
 
 @pytest.mark.parametrize('limit', [{'packets': 100}, {'size': 6000}], ids=['packets', 'bytes'])
 def test_more_than_it_may_hold_is_dropped_and_counted(wire, limit):
-    gate = kernel.KernelGate('test', (wire.nic,), **limit)
+    gate = kernel.KernelGate('test', (wire.nic.name,), **limit)
     try:
         gate.word.close_gate(LONG_MS)
         wire.send_numbers(range(150))
@@ -167,7 +167,7 @@ def test_more_than_it_may_hold_is_dropped_and_counted(wire, limit):
 
 
 def test_once_released_a_full_queue_is_rather_passed_than_dropped(wire):
-    gate = kernel.KernelGate('test', (wire.nic,), packets=100)
+    gate = kernel.KernelGate('test', (wire.nic.name,), packets=100)
     try:
         gate.word.close_gate(LONG_MS)
         wire.send_numbers(range(100))
@@ -283,7 +283,7 @@ def test_every_queue_of_a_device_is_held(kind):
     queues = 4
     with wires.own_network():
         wire = wires.KINDS[kind](queues)
-        gate = kernel.KernelGate('test', (wire.nic,))
+        gate = kernel.KernelGate('test', (wire.nic.name,))
         gate.word.close_gate(LONG_MS)
         senders = [threading.Thread(
             target=wire.send_numbers, args=(range(queue << 32, (queue << 32) + BURST // queues),),
@@ -307,7 +307,7 @@ def test_every_queue_of_a_device_is_held(kind):
 def test_one_write_closes_every_nic_of_a_gate(wire):
     second = wires.tap('hsguest2')
     wires.run('ip', 'link', 'set', 'hsguest2', 'up')
-    gate = kernel.KernelGate('test', (wire.nic, kernel.Nic('hsguest2')))
+    gate = kernel.KernelGate('test', (wire.nic.name, 'hsguest2'))
     try:
         gate.word.close_gate(LONG_MS)
         wire.send_numbers([1])
@@ -322,8 +322,8 @@ def test_one_write_closes_every_nic_of_a_gate(wire):
 def test_two_gates_know_nothing_of_each_other(wire):
     second = wires.tap('hsguest2')
     wires.run('ip', 'link', 'set', 'hsguest2', 'up')
-    gates = [kernel.KernelGate('one', (wire.nic,)),
-             kernel.KernelGate('two', (kernel.Nic('hsguest2'),))]
+    gates = [kernel.KernelGate('one', (wire.nic.name,)),
+             kernel.KernelGate('two', ('hsguest2',))]
     try:
         gates[1].word.close_gate(LONG_MS)
         wire.send_numbers(range(10))

@@ -93,6 +93,23 @@ def test_packets_that_passed_because_the_lease_had_ended_are_told_of(wire, keepe
     hold.remove()
 
 
+def test_a_device_that_the_xml_calls_ethernet_is_held_as_what_it_is(wire, keeper):
+    """As who makes taps and macvtaps by himself tells libvirt of both."""
+    hold = gate.make(work(), None, MEMBER, 'abc123', guest('ethernet'), lambda: keeper,
+                     os.getpid())
+    hold.prepare()
+    hold.close()
+    wire.send_numbers([1])
+    early = wire.numbers()
+    hold.open()
+
+    assert reach.missing(wires.GUEST, os.getpid()) is None
+    assert early == []
+    assert hold.opened_by_itself() is False
+    assert wire.numbers() == [1]
+    hold.remove()
+
+
 @pytest.mark.parametrize('keeps', [True, False], ids=['put back', 'holder stands still'])
 def test_a_lease_that_ended_is_told_of_though_no_packet_came(wire, keeper, keeps):
     hold = made(wire, keeper, max_hold_ms=1)
@@ -189,12 +206,23 @@ def test_guests_that_qemu_itself_can_hold_are_left_to_it():
                           expected)
 
 
+def test_a_device_of_another_kind_is_neither_armed_nor_promised():
+    """Some end of a link of which nobody knows where a guest's packets come in."""
+    with wires.own_network():
+        wires.links('link add hsguest type veth peer name hspeer')
+
+        assert 'neither a tap nor a macvtap' in reach.missing('hsguest', None)[0]
+        with pytest.raises(bpf.GateUnavailable, match='neither a tap nor a macvtap'):
+            kernel.KernelGate('test', ('hsguest',))
+        assert hooks.leftovers() == ()
+
+
 def test_a_device_that_is_not_here_is_out_of_reach_and_one_that_is_is_not():
     with wires.own_network():
-        reason, remedy = reach.missing('hsguest', True, None)
+        reason, remedy = reach.missing('hsguest', None)
         wire = wires.tap_wire()
 
-        assert reach.missing('hsguest', True, os.getpid()) is None
+        assert reach.missing('hsguest', os.getpid()) is None
         assert 'hsguest is not seen' in reason
         assert remedy
         wire.close()
@@ -208,7 +236,7 @@ def test_a_device_of_that_name_is_not_taken_for_that_of_a_qemu_in_another_networ
             hold = gate.make(work(), None, MEMBER, 't', guest(wire.xml_kind), lambda: keeper,
                              elsewhere.pid)
 
-            assert 'another network' in reach.missing('hsguest', True, elsewhere.pid)[0]
+            assert 'another network' in reach.missing('hsguest', elsewhere.pid)[0]
             with pytest.raises(bpf.GateUnavailable, match='web is in another network'):
                 hold.prepare()
             assert hooks.leftovers() == ()

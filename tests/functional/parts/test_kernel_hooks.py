@@ -46,7 +46,7 @@ def devices():
 def test_what_came_with_a_gate_goes_with_it(wire):
     before = qdiscs(), filters(), devices()
 
-    gate = kernel.KernelGate('test', (wire.nic,))
+    gate = kernel.KernelGate('test', (wire.nic.name,))
     between = hooks.leftovers()
     gate.close()
 
@@ -59,7 +59,7 @@ def test_a_qdisc_of_others_stays_though_nothing_is_in_it(wire):
     wires.run('tc', 'qdisc', 'add', 'dev', wires.GUEST, 'clsact')
     before = qdiscs(), filters()
 
-    kernel.KernelGate('test', (wire.nic,)).close()
+    kernel.KernelGate('test', (wire.nic.name,)).close()
 
     assert (qdiscs(), filters()) == before
 
@@ -70,7 +70,7 @@ def test_the_qdisc_and_filters_of_others_stay(wire, other):
     wires.run('tc', 'filter', 'add', 'dev', wires.GUEST, other, *FOREIGN)
     before = qdiscs(), filters()
 
-    gate = kernel.KernelGate('test', (wire.nic,))
+    gate = kernel.KernelGate('test', (wire.nic.name,))
     gate.word.close_gate(60_000)
     wire.send_numbers([1])
     held = gate.counters()[0].held
@@ -81,7 +81,7 @@ def test_the_qdisc_and_filters_of_others_stay(wire, other):
 
 
 def test_a_qdisc_of_ours_that_others_came_to_use_stays(wire, side):
-    gate = kernel.KernelGate('test', (wire.nic,))
+    gate = kernel.KernelGate('test', (wire.nic.name,))
     wires.run('tc', 'filter', 'add', 'dev', wires.GUEST, side, *FOREIGN)
     gate.close()
 
@@ -99,7 +99,7 @@ def test_before_a_program_of_others_with_our_priority_ours_runs(wire):
               parent=0xfffffff2 if wire.nic.ingress else 0xfffffff3, protocol=3)
     before = qdiscs(), filters()
 
-    gate = kernel.KernelGate('test', (wire.nic,))
+    gate = kernel.KernelGate('test', (wire.nic.name,))
     gate.word.close_gate(60_000)
     wire.send_numbers([1])
     held = gate.counters()[0].held
@@ -119,7 +119,7 @@ def test_who_would_come_behind_a_filter_of_others_is_refused(wire, side, protoco
     before = qdiscs(), filters(), devices()
 
     with pytest.raises(bpf.GateUnavailable, match='u32 filter of priority 1'):
-        kernel.KernelGate('test', (wire.nic,))
+        kernel.KernelGate('test', (wire.nic.name,))
 
     assert (qdiscs(), filters(), devices()) == before
 
@@ -131,7 +131,7 @@ def test_beside_an_ingress_qdisc_a_macvtap_is_refused():
         before = qdiscs(), filters(), devices()
 
         with pytest.raises(bpf.GateUnavailable, match='ingress qdisc'):
-            kernel.KernelGate('test', (wire.nic,))
+            kernel.KernelGate('test', (wire.nic.name,))
 
         assert (qdiscs(), filters(), devices()) == before
         wire.close()
@@ -146,7 +146,7 @@ def test_limits_of_bandwidth_at_a_tap_stay():
                   'prio', '49', *PASSES)
         before = qdiscs(), filters()
 
-        gate = kernel.KernelGate('test', (wire.nic,))
+        gate = kernel.KernelGate('test', (wire.nic.name,))
         gate.word.close_gate(60_000)
         wire.send_numbers(range(100))
         leaked = wire.numbers()
@@ -166,7 +166,7 @@ def test_a_later_process_takes_out_what_a_dead_one_left(wire, side):
     wires.run('tc', 'qdisc', 'add', 'dev', wires.GUEST, 'clsact')
     wires.run('tc', 'filter', 'add', 'dev', wires.GUEST, side, *FOREIGN)
     before = qdiscs(), filters()
-    left = kernel.KernelGate('test', (wire.nic,))
+    left = kernel.KernelGate('test', (wire.nic.name,))
 
     kernel.remove(wires.GUEST)
     kernel.remove(wires.GUEST)
@@ -190,7 +190,7 @@ def test_a_filter_of_a_kind_that_is_not_decoded_keeps_nobody_from_ours(wire, mon
 
     monkeypatch.setattr(pyroute2.IPRoute, 'get_filters', get_filters, raising=False)
 
-    gate = kernel.KernelGate('test', (wire.nic,))
+    gate = kernel.KernelGate('test', (wire.nic.name,))
     left = kernel.leftovers(wires.GUEST)
     gate.close()
 
@@ -266,7 +266,7 @@ def test_a_kernel_that_refuses_the_programs_is_quoted(monkeypatch, tmp_path):
 
 def test_what_cannot_be_armed_leaves_a_device_as_it_was(wire):
     code = ('from hotsnap_nova.virt.gates import kernel\n'
-            f'kernel.KernelGate("test", (kernel.Nic({wires.GUEST!r}),))')
+            f'kernel.KernelGate("test", ({wires.GUEST!r},))')
     before = qdiscs(), filters(), devices()
 
     failed = subprocess.run(['setpriv', '--bounding-set=-all,+net_admin', sys.executable, '-c',
