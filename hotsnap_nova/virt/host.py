@@ -243,7 +243,7 @@ class Engine(restorer.Restorer):
     def _keep(self) -> holder.Holder:
         with self._lock:
             if self._holder is not None and not self._holder.alive():
-                self._holder.close()
+                self._holder.leave()
                 self._holder = None
             if self._holder is None:
                 self._holder = holder.Holder()

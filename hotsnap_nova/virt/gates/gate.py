@@ -98,6 +98,7 @@ class KernelHoldGate:
         self._max_hold_ms = max_hold_ms
         self._process = process
         self._word: word.Word | None = None
+        self._asked = False
         #: When the lease ends, by CLOCK_BOOTTIME; None: not closed, or open again.
         self._until_ns: int | None = None
         self._passed = False
@@ -107,6 +108,7 @@ class KernelHoldGate:
         if reach.elsewhere(self._process):
             raise bpf.GateUnavailable(
                 reason=f'QEMU of {self._member} is in another network namespace')
+        self._asked = True
         self._word = self._keeper.arm(self._name, self._nics)
 
     def close(self) -> None:
@@ -153,9 +155,11 @@ class KernelHoldGate:
 
     def remove(self) -> None:
         """Repeatable; what a dead holder left is swept."""
-        if self._word:
+        if self._asked:    # it may have been armed though the answer did not come in time
             with contextlib.suppress(exception.HotsnapError):
                 self._keeper.disarm(self._name)
+            self._asked = False
+        if self._word:
             self._word.close()
             self._word = None
 

@@ -13,7 +13,8 @@ Lines of JSON on standard input, answered on the same socket, each by its number
                                         with a descriptor of the gate's word
     {"released": TAG}                   not answered: the word has been changed
     {"put_back": TAG, "number": N}      what it did, once all of that is on its way
-    {"disarm": TAG, "number": N}        all of it is out; what it did
+    {"disarm": TAG, "number": N}        all of it is out
+    {"number": N}                       it is there
 
 An answer has ``error`` where that failed, whatever it was: nothing that goes wrong with one gate
 ends the others, or the process.
@@ -33,6 +34,8 @@ from hotsnap_nova.virt import outliving
 from hotsnap_nova.virt.gates import bpf, kept, word
 
 _ANSWER_S = 30.0
+#: How long one that nobody asks anything may take to say that it is there.
+_SIGN_OF_LIFE_S = 5.0
 #: What a NIC may have waiting; beyond it packets are dropped, and counted.
 LIMIT_PACKETS, LIMIT_BYTES = 20_000, 256 << 20
 #: Of each answer that comes with the descriptor of a word.
@@ -49,7 +52,6 @@ class Holder:
         with theirs:
             self._process = outliving.start('hotsnap_nova.virt.gates.holder', purpose='holder',
                                             stdin=theirs, stdout=subprocess.DEVNULL)
-        self._socket.settimeout(_ANSWER_S)
         self._rest = b''
 
     @property
@@ -91,7 +93,21 @@ class Holder:
         self._ask({'disarm': tag})
 
     def alive(self) -> bool:
-        return self._process.poll() is None
+        """Whether it is there and answers; one that another thread is asking will tell that."""
+        if self._process.poll() is not None:
+            return False
+        if self._lock.locked():
+            return True
+        try:
+            self._ask({}, _SIGN_OF_LIFE_S)
+        except exception.HotsnapError:
+            return False
+        return True
+
+    def leave(self) -> None:
+        """Let go of it, without waiting: it disarms what is there, and ends when it can."""
+        self._socket.close()
+        self._process.poll()
 
     def close(self) -> None:
         """End it; gates that are still there are disarmed."""
@@ -102,8 +118,10 @@ class Holder:
             self._process.kill()
             self._process.wait()
 
-    def _ask(self, words: dict) -> tuple[dict, int | None]:
+    def _ask(self, words: dict, within_s: float | None = None) -> tuple[dict, int | None]:
         with self._lock:
+            with _told():
+                self._socket.settimeout(within_s or _ANSWER_S)
             self._asked += 1
             self._say(words | {'number': self._asked})
             with _told():

@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 
-from hotsnap_nova.virt.gates import word
+from hotsnap_nova.virt.gates import bpf, word
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +57,7 @@ class Kept(threading.Thread):
         self._ending = False
         self._changed = threading.Condition()
         self._asked = self._done = 0
+        self._failure = ''
 
     def run(self) -> None:
         try:
@@ -70,6 +71,9 @@ class Kept(threading.Thread):
                     return
                 else:
                     self._wait()
+        except Exception as exc:
+            self._failure = f'{type(exc).__name__}: {exc}'
+            tell()
         finally:
             self._has_done(sys.maxsize)    # nobody waits for who is gone
 
@@ -97,8 +101,10 @@ class Kept(threading.Thread):
             watched, timeout_s = [self._wakes], self._left_s()
         else:
             watched, timeout_s = [self._wakes, *self.gate.fds], None
-        if self._wakes in ready(watched, timeout_s):
+        found = ready(watched, timeout_s)
+        if self._wakes in found:
             os.read(self._wakes, 4096)
+        self.gate.give_up({each for each, how in found.items() if how & ~select.POLLIN})
 
     def wake(self, *, ending: bool = False) -> int:
         """Have a look at the word; the number of this request."""
@@ -109,7 +115,7 @@ class Kept(threading.Thread):
             return self._asked
 
     def put_back(self) -> None:
-        """Wait until what is held now is on its way."""
+        """Wait until what is held now is on its way, or lost: then :meth:`account` tells."""
         asked = self.wake()
         with self._changed:
             self._changed.wait_for(lambda: self._done >= asked)
@@ -136,6 +142,12 @@ class Kept(threading.Thread):
         os.close(self._wakes)
 
     def account(self) -> dict:
+        """What it did, as :class:`Account` has it.
+
+        :raises bpf.GateUnavailable: not all of what was held is on its way, nor will be
+        """
+        if failure := self._failure or self.gate.failure:
+            raise bpf.GateUnavailable(reason=failure)
         each = self.gate.counters()
         return dataclasses.asdict(Account(
             *(sum(getattr(counters, name) for counters in each)

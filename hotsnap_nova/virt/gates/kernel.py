@@ -62,6 +62,8 @@ class KernelGate:
         self._devices: dict[int, holding.HoldingDevice] = {}
         #: The name, and whether the guest's packets come in by its ingress.
         self._nics: dict[int, tuple[str, bool]] = {}
+        #: Why what a NIC had held is lost.
+        self._failures: dict[int, str] = {}
         self._ends = contextlib.ExitStack()
         with contextlib.ExitStack() as undo:
             undo.callback(self._ends.close)
@@ -99,8 +101,24 @@ class KernelGate:
 
     @property
     def fds(self) -> tuple[int, ...]:
-        """Readable when a NIC has something held."""
-        return tuple(device.fd for device in self._devices.values())
+        """Readable when a NIC has something held; without those of devices that are gone."""
+        return tuple(device.fd for ifindex, device in self._devices.items()
+                     if ifindex not in self._failures)
+
+    def give_up(self, descriptors: set[int]) -> None:
+        """These of :attr:`fds` are broken: somebody deleted the holding device."""
+        for ifindex, device in self._devices.items():
+            if device.fd in descriptors:
+                self._fail(ifindex, 'it was deleted')
+
+    def _fail(self, ifindex, reason):
+        self._failures.setdefault(
+            ifindex, f'the holding device of {self._nics[ifindex][0]}: {reason}')
+
+    @property
+    def failure(self) -> str:
+        """Why not all that was held is on its way, nor will be; '' where it is."""
+        return '; '.join(self._failures.values())
 
     def counters(self) -> tuple[Counters, ...]:
         """Each NIC's, in the order they were named."""
@@ -128,15 +146,16 @@ class KernelGate:
 
         The gate is releasing, or its lease has ended; afterwards it is open. Repeatable. This
         thread stays on one processor meanwhile: two might deliver in another order. A gate that
-        is closed, and whose lease has not ended, stays as it is.
+        is armed, or closed and its lease has not ended, stays as it is. Where a holding device
+        fails, which :attr:`failure` tells, the others' packets go.
         """
-        if self.word.holds:
+        if self.word.state is State.ARMED or self.word.holds:
             return
         before = os.sched_getaffinity(0)
         with contextlib.suppress(OSError):
             os.sched_setaffinity(0, {min(before)})
         try:
-            waiting = set(self._devices)
+            waiting = set(self._devices) - set(self._failures)
             while waiting:
                 moved = [ifindex for ifindex in waiting if self._batch(ifindex)]
                 if not moved:
@@ -145,8 +164,7 @@ class KernelGate:
         finally:
             with contextlib.suppress(OSError):
                 os.sched_setaffinity(0, before)
-        if self.word.state is not State.ARMED:
-            self.word.set(State.OPEN)
+        self.word.set(State.OPEN)
 
     def _batch(self, ifindex):
         """Put a few frames of this NIC back; how many."""
@@ -154,11 +172,16 @@ class KernelGate:
         underway = device.written - self._counters_of(ifindex).delivered
         # More would overflow a queue of the kernel, where it is too busy to empty that at once.
         if underway < _UNDERWAY or self._over():
-            return device.put_back(_BATCH)
+            try:
+                return device.put_back(_BATCH)
+            except OSError as exc:
+                self._fail(ifindex, exc.strerror)
         return 0
 
     def _passes(self, ifindex):
         """Whether nothing of this NIC waits any more, nor will."""
+        if ifindex in self._failures:
+            return True
         counters = self._counters_of(ifindex)
         settled_ns = counters.last_back_ns + _SETTLE_NS
         return self._over() or (counters.outstanding <= 0

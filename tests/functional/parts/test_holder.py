@@ -266,6 +266,83 @@ def test_each_gate_is_ended_whatever_goes_wrong_with_another(wire, monkeypatch):
     os.close(second)
 
 
+def holding_devices():
+    return [name for line in wires.run('ip', '-o', 'link', 'show', 'type', 'tun').splitlines()
+            if (name := line.split(':')[1].strip()).removeprefix('hsg').isdigit()]
+
+
+def test_what_a_deleted_device_held_is_told_of_as_lost_and_the_rest_goes(wire, keeper, nics):
+    second = wires.tap('hsguest2')
+    wires.run('ip', 'link', 'set', 'hsguest2', 'up')
+    with keeper.arm('test', ('hsguest2', *nics), *LIMITS) as gate:
+        gate.close_gate(LONG_MS)
+        os.write(second, wires.numbered(1))
+        wire.send_numbers([2])
+        wires.run('ip', 'link', 'del', holding_devices()[0])
+        gate.release()
+        keeper.released('test')
+
+        with pytest.raises(bpf.GateUnavailable, match='holding device of hsguest2'):
+            keeper.put_back('test')
+        assert wire.numbers() == [2]
+        assert gate.state is word.State.OPEN
+        keeper.disarm('test')
+        assert hooks.leftovers() == ()
+    os.close(second)
+
+
+def test_a_device_that_is_deleted_while_all_passes_is_noticed_once(wire):
+    """Else its descriptor, broken for good, would keep a processor busy."""
+    gate = kernel.KernelGate('test', (wire.nic.name,))
+    each = kept.started(gate)
+
+    wires.run('ip', 'link', 'del', *holding_devices())
+
+    until(lambda: gate.fds == (), 'it is given up')
+    with pytest.raises(bpf.GateUnavailable, match='holding device of hsguest'):
+        each.account()
+    each.end()
+
+
+def test_a_thread_that_died_does_not_say_that_all_was_put_back(wire, monkeypatch):
+    gate = kernel.KernelGate('test', (wire.nic.name,))
+    each = kept.started(gate)
+
+    def breaks():
+        raise ValueError('as a library may')
+
+    monkeypatch.setattr(gate, 'put_back', breaks)
+    each.put_back()
+
+    with pytest.raises(bpf.GateUnavailable, match='ValueError: as a library may'):
+        each.account()
+    each.end()
+    assert hooks.leftovers() == ()
+
+
+def test_a_holder_that_stands_still_is_not_taken_for_alive(wire, keeper, nics, monkeypatch):
+    monkeypatch.setattr(holder, '_SIGN_OF_LIFE_S', 0.1)
+    keeper.arm('test', nics, *LIMITS).close()
+    os.kill(keeper.pid, signal.SIGSTOP)
+    still = keeper.alive()
+    os.kill(keeper.pid, signal.SIGCONT)
+    monkeypatch.undo()
+
+    assert still is False
+    assert keeper.alive() is True
+    assert keeper.put_back('test').held == 0    # and a late sign of life is nobody's answer
+
+
+def test_who_is_left_alone_disarms_and_ends(wire, nics):
+    keeper = holder.Holder()
+    keeper.arm('test', nics, *LIMITS).close()
+
+    keeper.leave()
+
+    until(lambda: not alive(keeper.pid), 'it ends')
+    assert hooks.leftovers() == ()
+
+
 @pytest.mark.parametrize('state', ['armed', 'closed', 'releasing'])
 def test_a_participant_that_dies_leaves_no_packet_held_and_nothing_of_ours(
         wire, nics, state):

@@ -10,6 +10,7 @@ import time
 import pyroute2
 import pytest
 
+from hotsnap_nova import exception
 from hotsnap_nova.virt import domain, records
 from hotsnap_nova.virt.gates import bpf, gate, holder, hooks, kernel, reach, word
 from tests.functional import wires
@@ -179,6 +180,24 @@ def test_packets_that_were_dropped_fail_the_snapshot(wire, keeper, monkeypatch):
     with pytest.raises(gate.GateOverflowed, match='web sent more .* 5 packets'):
         hold.opened_by_itself()
     hold.remove()
+
+
+def test_what_was_armed_too_late_for_the_answer_is_taken_out(wire, keeper, monkeypatch):
+    assert keeper.alive()
+    os.kill(keeper.pid, signal.SIGSTOP)
+    hold = gate.make(work(), None, MEMBER, 'abc123', guest(wire.xml_kind), lambda: keeper,
+                     os.getpid())
+    with monkeypatch.context() as patch:
+        patch.setattr(holder, '_ANSWER_S', 0.1)
+        with pytest.raises(exception.HostUnreachable):
+            hold.prepare()
+    os.kill(keeper.pid, signal.SIGCONT)
+    assert keeper.alive()    # it has done what it was asked to
+    late = hooks.leftovers()
+    hold.remove()
+
+    assert late
+    assert hooks.leftovers() == ()
 
 
 def test_a_holder_that_died_fails_the_snapshot_and_keeps_nobody(wire, keeper):
