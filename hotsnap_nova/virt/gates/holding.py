@@ -22,6 +22,11 @@ _TAP, _NO_INFORMATION, _HEADER = 0x0002, 0x1000, 0x4000
 #: Checksum, TSO for IPv4 and IPv6 with ECN, UFO, USO for both: all a guest can have been offered,
 #: by kernels that know all of it (6.2) and less.
 _OFFLOADS = (0x7f, 0x1f, 0x0f)
+#: Not there where the host has IPv6 switched off (ipv6.disable=1), and then it takes none of its
+#: settings either.
+_IPV6 = '/proc/sys/net/ipv6'
+_NO_ADDRESS = {'IFLA_AF_SPEC': {'attrs': [['AF_INET6', {'attrs': [
+    ['IFLA_INET6_ADDR_GEN_MODE', 1]]}]]}}
 #: The longest frame, with its header and a VLAN tag.
 _LONGEST = 1 << 17
 
@@ -51,8 +56,7 @@ class HoldingDevice:
             with pyroute2.IPRoute() as ip:
                 # No queue but its own, and nothing that the host would send by itself.
                 ip.link('set', index=self.ifindex, txqlen=packets + _SLACK, mtu=65521, arp=False,
-                        IFLA_AF_SPEC={'attrs': [['AF_INET6', {'attrs': [
-                            ['IFLA_INET6_ADDR_GEN_MODE', 1]]}]]})
+                        **_NO_ADDRESS if os.path.isdir(_IPV6) else {})
                 ip.tc('add', 'noqueue', self.ifindex)
         except bpf.GateUnavailable:
             self.close()

@@ -12,7 +12,7 @@ import pytest
 
 from hotsnap_nova import exception
 from hotsnap_nova.virt import domain, records
-from hotsnap_nova.virt.gates import bpf, gate, holder, hooks, kernel, reach, word
+from hotsnap_nova.virt.gates import bpf, gate, holder, holding, hooks, kernel, reach, word
 from tests.functional import wires
 
 MEMBER = records.MemberSpec('7d5a', 'web')
@@ -234,6 +234,63 @@ def test_a_device_of_another_kind_is_neither_armed_nor_promised():
         with pytest.raises(bpf.GateUnavailable, match='neither a tap nor a macvtap'):
             kernel.KernelGate('test', ('hsguest',))
         assert hooks.leftovers() == ()
+
+
+@pytest.fixture
+def unasked(monkeypatch):
+    """Nobody has tried what the host has."""
+    monkeypatch.setattr(reach, '_told', (None, 0.0))
+
+
+@pytest.mark.parametrize(('patched', 'reason'), [
+    ({'_PROBE_S': 0.001}, 'took more than 0.001 s'),
+    ({'sys.executable': '/bin/echo'}, "says '-P -m"),
+    ({'sys.executable': '/bin/false'}, 'it ended'),
+    ({'sys.executable': '/nowhere/python'}, 'cannot be tried'),
+])
+def test_a_host_that_cannot_be_tried_is_a_finding(unasked, monkeypatch, patched, reason):
+    with wires.own_network():
+        wire = wires.tap_wire()
+        for name, value in patched.items():
+            monkeypatch.setattr(f'hotsnap_nova.virt.gates.reach.{name}', value)
+        told, remedy = reach.missing('hsguest', None)
+        wire.close()
+
+    assert reason in told
+    assert remedy
+
+
+def test_what_a_host_lacks_is_asked_for_again_after_a_while_alone(unasked, monkeypatch):
+    with wires.own_network():
+        wire = wires.tap_wire()
+        with monkeypatch.context() as patch:
+            patch.setattr(reach.sys, 'executable', '/bin/false')
+            first = reach.missing('hsguest', None)
+        soon = reach.missing('hsguest', None)
+        monkeypatch.setattr(reach, '_told', (first, 0.0))    # it is over
+        later = reach.missing('hsguest', None)
+        wire.close()
+
+    assert first
+    assert soon == first
+    assert later is None
+
+
+def test_a_host_without_ipv6_is_not_asked_to_switch_it_off(monkeypatch, tmp_path):
+    """Such a kernel refuses the whole request; here one takes it either way."""
+    asked = []
+
+    def link(ip, command, **what):
+        asked.append(what)
+        return ip.__getattr__('link')(command, **what)
+
+    monkeypatch.setattr(pyroute2.IPRoute, 'link', link, raising=False)
+    with wires.own_network():
+        holding.HoldingDevice(1).close()
+        monkeypatch.setattr(holding, '_IPV6', str(tmp_path / 'none'))
+        holding.HoldingDevice(1).close()
+
+    assert ['IFLA_AF_SPEC' in what for what in asked] == [True, False]
 
 
 def test_a_device_that_is_not_here_is_out_of_reach_and_one_that_is_is_not():
