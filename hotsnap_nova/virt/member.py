@@ -366,20 +366,23 @@ class Member:
                 raise exception.TargetFailed(
                     member=self.guest.spec, device=disk.target, reason=reason)
         try:
-            return self._disks.progress()
+            found, broken = self._disks.progress(), None
         except exception.TargetFailed as exc:
-            # Where the filter met the failure first, the copy knows only that
-            # the snapshot is broken.
-            reasons = {disk.target: reason for disk in self._disks.disks
-                       if (reason := self._relay.refusal(disk.target))}
-            if not reasons:
-                if exc.kwargs.get('reason') != _BROKEN:
-                    raise
-                reasons = {exc.kwargs['device']: 'copying what a guest was about to overwrite '
-                                                 'failed or took too long'}
-            device, reason = next(iter(reasons.items()))
-            raise exception.TargetFailed(
-                member=self.guest.spec, device=device, reason=reason) from exc
+            found, broken = None, exc
+        # Where the filter met the failure first, the copy knows only that the snapshot is broken;
+        # or nothing at all, where it has ended.
+        for disk in self._disks.disks:
+            if reason := self._relay.refusal(disk.target):
+                raise exception.TargetFailed(
+                    member=self.guest.spec, device=disk.target, reason=reason) from broken
+        if not broken:
+            return found
+        if broken.kwargs.get('reason') != _BROKEN:
+            raise broken
+        raise exception.TargetFailed(
+            member=self.guest.spec, device=broken.kwargs['device'],
+            reason='copying what a guest was about to overwrite failed or took too long') \
+            from broken
 
     def _close_files(self) -> records.SavedMember:
         """Everything has been handed over: end the writers and look at the files."""

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """A snapshot of a large disk costs what is in it, and has all that is in it."""
 
+import contextlib
+import os
 import shutil
+import signal
 import subprocess
 
 import libvirt_qemu
 import pytest
 
+from hotsnap_nova import exception
 from hotsnap_nova.virt import host, monitor, records
 from hotsnap_nova.virt.disks import extents
 from tests.functional.bare import Bare, disk, image
@@ -46,10 +50,10 @@ def disks(lab):
     return {'vdb': image(lab.folder / 'empty.qcow2', '1T'), 'vdc': str(over), 'vdd': str(raw)}
 
 
-def qemu_io(guest, command):
-    """Have something done to the guest's disk vdc as the guest would do it."""
+def qemu_io(guest, command, number=2):
+    """Have something done to a guest's disk, vdc, as the guest would do it."""
     libvirt_qemu.qemuMonitorCommand(guest.domain, (
-        f'qemu-io -d /machine/peripheral/virtio-disk2/virtio-backend "{command}"'), _HMP)
+        f'qemu-io -d /machine/peripheral/virtio-disk{number}/virtio-backend "{command}"'), _HMP)
 
 
 class Snapshot:
@@ -72,6 +76,14 @@ class Snapshot:
         self._engine.record(self._work)
         self._engine.release(self._work)
         return self
+
+    @contextlib.contextmanager
+    def hanging_store(self):
+        """What the snapshot's disks are written by stands."""
+        (member,) = self._engine._open['one'].members
+        os.kill(member._daemon.pid, signal.SIGSTOP)
+        yield
+        os.kill(member._daemon.pid, signal.SIGCONT)
 
     def save(self):
         """How many bytes there were to copy and to save, in all."""
@@ -129,6 +141,15 @@ def test_what_a_guest_wrote_right_before_its_cut_is_in_it_though_it_flushed_noth
 
     write(snapshot.folder / 'vdc.qcow2', 'read -P 8 200G 1M', 'read -P 8 100G 64k',
           'read -P 1 107374247936 64k')
+
+
+def test_an_empty_disk_whose_filter_gave_up_fails_the_snapshot(lab, disks, tmp_path):
+    with guest_of(lab, {'vdb': disks['vdb']}) as guest, Snapshot(lab, guest, tmp_path) as snapshot:
+        with snapshot.hanging_store():
+            qemu_io(guest, 'write -P 9 300G 1M', number=1)    # for longer than the filter waits
+
+        with pytest.raises(exception.TargetFailed, match='about to overwrite failed'):
+            snapshot.save()
 
 
 @pytest.mark.parametrize('fails', ['of', 'merge'])

@@ -23,7 +23,7 @@ from hotsnap_nova.virt import monitor
 #: A copy is told what to copy where it saves looking at so much; else it looks at all.
 WORTH_BYTES = 256 << 20
 #: Of the bitmap.
-_GRANULARITY = 64 << 10
+GRANULARITY = 64 << 10
 #: Gaps that are no larger are copied as what is around them.
 _GAP_BYTES = 1 << 20
 #: So that there is no end of them: beyond, larger gaps are.
@@ -110,7 +110,7 @@ def tell(qemu: monitor.Monitor, node: str, helper: str, size_bytes: int,
     :raises Unknown: qemu-img or qemu-io failed
     :raises monitor.MonitorError: QEMU did
     """
-    qemu.add_bitmap(node, _BITMAP, _GRANULARITY)
+    qemu.add_bitmap(node, _BITMAP, GRANULARITY)
     with _image(size_bytes, found) as fd, qemu.opened(helper, fd) as path:
         qemu.add_node(driver='qcow2', node_name=helper, read_only=True,
                       file={'driver': 'file', 'filename': path, 'read-only': True})
@@ -130,7 +130,7 @@ def _image(size_bytes, found):
         _run(fd, 'qemu-img', 'create', '-q', '-f', 'qcow2', '-o', f'cluster_size={_CLUSTER}',
              path, str(size_bytes))
         _run(fd, 'qemu-img', 'bitmap', '--add', '--enable', '-f', 'qcow2', '-g',
-             str(_GRANULARITY), path, _BITMAP)
+             str(GRANULARITY), path, _BITMAP)
         _run(fd, 'qemu-io', '-f', 'qcow2', path, text=''.join(
             f'write -z {start} {min(_STRIDE, end - start)}\n'
             for first, end in found for start in range(first, end, _STRIDE)))

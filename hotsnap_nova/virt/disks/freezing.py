@@ -155,8 +155,11 @@ class FrozenDisks:
             found = extents.of(self._qemu.images()[below])
             if disk.size_bytes - sum(end - start for start, end in found) < extents.WORTH_BYTES:
                 return {'sync': 'full'}
+            # Of an empty disk, too, something is read: that alone tells whether the filter
+            # broke before the list was made.
             bitmap = extents.tell(self._qemu, disk.name(self._tag, 'a'),
-                                  disk.name(self._tag, 'e'), disk.size_bytes, found)
+                                  disk.name(self._tag, 'e'), disk.size_bytes,
+                                  found or [(0, extents.GRANULARITY)])
         except (extents.Unknown, KeyError, monitor.MonitorError) as exc:
             LOG.warning('%(member)s, %(disk)s: all of it is looked at, for what is in it cannot '
                         'be told: %(error)s', {'member': self._member, 'disk': disk.target,

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What QEMU is asked for so that disks stay frozen, in which order."""
 
+import types
+
 import pytest
 
-from hotsnap_nova.virt import monitor
+from hotsnap_nova import exception
+from hotsnap_nova.virt import member, monitor
 from hotsnap_nova.virt.disks import extents, freezing
 
 #: A tenth of a second's worth of a slow store; QEMU's own limits let it be eighty times that.
@@ -51,13 +54,25 @@ def test_no_node_is_added_once_a_job_runs(qemu):
         arguments['node-name'] for command, arguments in qemu.asked if command == 'blockdev-add']
 
 
-def test_nor_is_one_to_tell_what_there_is_to_copy(monkeypatch):
+@pytest.fixture
+def told(monkeypatch):
+    """Disks have nothing in them; returned is what QEMU is told that they have."""
+    listed = []
+
+    def tell(qemu, _node, _helper, _size_bytes, found):
+        listed.append(found)
+        qemu.add_node(node_name='helper')
+        qemu.del_node('helper')
+        return 'data'
     monkeypatch.setattr(monitor.Monitor, 'children', lambda _self: {
         (f'hs-123abc-f-node-{target}', 'file'): 'node' for target in ('vda', 'vdb', 'vdc')})
     monkeypatch.setattr(monitor.Monitor, 'images', lambda _self: {'node': {}})
-    monkeypatch.setattr(extents, 'of', lambda _image: [(0, 1)])
-    monkeypatch.setattr(extents, 'tell', lambda qemu, *_asked: (
-        qemu.add_node(node_name='helper'), qemu.del_node('helper'), 'data')[2])
+    monkeypatch.setattr(extents, 'of', lambda *_image: [])
+    monkeypatch.setattr(extents, 'tell', tell)
+    return listed
+
+
+def test_nor_is_one_to_tell_what_there_is_to_copy(told):
 
     asked = started(1 << 40)
 
@@ -65,6 +80,13 @@ def test_nor_is_one_to_tell_what_there_is_to_copy(monkeypatch):
     assert commands[3:] == ['blockdev-add', 'blockdev-del'] * 3 + ['transaction']
     assert {(job['sync'], job['bitmap'], job['bitmap-mode']) for job in jobs(asked)} == {
         ('bitmap', 'data', 'never')}
+
+
+def test_of_an_empty_disk_too_something_is_read(told):
+    """Or nobody would learn of a filter that broke before the list was made."""
+    started(1 << 40)
+
+    assert told == [[(0, extents.GRANULARITY)]] * 3
 
 
 def test_little_is_under_way_when_the_first_job_ends(qemu):
@@ -77,3 +99,15 @@ def test_little_is_under_way_when_the_first_job_ends(qemu):
 @pytest.mark.parametrize(('limit', 'each'), [(0, 0), (300, 100), (1, 1)])
 def test_a_limit_is_of_all_disks_together(limit, each):
     assert {job['speed'] for job in jobs(started(1 << 20, limit))} == {each}
+
+
+def test_what_the_store_refused_fails_the_snapshot_though_all_copies_have_ended():
+    ended = types.SimpleNamespace(
+        guest=types.SimpleNamespace(spec='a'),
+        _disks=types.SimpleNamespace(disks=[types.SimpleNamespace(target='vda')],
+                                     progress=lambda: (1, 1, True)),
+        _relay=types.SimpleNamespace(failure=lambda _name: None,
+                                     refusal=lambda _name: 'No space left on device'))
+
+    with pytest.raises(exception.TargetFailed, match='vda.*No space left on device'):
+        member.Member._disks_progress(ended)
