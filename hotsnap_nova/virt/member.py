@@ -321,7 +321,8 @@ class Member:
         :param on_progress: called with :class:`records.Progress`
         :raises exception.TargetFailed: nothing of use is in the folder
         """
-        self._disks.start_copy(self._effort.limit_bytes_s // len(self.work.members))
+        self._disks.start_copy(self._effort.limit_bytes_s // len(self.work.members),
+                               hugepages.process_of(self.guest.uuid))
         total_memory = domain.DomainXml(self.guest.xml()).memory_bytes
         stalled_at, last = time.monotonic(), -1
         memory_done = False

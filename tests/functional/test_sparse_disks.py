@@ -168,26 +168,73 @@ def test_where_it_cannot_be_told_all_is_looked_at(lab, tmp_path, monkeypatch, fa
         assert same(snapshot.folder / 'vdb.qcow2', path)
 
 
-def test_stretches_are_found_through_all_layers_and_joined_over_small_gaps(disks):
+def test_a_base_that_another_file_has_taken_the_place_of_is_still_in_it(lab, tmp_path):
+    base = lab.folder / 'replaced.qcow2'
+    image(base, '300M')
+    write(base, 'write -P 7 100M 1M')
+    path = image(lab.folder / 'over-it.qcow2', '300M', 'qcow2', '-F', 'qcow2', '-b', str(base))
+
+    with guest_of(lab, {'vdb': path}) as guest, Snapshot(lab, guest, tmp_path) as snapshot:
+        base.rename(lab.folder / 'aside.qcow2')
+        image(base, '300M')
+        snapshot.save()
+
+    write(snapshot.folder / 'vdb.qcow2', 'read -P 7 100M 1M')
+
+
+@pytest.fixture
+def stretches():
+    """What is found in an image that this process has open."""
+    with contextlib.ExitStack() as held:
+        def found(image):
+            layer = image
+            while layer:
+                held.enter_context(open(layer['filename'], 'rb'))
+                layer = layer.get('backing-image')
+            return extents.of(image, os.getpid())
+        yield found
+
+
+def test_stretches_are_found_through_all_layers_and_joined_over_small_gaps(disks, stretches):
     chain = {'format': 'qcow2', 'filename': disks['vdc'], 'backing-filename': 'base.qcow2',
              'backing-image': {'format': 'qcow2', 'filename': disks['vdc'].replace(
                  'over', 'base')}}
     gib = 1 << 30
 
-    assert extents.of(chain) == [(0, _MIB), (100 * gib, 100 * gib + 3 * _MIB),
-                                 (700 * gib, 700 * gib + 5 * _MIB),
-                                 (900 * gib + (64 << 10), 900 * gib + _MIB)]
-    assert extents.of({'format': 'file', 'filename': disks['vdd']})[-1] == (
+    assert stretches(chain) == [(0, _MIB), (100 * gib, 100 * gib + 3 * _MIB),
+                                (700 * gib, 700 * gib + 5 * _MIB),
+                                (900 * gib + (64 << 10), 900 * gib + _MIB)]
+    assert stretches({'format': 'file', 'filename': disks['vdd']})[-1] == (
         500 * gib, 500 * gib + _MIB)
-    assert extents.of({'format': 'qcow2', 'filename': disks['vdb']}) == []
+    assert stretches({'format': 'qcow2', 'filename': disks['vdb']}) == []
 
 
 @pytest.mark.parametrize('more', [
-    {'filename': '/no/such'}, {'format': 'raw', 'filename': 'json:{}'},
+    {'filename': '/no/such'}, {'filename': '/dev/null'}, {'format': 'raw', 'filename': 'json:{}'},
     {'format': 'vmdk'}, {'backing-filename': 'unknown'}])
 def test_an_image_that_is_not_understood_is_not_guessed_at(disks, more):
-    with pytest.raises(extents.Unknown):
-        extents.of({'format': 'qcow2', 'filename': disks['vdb']} | more)
+    before = os.listdir('/proc/self/fd')
+
+    with open(disks['vdb']), pytest.raises(extents.Unknown):
+        extents.of({'format': 'qcow2', 'filename': disks['vdb']} | more, os.getpid())
+
+    assert os.listdir('/proc/self/fd') == before
+
+
+def test_nor_is_one_that_qemu_has_not_open_or_where_that_is_not_seen(tmp_path):
+    chain = {'format': 'qcow2', 'filename': image(tmp_path / 'over.qcow2'),
+             'backing-filename': 'base.qcow2',
+             'backing-image': {'format': 'qcow2', 'filename': image(tmp_path / 'base.qcow2')}}
+
+    with open(tmp_path / 'over.qcow2'), open(tmp_path / 'base.qcow2'):
+        assert extents.of(chain, os.getpid()) == []
+        for process in (None, 1 << 30):
+            with pytest.raises(extents.Unknown, match='not to be seen'):
+                extents.of(chain, process)
+        (tmp_path / 'base.qcow2').rename(tmp_path / 'aside.qcow2')
+        image(tmp_path / 'base.qcow2')
+        with pytest.raises(extents.Unknown, match='base.qcow2 is not what its QEMU has open'):
+            extents.of(chain, os.getpid())
 
 
 def test_there_are_never_too_many_stretches(monkeypatch):

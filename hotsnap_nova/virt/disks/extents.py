@@ -8,9 +8,9 @@ into the bitmap of another image by QEMU's own tools, a file in memory that is h
 guest's QEMU, which adds it to a bitmap of its own.
 
 *What is listed is enough.* It is read after the cut, from the images themselves, while the guest
-goes on. What the cut has was in them by then, their metadata too: QEMU writes all of it when it
-stops a guest. What the guest writes afterwards only adds to the list; and what it discards the
-copy-before-write filter has put into the target before that.
+goes on, through all `layers`. What the cut has was in them by then, their metadata too: QEMU
+writes all of it when it stops a guest. What the guest writes afterwards only adds to the list; and
+what it discards the copy-before-write filter has put into the target before that.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ import os
 import subprocess
 
 from hotsnap_nova.virt import monitor
+from hotsnap_nova.virt.disks import layers
 
 #: A copy is told what to copy where it saves looking at so much; else it looks at all.
 WORTH_BYTES = 256 << 20
@@ -36,55 +37,34 @@ _TIMEOUT_S = 60.0
 _BITMAP = 'data'
 
 Extent = tuple[int, int]
+Unknown = layers.Unknown
 
 
-class Unknown(Exception):
-    """Where there is anything cannot be told: all is to be looked at."""
-
-
-def of(image: dict) -> list[Extent]:
+def of(image: dict, process: int | None) -> list[Extent]:
     """(start, end) of each stretch in which an image or one below it has data, in order.
 
     :param image: QEMU's word on it, and on what is below
+    :param process: the id of that QEMU; None: it is not to be seen from here
     :raises Unknown:
     """
     found = []
-    for direct in (True, False):    # as QEMU reads it, where the file system can do that
-        try:
-            shown = subprocess.run(
-                ['qemu-img', 'map', '-U', '--output', 'json', f'json:{_chain(image, direct)}'],
-                capture_output=True, check=True, timeout=_TIMEOUT_S)
-        except subprocess.TimeoutExpired as exc:
-            raise Unknown(f'it takes more than {_TIMEOUT_S:g} s') from exc
-        except (OSError, subprocess.CalledProcessError) as exc:
-            reason = getattr(exc, 'stderr', b'').decode(errors='replace').strip() or str(exc)
-            continue
-        for stretch in json.loads(shown.stdout):
-            # Compressed clusters are data, zeros that are written as such are none.
-            if stretch['data'] or not stretch['zero']:
-                found.append((stretch['start'], stretch['start'] + stretch['length']))
-        return _joined(found)
+    with layers.Layers(image, process) as held:
+        for direct in (True, False):    # as QEMU reads it, where the file system can do that
+            try:
+                shown = subprocess.run(
+                    ['qemu-img', 'map', '-U', '--output', 'json', held.named(direct=direct)],
+                    pass_fds=held.fds, capture_output=True, check=True, timeout=_TIMEOUT_S)
+            except subprocess.TimeoutExpired as exc:
+                raise Unknown(f'it takes more than {_TIMEOUT_S:g} s') from exc
+            except (OSError, subprocess.CalledProcessError) as exc:
+                reason = getattr(exc, 'stderr', b'').decode(errors='replace').strip() or str(exc)
+                continue
+            for stretch in json.loads(shown.stdout):
+                # Compressed clusters are data, zeros that are written as such are none.
+                if stretch['data'] or not stretch['zero']:
+                    found.append((stretch['start'], stretch['start'] + stretch['length']))
+            return _joined(found)
     raise Unknown(reason)
-
-
-def _chain(image, direct):
-    return json.dumps(_layer(image, direct))
-
-
-def _layer(image, direct):
-    path = image['filename']
-    if not os.path.isfile(path):
-        raise Unknown(f'{path} is no file')
-    # libvirt gives a raw disk no node of its own for the format.
-    form = 'raw' if image['format'] == 'file' else image['format']
-    layer = {'driver': form, 'file': {
-        'driver': 'file', 'filename': path, 'cache': {'direct': direct}}}
-    if form != 'raw':
-        below = image.get('backing-image')
-        if image.get('backing-filename') and not below:
-            raise Unknown('QEMU does not tell what is below')
-        layer['backing'] = _layer(below, direct) if below else None
-    return layer
 
 
 def _joined(found):

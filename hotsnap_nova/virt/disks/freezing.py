@@ -128,10 +128,11 @@ class FrozenDisks:
         for disk in self.disks:
             self._qemu.set_drive(disk.qdev, disk.name(self._tag, 'f'))
 
-    def start_copy(self, limit_bytes_s: int = 0) -> None:
+    def start_copy(self, limit_bytes_s: int = 0, process: int | None = None) -> None:
         """Copy, in the background, what the guest does not overwrite first.
 
         :param limit_bytes_s: of all disks together; 0: none
+        :param process: the guest's QEMU; None: it is not to be seen from here
         """
         speed = max(1, limit_bytes_s // len(self.disks)) if limit_bytes_s and self.disks else 0
         for disk in self.disks:
@@ -139,11 +140,12 @@ class FrozenDisks:
                                 file=disk.name(self._tag, 'f'))
         self._qemu.backup(*(
             {'job_id': disk.name(self._tag, 'j'), 'device': disk.name(self._tag, 'a'),
-             'target': disk.name(self._tag, 't'), **self._what(disk), 'auto_dismiss': False,
-             'speed': speed, 'x_perf': {'max-workers': _WORKERS, 'max-chunk': _CHUNK_BYTES,
-                        'use-copy-range': False}} for disk in self.disks))
+             'target': disk.name(self._tag, 't'), **self._what(disk, process),
+             'auto_dismiss': False, 'speed': speed, 'x_perf': {
+                 'max-workers': _WORKERS, 'max-chunk': _CHUNK_BYTES, 'use-copy-range': False}}
+            for disk in self.disks))
 
-    def _what(self, disk):
+    def _what(self, disk, process):
         """What of a disk to copy: where it has anything, if that is less than all.
 
         The target is empty, and so reads as zeros where nothing was copied.
@@ -152,7 +154,7 @@ class FrozenDisks:
             return {'sync': 'full'}
         try:
             below = self._qemu.children()[disk.name(self._tag, 'f'), 'file']
-            found = extents.of(self._qemu.images()[below])
+            found = extents.of(self._qemu.images()[below], process)
             if disk.size_bytes - sum(end - start for start, end in found) < extents.WORTH_BYTES:
                 return {'sync': 'full'}
             # Of an empty disk, too, something is read: that alone tells whether the filter
