@@ -2,10 +2,12 @@
 """A snapshot of a large disk costs what is in it, and has all that is in it."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
 import subprocess
+import threading
 
 import libvirt_qemu
 import pytest
@@ -237,11 +239,82 @@ def test_nor_is_one_that_qemu_has_not_open_or_where_that_is_not_seen(tmp_path):
             extents.of(chain, os.getpid())
 
 
+@pytest.fixture
+def qemu_img(tmp_path, monkeypatch):
+    """What a disk of a TiB is told to have by a qemu-img that is this script."""
+    def of(script):
+        program = tmp_path / 'bin/qemu-img'
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f'#!/bin/bash\n{script}\n')
+        program.chmod(0o755)
+        monkeypatch.setenv('PATH', f'{program.parent}:{os.environ["PATH"]}')
+        (tmp_path / 'disk').touch()
+        with open(tmp_path / 'disk') as disk:
+            return extents.of({'format': 'raw', 'filename': disk.name}, os.getpid())
+    return of
+
+
+MANY = r"""echo -n '['
+seq 1 30000 | awk '{
+    printf "{\"start\": %.0f, \"length\": 4096, \"zero\": false, \"data\": true},\n",
+           $1 * $1 * 1000 }'
+echo ']'"""
+
+
+def test_of_many_stretches_few_are_kept_and_never_are_many_read_at_once(qemu_img, monkeypatch):
+    """Whoever else is in this process carries the memory of guests."""
+    longest, real = [0], json.loads
+
+    def loads(text):
+        longest[0] = max(longest[0], len(text))
+        return real(text)
+    monkeypatch.setattr(json, 'loads', loads)
+
+    found = qemu_img(MANY)
+
+    assert 1000 < len(found) <= extents._MOST
+    assert (found[0][0], found[-1][1]) == (1000, 900_000_000_000 + 4096)
+    assert longest[0] < 200
+
+
+def test_a_program_that_does_not_end_is_not_waited_for(qemu_img, tmp_path, monkeypatch):
+    """Its child stands for what keeps its output open though it was killed: the kernel."""
+    monkeypatch.setattr(extents, '_TIMEOUT_S', 0.5)
+
+    with pytest.raises(extents.Unknown, match='more than 0.5 s'):
+        qemu_img(f'sleep 60 & echo $! $$ >{tmp_path}/pids; wait')
+
+    child, program = map(int, (tmp_path / 'pids').read_text().split())
+    os.kill(child, signal.SIGKILL)    # it was alive
+    assert not os.path.exists(f'/proc/{program}')
+
+
+@pytest.mark.parametrize('script', ['echo no >&2; exit 1', 'echo {', 'echo "{}"'])
+def test_a_program_that_fails_has_told_nothing(qemu_img, script):
+    with pytest.raises(extents.Unknown, match='no|qemu-img map'):
+        qemu_img(script)
+
+
+def test_only_a_few_disks_are_looked_at_at_once(qemu_img, monkeypatch):
+    monkeypatch.setattr(extents, '_few', threading.BoundedSemaphore(1))
+    monkeypatch.setattr(extents, '_TIMEOUT_S', 0.2)
+
+    with extents._few, pytest.raises(extents.Unknown, match='other disks'):
+        qemu_img('echo []')
+
+    assert qemu_img('echo []') == []
+
+
 def test_there_are_never_too_many_stretches(monkeypatch):
     monkeypatch.setattr(extents, '_MOST', 3)
+    found, few = extents._Stretches(), extents._Stretches()
 
-    found = extents._joined([(start << 30, (start << 30) + 1) for start in range(40)])
+    for start in range(40):
+        found.add(start << 30, (start << 30) + 1)
+        assert 0 < len(found.kept) <= 3
+    few.add(0, 1)
+    few.add(5 * _MIB, 6 * _MIB)
+    few.add(7 * _MIB, 8 * _MIB)
 
-    assert 0 < len(found) <= 3
-    assert (found[0][0], found[-1][1]) == (0, (39 << 30) + 1)
-    assert extents._joined([(0, 1), (5 * _MIB, 6 * _MIB)]) == [(0, 1), (5 * _MIB, 6 * _MIB)]
+    assert (found.kept[0][0], found.kept[-1][1]) == (0, (39 << 30) + 1)
+    assert few.kept == [(0, 1), (5 * _MIB, 8 * _MIB)]

@@ -17,9 +17,11 @@ import contextlib
 import json
 import os
 import subprocess
+import threading
+import time
 
 from hotsnap_nova.virt import monitor
-from hotsnap_nova.virt.disks import layers
+from hotsnap_nova.virt.disks import layers, lines
 
 #: A copy is told what to copy where it saves looking at so much; else it looks at all.
 WORTH_BYTES = 256 << 20
@@ -36,6 +38,9 @@ _CLUSTER = 2 << 20
 _TIMEOUT_S = 60.0
 _BITMAP = 'data'
 
+#: Disks that are looked at at once: of each all tables are read.
+_few = threading.BoundedSemaphore(2)
+
 Extent = tuple[int, int]
 Unknown = layers.Unknown
 
@@ -47,39 +52,71 @@ def of(image: dict, process: int | None) -> list[Extent]:
     :param process: the id of that QEMU; None: it is not to be seen from here
     :raises Unknown:
     """
-    found = []
-    with layers.Layers(image, process) as held:
-        for direct in (True, False):    # as QEMU reads it, where the file system can do that
-            try:
-                shown = subprocess.run(
-                    ['qemu-img', 'map', '-U', '--output', 'json', held.named(direct=direct)],
-                    pass_fds=held.fds, capture_output=True, check=True, timeout=_TIMEOUT_S)
-            except subprocess.TimeoutExpired as exc:
-                raise Unknown(f'it takes more than {_TIMEOUT_S:g} s') from exc
-            except (OSError, subprocess.CalledProcessError) as exc:
-                reason = getattr(exc, 'stderr', b'').decode(errors='replace').strip() or str(exc)
-                continue
-            for stretch in json.loads(shown.stdout):
-                # Compressed clusters are data, zeros that are written as such are none.
-                if stretch['data'] or not stretch['zero']:
-                    found.append((stretch['start'], stretch['start'] + stretch['length']))
-            return _joined(found)
+    ends = time.monotonic() + _TIMEOUT_S
+    if not _few.acquire(timeout=_TIMEOUT_S):
+        raise Unknown(f'other disks have been looked at for {_TIMEOUT_S:g} s')
+    try:
+        with layers.Layers(image, process) as held:
+            return _mapped(held, ends)
+    except TimeoutError as exc:
+        raise Unknown(f'it takes more than {_TIMEOUT_S:g} s') from exc
+    except (OSError, ValueError, KeyError) as exc:
+        raise Unknown(f'qemu-img map: {exc}') from exc
+    finally:
+        _few.release()
+
+
+def _mapped(held, ends):
+    for direct in (True, False):    # as QEMU reads it, where the file system can do that
+        found = _Stretches()
+        told = lines.of(['qemu-img', 'map', '-U', '--output', 'json',
+                         held.named(direct=direct)], held.fds, ends)
+        try:
+            with contextlib.closing(told):
+                for line in told:
+                    if b'{' in line:
+                        # Each by itself: the threads beside this one carry guests' memory, and
+                        # guests decide how many there are.
+                        stretch = json.loads(line.strip(b'[],'))
+                        # Compressed clusters are data, zeros that are written as such are none.
+                        if stretch['data'] or not stretch['zero']:
+                            found.add(stretch['start'], stretch['start'] + stretch['length'])
+            return found.kept
+        except lines.Failed as exc:
+            reason = str(exc)
     raise Unknown(reason)
 
 
-def _joined(found):
-    """Fewer, which leave out less."""
-    gap, joined = _GAP_BYTES, found
-    while True:
-        kept = []
-        for start, end in joined:
-            if kept and start - kept[-1][1] <= gap:
-                kept[-1] = kept[-1][0], end
-            else:
-                kept.append((start, end))
-        if len(kept) <= _MOST:
-            return kept
-        gap, joined = gap * 2, kept
+class _Stretches:
+    """Fewer than come, which leave out less.
+
+    :ivar kept: (start, end) of each, in order
+    """
+
+    def __init__(self):
+        self.kept: list[Extent] = []
+        self._gap = _GAP_BYTES
+
+    def add(self, start: int, end: int) -> None:
+        """:param start: of the next; beyond all that were"""
+        self._join(start, end)
+        while len(self.kept) > _MOST:
+            self._gap *= 2
+            found, self.kept = self.kept, []
+            for each in found:
+                self._join(*each)
+
+    def _join(self, start, end):
+        if self.kept and start - self.kept[-1][1] <= self._gap:
+            self.kept[-1] = self.kept[-1][0], end
+        else:
+            self.kept.append((start, end))
+
+
+def taken_bytes(image: dict) -> int:
+    """What an image and all below it take of their file systems, as far as QEMU tells."""
+    below = image.get('backing-image')
+    return image.get('actual-size', 0) + (taken_bytes(below) if below else 0)
 
 
 def tell(qemu: monitor.Monitor, node: str, helper: str, size_bytes: int,

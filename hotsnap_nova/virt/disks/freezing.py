@@ -154,7 +154,10 @@ class FrozenDisks:
             return {'sync': 'full'}
         try:
             below = self._qemu.children()[disk.name(self._tag, 'f'), 'file']
-            found = extents.of(self._qemu.images()[below], process)
+            image = self._qemu.images()[below]
+            if disk.size_bytes - extents.taken_bytes(image) < extents.WORTH_BYTES:
+                return {'sync': 'full'}    # it is full, or set aside
+            found = extents.of(image, process)
             if disk.size_bytes - sum(end - start for start, end in found) < extents.WORTH_BYTES:
                 return {'sync': 'full'}
             # Of an empty disk, too, something is read: that alone tells whether the filter

@@ -25,6 +25,9 @@ class Recorder(monitor.Monitor):
         return {}
 
 
+TIB = 1 << 40
+
+
 def started(size_bytes, limit_bytes_s=0):
     """What was asked to start the copy of three disks."""
     recorder = Recorder()
@@ -66,7 +69,7 @@ def told(monkeypatch):
         return 'data'
     monkeypatch.setattr(monitor.Monitor, 'children', lambda _self: {
         (f'hs-123abc-f-node-{target}', 'file'): 'node' for target in ('vda', 'vdb', 'vdc')})
-    monkeypatch.setattr(monitor.Monitor, 'images', lambda _self: {'node': {}})
+    monkeypatch.setattr(monitor.Monitor, 'images', lambda _self: {'node': {'actual-size': 1}})
     monkeypatch.setattr(extents, 'of', lambda *_image: [])
     monkeypatch.setattr(extents, 'tell', tell)
     return listed
@@ -74,7 +77,7 @@ def told(monkeypatch):
 
 def test_nor_is_one_to_tell_what_there_is_to_copy(told):
 
-    asked = started(1 << 40)
+    asked = started(TIB)
 
     commands = [command for command, _arguments in asked.asked]
     assert commands[3:] == ['blockdev-add', 'blockdev-del'] * 3 + ['transaction']
@@ -84,9 +87,22 @@ def test_nor_is_one_to_tell_what_there_is_to_copy(told):
 
 def test_of_an_empty_disk_too_something_is_read(told):
     """Or nobody would learn of a filter that broke before the list was made."""
-    started(1 << 40)
+    started(TIB)
 
     assert told == [[(0, extents.GRANULARITY)]] * 3
+
+
+@pytest.mark.parametrize(('own', 'below', 'looked_at'), [
+    (TIB - extents.WORTH_BYTES + 1, 0, 0), (TIB // 2, TIB // 2, 0),
+    (TIB - extents.WORTH_BYTES - 1, 1, 3)])
+def test_where_images_take_all_the_room_that_the_disk_has_nothing_is_listed(
+        told, monkeypatch, own, below, looked_at):
+    monkeypatch.setattr(monitor.Monitor, 'images', lambda _self: {'node': {
+        'actual-size': own, 'backing-image': {'actual-size': below}}})
+
+    started(TIB)
+
+    assert len(told) == looked_at
 
 
 def test_little_is_under_way_when_the_first_job_ends(qemu):
