@@ -32,8 +32,12 @@ import sys
 import tempfile
 import time
 
+from oslo_log import log
+
 from hotsnap_nova import exception
 from hotsnap_nova.virt.disks import confined
+
+LOG = log.getLogger(__name__)
 
 _START_LIMIT_S = 30.0
 #: NBD's greeting: two magic numbers and flags.
@@ -42,6 +46,8 @@ _GREETING_BYTES = 18
 _FOLDER = 'hotsnap-nbd-'
 #: What tells the guardian who it is, and then becomes what its arguments say, with few rights.
 _CONFINED = (sys.executable, '-I', '-S', confined.__file__)
+#: What of that this host has not, as far as it has been said.
+_said: set[str] = set()
 
 
 class StorageDaemon:
@@ -107,6 +113,7 @@ class StorageDaemon:
         except BaseException:
             client.close()
             raise
+        self._say_what_there_is_not()
         self._to_connect -= 1
         if not self._to_connect:
             self._stop_listening()
@@ -143,8 +150,17 @@ class StorageDaemon:
         self._listener.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    def _say_what_there_is_not(self) -> None:
+        for line in self._words():
+            if line.startswith(confined.WITHOUT) and line not in _said:
+                _said.add(line)
+                LOG.warning('What guests write their snapshots to is %s', line)
+
+    def _words(self) -> list[str]:
+        return os.pread(self._log, 4096, 0).decode(errors='replace').strip().splitlines()
+
     def _last_words(self) -> str:
-        lines = os.pread(self._log, 4096, 0).decode(errors='replace').strip().splitlines()
+        lines = self._words()
         return lines[-1] if lines else f'status {self._process.returncode}'
 
 
