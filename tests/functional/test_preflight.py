@@ -379,11 +379,12 @@ MEMFD = "<memoryBacking><source type='memfd'/></memoryBacking>"
 @pytest.fixture
 def host_memory(monkeypatch):
     """A host of such a memory, in MiB, and a QEMU that has so much of its guest's."""
-    def give(available, shared=0, swapped=0):
+    def give(available, shared=0, swapped=0, own=0):
         monkeypatch.setattr(memory.hugepages, 'process_of', lambda _uuid: 7)
         monkeypatch.setattr(memory, '_table', lambda path: {
             '/proc/meminfo': {'MemAvailable': available << 20},
-            '/proc/7/status': {'RssShmem': shared << 20, 'VmSwap': swapped << 20}}[path])
+            '/proc/7/status': {'RssShmem': shared << 20, 'VmSwap': swapped << 20,
+                               'RssAnon': own << 20}}[path])
     return give
 
 
@@ -398,6 +399,18 @@ def test_shared_memory_that_the_host_has_no_room_for_is_told(
     found = judge(PaperGuest(more=more)).findings
 
     assert [(each.device, each.rules_out) for each in found] == [('memory', ('snapshot',))] * short
+
+
+@pytest.mark.parametrize(('mode', 'available', 'short'), [
+    ('private', 40, False), ('private', 39, True), ('shared', 99, True)])
+def test_what_a_guest_has_written_to_private_memory_does_not_grow(
+        host_memory, mode, available, short):
+    host_memory(available, shared=28, own=60)
+
+    found = judge(PaperGuest(more="<memoryBacking><source type='memfd'/>"
+                                  f"<access mode='{mode}'/></memoryBacking>")).findings
+
+    assert [each.device for each in found] == ['memory'] * short
 
 
 def test_the_memory_of_a_group_is_counted_together(host_memory):

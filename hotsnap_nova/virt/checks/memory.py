@@ -33,7 +33,9 @@ def huge_pages(asked: subject.Subject):
 def growth_bytes(asked: subject.Subject) -> int:
     """By how much its memory grows when it is protected, at the most.
 
-    Private memory does not: what was never touched stays so. Shared memory is first filled.
+    Private memory does not: what was never touched stays so. Shared memory is first filled. So is
+    a file in memory that is mapped privately, where the guest has not written: what it has written
+    is the process's own. (As little else as that has is taken for the guest's, too.)
     """
     backing = asked.parsed
     shared = (backing.find_all("./memoryBacking/source[@type='memfd']")
@@ -41,7 +43,12 @@ def growth_bytes(asked: subject.Subject) -> int:
     if not shared or backing.find_all('./memoryBacking/hugepages'):
         return 0    # huge pages are set aside for it when it starts
     status = _status(asked)
-    return max(0, backing.memory_bytes - status['RssShmem']) if 'RssShmem' in status else 0
+    if 'RssShmem' not in status:
+        return 0
+    there = status['RssShmem']
+    if backing.find_all("./memoryBacking/access[@mode='private']"):
+        there += status.get('RssAnon', 0)
+    return max(0, backing.memory_bytes - there)
 
 
 def shortage(members: list[subject.Subject]):
