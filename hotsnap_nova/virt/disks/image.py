@@ -7,8 +7,11 @@ say how long it takes to read its header, nor how much memory.
 """
 
 import contextlib
+import errno
 import json
 import os
+import re
+import stat
 import struct
 import subprocess
 
@@ -22,6 +25,10 @@ _MAGIC = b'QFI\xfb'
 #: From version 3 on: what a reader must know, by bit; bit 2: the data are in another file.
 _INCOMPATIBLE = struct.Struct('>72xQ')
 _DATA_FILE = 1 << 2
+
+
+#: A name of QEMU's that is no path: ``json:{…}``, ``nbd://…``
+_PROTOCOL = re.compile(r'[^/:]*:')
 
 
 class ChainUnknown(OSError):
@@ -51,11 +58,14 @@ def chain(path: str, form: str) -> tuple[str, ...]:
     """The image and all below it, layer by layer, each by the format that the one above says.
 
     :param form: the image's
-    :raises ChainUnknown: one cannot be read, or its format is said nowhere
+    :raises ChainUnknown: one cannot be read or is no file, or its format is said nowhere
     :raises PermissionError: this process may not read one
     """
     below = []
     while path:
+        if _PROTOCOL.match(path):
+            raise ChainUnknown(f'what is below {below[-1] if below else path} cannot be told: '
+                               f'{path} is no path')
         path = os.path.realpath(path)
         if path in below:
             raise ChainUnknown(f'{path} is below itself')
@@ -71,6 +81,8 @@ def chain(path: str, form: str) -> tuple[str, ...]:
             raise ChainUnknown(f'what is below {path} cannot be told: ' + (
                 f'as {form} it cannot be read' if form else 'nobody says its format'))
         path = described.get('full-backing-filename', described.get('backing-filename', ''))
+        if path.startswith('file:/'):
+            path = path.removeprefix('file:')    # as QEMU does
         form = described.get('backing-filename-format', '')
     return tuple(below)
 
@@ -90,8 +102,19 @@ def kept_fault(path: str) -> str:
 
 
 def _reads_beside(path):
-    with open(path, 'rb') as file:
-        header = file.read(_INCOMPATIBLE.size)
+    """No link is followed, and no FIFO waited for."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as exc:
+        if exc.errno in (errno.ELOOP, errno.ENXIO):    # a link, a socket
+            return 'is no file'
+        raise
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return 'is no file'
+        header = os.read(fd, _INCOMPATIBLE.size)
+    finally:
+        os.close(fd)
     if len(header) < _INCOMPATIBLE.size or not header.startswith(_MAGIC):
         return 'is no qcow2 image'
     _magic, version, backing_at = _HEADER.unpack_from(header)

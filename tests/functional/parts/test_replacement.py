@@ -6,6 +6,7 @@ Once the restore is over it is kept as long as configured, and then dropped.
 
 import os
 import pathlib
+import socket
 import struct
 import subprocess
 import tempfile
@@ -413,3 +414,42 @@ def test_what_cannot_be_read_is_not_taken_for_an_image_with_nothing_below(foreig
 
     with pytest.raises(PermissionError):
         disk_image.chain(str(image), 'qcow2')
+
+
+@pytest.mark.parametrize('below', [
+    'json:{"driver": "qcow2", "file": {"driver": "file", "filename": "/base.qcow2"}}',
+    'nbd://localhost/base', 'file:base'])
+def test_what_is_below_and_is_no_path_is_not_taken_for_nothing(tmp_path, below):
+    image = tmp_path / 'over.qcow2'
+    subprocess.run(['qemu-img', 'create', '-q', '-u', '-f', 'qcow2', '-F', 'qcow2', '-b', below,
+                    image, '1M'], check=True)
+
+    with pytest.raises(disk_image.ChainUnknown, match='over.qcow2 cannot be told'):
+        disk_image.chain(str(image), 'qcow2')
+
+
+@pytest.mark.parametrize('below', ['file:{}/base:1.qcow2', './base:1.qcow2'])
+def test_what_is_below_by_a_path_is_found_whatever_is_in_it(tmp_path, below):
+    image = tmp_path / 'over.qcow2'
+    base = tmp_path / 'base:1.qcow2'
+    for path, *options in ((base,), (image, '-F', 'qcow2', '-b', below.format(tmp_path))):
+        subprocess.run(['qemu-img', 'create', '-q', '-f', 'qcow2', *options, path, '1M'],
+                       check=True)
+
+    assert disk_image.chain(str(image), 'qcow2') == (str(image), str(base))
+
+
+def test_what_a_store_keeps_and_is_no_file_is_not_read(tmp_path, source):
+    fifo, link, bound = (tmp_path / name for name in ('fifo', 'link', 'socket'))
+    os.mkfifo(fifo)
+    link.symlink_to(source)
+
+    # Whoever only reads it would get something here; else he would wait, and for ever.
+    with open(os.open(fifo, os.O_RDWR), 'wb', buffering=0) as writer, \
+            socket.socket(socket.AF_UNIX) as listener:
+        writer.write(bytes(200))
+        listener.bind(str(bound))
+        found = [disk_image.kept_fault(str(path)) for path in (fifo, link, bound, source)]
+
+    assert [fault and fault.split(':')[0].split(' it ')[1] for fault in found] == (
+        ['is no file'] * 3 + [''])
