@@ -42,8 +42,8 @@ OPTIONS = (
              'slowly.'),
     cfg.IntOpt(
         'save_timeout_s', default=3600, min=1,
-        help='Seconds in which every member must be saved. Raise it for large members or a slow '
-             'store.'),
+        help='Seconds in which every member must be saved, and those of a restore read and put in '
+             'place. Raise it for large members or a slow store.'),
     cfg.IntOpt(
         'silence_timeout_s', default=120, min=10,
         help='Seconds a host may be silent while it saves or restores; then it is taken for dead, '
@@ -98,7 +98,8 @@ OPTIONS = (
         help='MiB a second that a host copies of disks for one snapshot or restore, and reads to '
              'compute digests, beside what guests themselves make necessary. Memory is not '
              'limited: guests wait for it. 0: no limit. Set it where guests feel that others are '
-             'saved or verified, and save_timeout_s so that there is time.'),
+             'saved or verified, and save_timeout_s so that there is time. A restore is bound by '
+             'both, too: it copies and verifies no faster, and has no longer.'),
     cfg.BoolOpt(
         'direct_io', default=False,
         help='Copy disks and compute digests past the page cache, whose content guests and others '

@@ -297,7 +297,9 @@ class Participants:
         self._free(command.snapshot, self._why_discarded(command.snapshot))
 
         def remove():
-            # The engine has ended it, but on a store that hangs it may hold files open.
+            # The engine has ended it, but its files may be read yet, or held open by a store
+            # that hangs.
+            self._saves.give_up(command.snapshot)
             self._saves.wait(command.snapshot, _SAVE_END_S)
             self._store.discard(command.snapshot, self._host)
             if command.deleted:

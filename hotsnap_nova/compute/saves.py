@@ -33,6 +33,7 @@ class Saves:
         self._store = store
         self._receive = receive
         self._threads: dict[str, threading.Thread] = {}
+        self._given_up: set[str] = set()
 
     def begin(self, command: commands.SaveMembers, work: records.Work) -> None:
         """Save, and tell the end of it."""
@@ -40,6 +41,11 @@ class Saves:
                                   name=f'hotsnap-save-{command.snapshot[:8]}')
         self._threads[command.snapshot] = thread
         thread.start()
+
+    def give_up(self, snapshot: str) -> None:
+        """Have it end soon: what the engine has brought home is read no further."""
+        if snapshot in self._threads:
+            self._given_up.add(snapshot)
 
     def wait(self, snapshot: str, timeout_s: float) -> None:
         """Return when it holds no file open any more, or the time is over; its own returns."""
@@ -58,7 +64,7 @@ class Saves:
     def _keep_saving(self, command, work):
         try:
             saved = self._engine.save(work, self._teller(command))
-            saved = tuple(_with_digests(work, each, self._store.reading) for each in saved)
+            saved = tuple(self._with_digests(work, each) for each in saved)
             self._store.sync(command.snapshot, self._host)    # before anybody is told
             outcome = commands.MembersSaved(command.snapshot, command.epoch,
                                             translate.saved_detail(saved))
@@ -70,6 +76,23 @@ class Saves:
             self._receive(outcome)
         finally:
             self._threads.pop(command.snapshot, None)
+            self._given_up.discard(command.snapshot)
+
+    def _with_digests(self, work, saved):
+        """The engine digests what passes it; the rest is read once it is complete."""
+        def go_on(_bytes):
+            if work.snapshot_id in self._given_up:
+                raise exception.Aborted(who='a discard')
+
+        folder = f'{work.folder}/{saved.member}'
+        files = []
+        for file in saved.files:
+            if not file.digest:
+                with open(f'{folder}/{file.name}', 'rb', buffering=0) as content:
+                    file = dataclasses.replace(file, digest=digest.file_digest(
+                        content.fileno(), go_on, self._store.reading))
+            files.append(file)
+        return dataclasses.replace(saved, files=tuple(files))
 
     def _teller(self, command):
         """Hands the engine's progress to the machine, now and then."""
@@ -84,16 +107,3 @@ class Saves:
                 self._receive(commands.SaveProgress(
                     command.snapshot, command.epoch, translate.progress(done)))
         return tell
-
-
-def _with_digests(work, saved, reading):
-    """The engine digests what passes it; the rest is read once it is complete."""
-    folder = f'{work.folder}/{saved.member}'
-    files = []
-    for file in saved.files:
-        if not file.digest:
-            with open(f'{folder}/{file.name}', 'rb', buffering=0) as content:
-                file = dataclasses.replace(file, digest=digest.file_digest(
-                    content.fileno(), reading=reading))
-        files.append(file)
-    return dataclasses.replace(saved, files=tuple(files))

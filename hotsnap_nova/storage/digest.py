@@ -20,6 +20,9 @@ import blake3
 CHUNK_BYTES = 1 << 20
 #: What direct reads are multiples of.
 _BLOCK_BYTES = 4096
+#: What was read too slowly for so long may be caught up with, no more: a store that stood for an
+#: hour is not read for another without any limit.
+_CREDIT_S = 1.0
 _ZEROS = bytes(CHUNK_BYTES)
 
 
@@ -69,7 +72,7 @@ def file_digest(fd: int, on_bytes: Callable[[int], None] | None = None,
 
 
 class _Pace:
-    """Rests for as long as what was read should have taken."""
+    """Rests until what was read has taken as long as it should have, the reading included."""
 
     def __init__(self, limit_bytes_s):
         self._limit_bytes_s = limit_bytes_s
@@ -78,8 +81,8 @@ class _Pace:
     def spend(self, count):
         if self._limit_bytes_s:
             now = time.monotonic()
-            self._free_at = max(self._free_at, now) + count / self._limit_bytes_s
-            time.sleep(self._free_at - now)
+            self._free_at = max(self._free_at, now - _CREDIT_S) + count / self._limit_bytes_s
+            time.sleep(max(0.0, self._free_at - now))
 
 
 @contextlib.contextmanager

@@ -5,8 +5,10 @@ import threading
 
 import pytest
 
+from hotsnap_nova import exception
 from hotsnap_nova.compute import background, manager
 from hotsnap_nova.protocol import commands
+from hotsnap_nova.storage import digest
 from tests.fakes import cluster as clusters
 
 
@@ -74,6 +76,30 @@ def test_a_guest_is_free_while_its_snapshot_cannot_be_published(cluster, host, h
     goes_on.set()
     assert cluster.snapshots.wait(snapshot, 30)
     assert cluster.snapshots.get(snapshot).status == 'available'
+
+
+def test_what_is_discarded_is_read_no_further(cluster, host, monkeypatch):
+    """With a limit, the digest of a large disk takes hours."""
+    begun, ends, given_up = threading.Event(), threading.Event(), []
+
+    def digest_for_ever(_fd, on_bytes, _reading):
+        begun.set()
+        while not ends.wait(0.01):
+            try:
+                on_bytes(1)
+            except exception.Aborted:
+                given_up.append(True)
+                raise
+    monkeypatch.setattr(digest, 'file_digest', digest_for_ever)
+    snapshot = cluster.snapshots.create(cluster.request())
+    assert begun.wait(30)
+
+    cluster.snapshots.abort(snapshot, 'its user')
+
+    assert cluster.snapshots.wait(snapshot, 60)
+    ends.set()
+    assert given_up
+    assert cluster.clean()
 
 
 def test_a_guests_owner_does_not_wait_for_files_to_be_removed(cluster, host, hang):

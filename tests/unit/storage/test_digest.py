@@ -78,6 +78,26 @@ def test_a_limit_is_kept_to_and_holes_count_for_nothing(tmp_path, monkeypatch):
     assert now[0] - 100.0 == pytest.approx(2.0)
 
 
+@pytest.mark.parametrize(('takes_s', 'in_all_s'), [
+    ([0.25] * 8, 4.0),                            # it reads while it would rest
+    ([10] + [0] * 7, 10 + 4 - digest._CREDIT_S),  # what stood is caught up with, a little
+    ([0.75] * 8, 6.0)])                           # what is slow by itself is no slower
+def test_a_limit_is_a_rate_in_which_reading_counts(tmp_path, monkeypatch, takes_s, in_all_s):
+    (tmp_path / 'f').write_bytes(os.urandom(8 * MIB))
+    now, takes, real = [100.0], iter(takes_s), os.readv
+
+    def read(fd, views):
+        now[0] += next(takes)
+        return real(fd, views)
+    monkeypatch.setattr(os, 'readv', read)
+    monkeypatch.setattr(time, 'monotonic', lambda: now[0])
+    monkeypatch.setattr(time, 'sleep', lambda seconds: now.append(now.pop() + seconds))
+
+    of(tmp_path / 'f', reading=digest.Reading(limit_bytes_s=2 * MIB))
+
+    assert now[0] - 100.0 == pytest.approx(in_all_s)
+
+
 @pytest.mark.parametrize('data_at', [
     [], [0], [5 * MIB], [10 * MIB - 4096], [0, 3 * MIB, 9 * MIB + 8192], [MIB - 4096, MIB]])
 def test_holes_hash_as_zeros(tmp_path, data_at):
