@@ -69,7 +69,8 @@ OPTIONS = (
         'max_gib_per_project', default=-1, min=-1,
         help='GiB that the snapshots of a project may take in stores, together with disks that '
              'its restores replaced and that hosts still keep. A snapshot is begun below it, and '
-             'its own size is known at its end. -1: any number. Set it where the store is small.'),
+             'counts as soon as hosts tell what they copy. -1: any number. Set it where the '
+             'store is small.'),
     cfg.IntOpt(
         'max_failed_per_project', default=100, min=-1,
         help='Snapshots in error that a project has in the database; with the next snapshot the '

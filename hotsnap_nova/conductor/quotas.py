@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a project has in stores and beside its servers' disks, in bytes.
 
-A snapshot's size is known once it is saved: who is below the limit may begin one more.
+A snapshot's size is known once it is saved; until then it counts as what its hosts are about to
+copy, as soon as they tell. Who is below the limit may begin one more.
 """
 
 import datetime
@@ -38,7 +39,9 @@ def must_have_room(found: Iterable, limit_gib: int, keep_hours: float, project: 
 
 
 def _bytes(row):
-    return sum(member.size_bytes or 0 for member in row.members)
+    making = row.status == rows.CREATING
+    return sum(max(member.size_bytes or 0, member.total_bytes if making else 0)
+               for member in row.members)
 
 
 def _kept(found, since):

@@ -12,7 +12,8 @@ NOW = datetime.datetime(2026, 1, 31, 12, tzinfo=datetime.UTC)
 GIB = quotas.GIB
 
 
-def snapshot(gib, status='available', group='g', restored_h=None, code=None, disk_gib=0):
+def snapshot(gib, status='available', group='g', restored_h=None, code=None, disk_gib=0,
+             to_copy_gib=0):
     """A row; it was restored so many hours ago, with this error."""
     action = None
     if restored_h is not None:
@@ -21,7 +22,7 @@ def snapshot(gib, status='available', group='g', restored_h=None, code=None, dis
                       NOW - datetime.timedelta(hours=restored_h))}
     return types.SimpleNamespace(
         status=status, group_id=group, last_action=action, members=(types.SimpleNamespace(
-            size_bytes=gib * GIB, detail={'files': [
+            size_bytes=gib and gib * GIB, total_bytes=to_copy_gib * GIB, detail={'files': [
                 {'name': 'vda.qcow2', 'size_bytes': disk_gib * GIB},
                 {'name': 'memory.save', 'size_bytes': 9 * GIB}]}),))
 
@@ -29,6 +30,9 @@ def snapshot(gib, status='available', group='g', restored_h=None, code=None, dis
 @pytest.mark.parametrize(('found', 'used_gib'), [
     ([snapshot(3), snapshot(4)], 7),
     ([snapshot(3), snapshot(4, status='error')], 3),
+    ([snapshot(3, to_copy_gib=8), snapshot(None, 'creating', to_copy_gib=4)], 7),
+    ([snapshot(3), snapshot(None, 'creating')], 3),    # it has not told yet
+    ([snapshot(3, 'creating', to_copy_gib=1), snapshot(2, 'creating', to_copy_gib=6)], 9),
     ([snapshot(3, restored_h=1, disk_gib=2)], 5),
     ([snapshot(3, restored_h=25, disk_gib=2)], 3),
     ([snapshot(3, restored_h=2, disk_gib=2), snapshot(3, restored_h=1, disk_gib=1)], 7),
