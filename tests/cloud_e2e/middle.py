@@ -11,6 +11,7 @@ from tests.cloud import database, ours, servers
 
 TASKS = ('image_snapshot_pending', 'image_snapshot')
 _TRIES = 8
+_FILES_GONE_S = 60
 
 
 @contextlib.contextmanager
@@ -77,3 +78,11 @@ def files(place):
     folders += [place.settings.host_folder(host) / 'hotsnap' / name
                 for host in place.settings.hosts for name in ('journal', 'restores')]
     return {str(path) for folder in folders for path in folder.rglob('*') if path.is_file()}
+
+
+def wait_for_files(place, expected):
+    """Return when there are these `files` again, and no other."""
+    ends = time.monotonic() + _FILES_GONE_S
+    while (found := files(place)) != expected and time.monotonic() < ends:
+        time.sleep(0.1)
+    assert found ^ expected == set()

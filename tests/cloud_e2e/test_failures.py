@@ -54,7 +54,7 @@ def test_the_snapshot_is_whole_or_in_error_and_nothing_is_left(place, group, con
         assert client.wait_until_acted(snapshot, _ENDS_S).last_action.status == 'done'
     client.delete(snapshot)
     client.wait_until_deleted(snapshot, _ENDS_S)
-    wait_for(lambda: middle.files(place) == files, 60, 'files of the snapshot to be gone')
+    middle.wait_for_files(place, files)
 
 
 def _saving(place, group, client):
