@@ -68,7 +68,7 @@ def test_they_are_free_though_everything_of_ours_was_killed_and_recovered_whole(
     words = user.creating('doomed', pair, '--gate', 'hold', '--max-hold-ms', '4000')
 
     with user.start(*words, program=('tests.functional.dying', 'between', 'SIGSTOP')) as running:
-        assert until(lambda: stands_still(running.pid))
+        assert until(lambda: stands_still(running.pid), 120)
         ours = {pid: pathlib.Path(f'/proc/{pid}/cmdline').read_bytes()
                 for pid in user.processes()}
         for pid in ours:
