@@ -17,21 +17,6 @@ LIMITS = 1000, 1 << 20
 LONG_MS = 60_000
 
 
-@pytest.fixture(params=wires.KINDS)
-def wire(request):
-    with wires.own_network():
-        made = wires.KINDS[request.param]()
-        yield made
-        made.close()
-
-
-@pytest.fixture
-def keeper(wire):
-    started = holder.Holder()
-    yield started
-    started.close()
-
-
 @pytest.fixture
 def nics(wire):
     return (wire.nic.name,)

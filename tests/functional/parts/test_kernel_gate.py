@@ -22,14 +22,6 @@ BURST = 10_000
 LONG_MS = 60_000
 
 
-@pytest.fixture(params=wires.KINDS)
-def wire(request):
-    with wires.own_network():
-        made = wires.KINDS[request.param]()
-        yield made
-        made.close()
-
-
 @pytest.fixture
 def gate(wire):
     made = kernel.KernelGate('test', (wire.nic.name,))

@@ -40,13 +40,6 @@ def wire(request):
         made.close()
 
 
-@pytest.fixture
-def keeper(wire):
-    started = holder.Holder()
-    yield started
-    started.close()
-
-
 def made(wire, keeper, **asked):
     found = gate.make(work(**asked), None, MEMBER, 'abc123', guest(wire.xml_kind), lambda: keeper,
                       os.getpid())

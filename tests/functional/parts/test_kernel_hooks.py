@@ -17,14 +17,6 @@ PASSES = ('u32', 'match', 'u32', '0', '0', 'classid', '1:1')
 FOREIGN = ('prio', '7', 'protocol', 'all', *PASSES)
 
 
-@pytest.fixture(params=wires.KINDS)
-def wire(request):
-    with wires.own_network():
-        made = wires.KINDS[request.param]()
-        yield made
-        made.close()
-
-
 @pytest.fixture
 def side(wire):
     return 'ingress' if wire.nic.ingress else 'egress'
