@@ -37,7 +37,8 @@ def _left(site):
         for what, folder in folders.items():
             with contextlib.suppress(FileNotFoundError):
                 yield from (f'{host.name}: {what} {name}' for name in os.listdir(folder)
-                            if (what, name) != ('order', 'ended.json'))
+                            if (what, name) != ('order', 'ended.json')
+                            and not _is_of_privsep(pathlib.Path(folder, name)))
         yield from (f'{host.name}: draft {path}' for path in (host.store / '.drafts').rglob('*')
                     if path.is_file())
         yield from (f'{host.name}: file {path.name}'
@@ -50,6 +51,18 @@ def _left(site):
     for name, engine in site.engines.items():
         for each in engine.survey():
             yield f'{name}: in the QEMU of {each.name}: {", ".join(each.what)}'
+
+
+def _is_of_privsep(path):
+    """Whether it is Nova's: where a privsep daemon's socket was, had its service not been killed.
+
+    oslo.privsep has a folder for it, with Python's own prefix and no other file. What is made
+    below the temporary directory by our code has a prefix of ours.
+    """
+    try:
+        return path.name.startswith('tmp') and set(os.listdir(path)) <= {'privsep.sock'}
+    except OSError:    # a file, or gone
+        return False
 
 
 def _programs(host):
