@@ -13,14 +13,28 @@ from tests.functional.command import Hotsnap
 from tests.lab import Lab, LabError
 
 
+@contextlib.contextmanager
+def _lab(session):
+    """One whose logs stay where a test failed."""
+    failed_before = session.testsfailed
+    with Lab() as lab:
+        yield lab
+        lab.keep_files = session.testsfailed > failed_before
+
+
 @pytest.fixture(scope='session')
 def shared_lab(request):
-    """One lab for the run; its logs stay where a test failed."""
-    failed_before = request.session.testsfailed
-    with Lab() as lab:
+    """One lab for the run."""
+    with _lab(request.session) as lab:
         lab.pairs = []
         yield lab
-        lab.keep_files = request.session.testsfailed > failed_before
+
+
+@pytest.fixture(scope='module')
+def lab(request):
+    """One for a module whose guests are of its own kind."""
+    with _lab(request.session) as lab:
+        yield lab
 
 
 @pytest.fixture

@@ -20,14 +20,6 @@ LIBVIRT_QEMU = """<seclabel type='static' model='dac' relabel='yes'>
     <label>libvirt-qemu:kvm</label></seclabel>"""
 
 
-@pytest.fixture(scope='module')
-def lab(request):
-    failed_before = request.session.testsfailed
-    with Lab() as lab:
-        yield lab
-        lab.keep_files = request.session.testsfailed > failed_before
-
-
 def told(lab, *guests, **asked):
     """(device, what it rules out, cause) of each finding."""
     return [(each.device, each.rules_out, each.cause)

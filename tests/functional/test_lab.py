@@ -281,14 +281,6 @@ MEMBERS = [GuestSpec(), WIDE, GuestSpec(disks=(Disk('raw'), Disk('qcow2', backin
 
 
 @pytest.fixture(scope='module')
-def lab(request):
-    failed_before = request.session.testsfailed
-    with Lab() as lab:
-        yield lab
-        lab.keep_files = request.session.testsfailed > failed_before
-
-
-@pytest.fixture(scope='module')
 def group(lab):
     return lab.start(MEMBERS, wait=True)
 

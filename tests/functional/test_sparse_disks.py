@@ -16,18 +16,9 @@ from hotsnap_nova import exception
 from hotsnap_nova.virt import host, monitor, records
 from hotsnap_nova.virt.disks import extents
 from tests.functional.bare import Bare, disk, image
-from tests.lab import Lab
 
 _HMP = 1    # VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP
 _MIB = 1 << 20
-
-
-@pytest.fixture(scope='module')
-def lab(request):
-    failed_before = request.session.testsfailed
-    with Lab() as lab:
-        yield lab
-        lab.keep_files = request.session.testsfailed > failed_before
 
 
 def write(path, *commands, form='qcow2'):
