@@ -83,8 +83,9 @@ class Bed(abc.ABC):
     #: What is enacted here, and what dies of it.
     plots: tuple[type, ...]
     faults: tuple[Fault, ...] = FAULTS
-    #: What the table of its cases says first.
+    #: What the table of its cases says first, below its title.
     about: str
+    title = 'Killed at every step'
     folder: pathlib.Path
     group: str
     context: dict

@@ -6,7 +6,7 @@ import collections
 from tests.crash import cases
 from tests.crash.bed import Bed
 
-_HEAD = '''# Killed at every step
+_HEAD = '''# {title}
 
 Made by `{command}` on {began_at} (QEMU {qemu}, libvirt {libvirt}), of {commits}.
 
@@ -38,7 +38,7 @@ def of(report: dict, steps: list[tuple[str, str]], make: type[Bed]) -> str:
     text = _HEAD.format(
         **{name: report[name]
            for name in ('command', 'began_at', 'qemu', 'libvirt', 'possible')},
-        about=make.about, commits=_commits(report), cases=len(rows),
+        title=make.title, about=make.about, commits=_commits(report), cases=len(rows),
         minutes=round(sum(row['seconds'] for row in rows) / 60),
         counts=', '.join(f'{count} {outcome}' for outcome, count in counts(rows).items()))
     by_step = collections.defaultdict(dict)

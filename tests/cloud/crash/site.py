@@ -123,6 +123,7 @@ class Site(bed.Bed):
     plots = (cases.Restoring, cases.Undoing, cases.RestoringWithout)
     faults = tuple(fault for fault in FAULTS if str(fault) in _FAULTS)
     about = _ABOUT
+    title = 'Killed at every step of a restore in a cloud'
 
     def _open(self):
         self.folder = pathlib.Path(f'/tmp/hscrash{os.getpid()}')
