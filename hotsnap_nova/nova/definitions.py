@@ -32,18 +32,18 @@ class Definitions(definitions.Definitions):
         context, instance = _instance(member_id)
         with instances.asking(instance.display_name):
             mappings = objects.BlockDeviceMappingList.get_by_instance_uuid(context, instance.uuid)
-        devices = virt_driver.get_block_device_info(instance, mappings)
-        disks = blockinfo.get_disk_info(CONF.libvirt.virt_type, instance, instance.image_meta,
-                                        devices)
         try:
+            devices = virt_driver.get_block_device_info(instance, mappings)
+            disks = blockinfo.get_disk_info(CONF.libvirt.virt_type, instance,
+                                            instance.image_meta, devices)
             return self._driver._get_guest_xml(
                 context, instance, instance.get_network_info(), disks, instance.image_meta,
                 block_device_info=devices,
                 old_guest=self._driver._get_existing_guest_config(instance))
-        except nova_exception.NovaException as exc:
+        except Exception as exc:    # of Nova, os-vif, privsep, a program that they run
             raise exception.Refused(
                 member=instances.spec(instance), device='guest',
-                cause=f'Nova cannot define it here: {exc.format_message()}',
+                cause=f'Nova cannot define it here: {_said(exc)}',
                 remedy='see what changed since the snapshot') from exc
 
     def stopped(self, member_id):
@@ -54,10 +54,16 @@ class Definitions(definitions.Definitions):
         _context, instance = _instance(member_id)
         try:
             self._driver.plug_vifs(instance, instance.get_network_info())
-        except nova_exception.NovaException as exc:
+        except Exception as exc:    # of Nova, os-vif, privsep, a program that they run
             raise exception.HypervisorError(
                 member=instances.spec(instance),
-                reason=f'its ports cannot be plugged: {exc.format_message()}') from exc
+                reason=f'its ports cannot be plugged: {_said(exc)}') from exc
+
+
+def _said(exc):
+    """In one line."""
+    said = exc.format_message() if isinstance(exc, nova_exception.NovaException) else str(exc)
+    return ' '.join(said.split()) or type(exc).__name__
 
 
 def _instance(member_id):

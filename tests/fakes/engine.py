@@ -67,7 +67,8 @@ class World:
                 'closed_by': '', 'left': [], 'stops': 0, 'off_reason': '', 'starts': 0,
                 'files': {'disk': 1}, 'inodes': {'1': {'of': 'own', 'written': False}},
                 'defined': True, 'named': 'disk',
-                'open': 0, 'loaded': '', 'stopped': {}, 'resumed': []}
+                'open': 0, 'loaded': False, 'booted': False,
+                'stopped': {}, 'loading': [], 'resumed': []}
         return self.spec(name)
 
     def spec(self, name):
@@ -108,16 +109,20 @@ class World:
 def _settle(guest):
     """QEMU opens what its path names when it starts, and lets go of it when it ends.
 
-    ``disk`` and ``old_disk`` say whose content is at the path and in what was replaced.
+    ``disk`` and ``old_disk`` say whose content is at the path and in what was replaced; ``loaded``
+    and ``booted`` are libvirt's reasons for why it stands or runs.
     """
     files, inodes = guest['files'], guest['inodes']
     if guest['state'] not in restorer.ACTIVE:
-        guest.update(open=0, loaded='')
+        guest.update(open=0, loaded=False)
     elif not guest['open']:
-        guest.update(open=files[guest['named']], loaded='', starts=guest['starts'] + 1,
-                     off_reason='')
+        guest.update(open=files[guest['named']], loaded=False, booted=True,
+                     starts=guest['starts'] + 1, off_reason='')
     if guest['state'] == 'running':
+        guest['loaded'] = False
         inodes[str(guest['open'])]['written'] = True
+    else:
+        guest['booted'] = False
     aside = next((number for name, number in files.items()
                   if name.startswith(('old-', 'kept-'))), None)
     guest.update(disk=inodes[str(files['disk'])]['of'],

@@ -99,8 +99,9 @@ class Restorer:
             if guest['named'] != 'disk':
                 raise exception.GuestChanged(member=member.spec, reason='its disk is another')
             if guest['state'] not in ACTIVE:
-                guest.update(state='paused', open=guest['files']['disk'],
-                             loaded=work.restore_id, starts=guest['starts'] + 1)
+                guest['loading'] = sorted({*guest['loading'], work.restore_id})
+                guest.update(state='paused', open=guest['files']['disk'], loaded=True,
+                             starts=guest['starts'] + 1)
             elif not _loaded(guest, work):
                 raise exception.HypervisorError(
                     member=member.spec, reason='restore: domain is already active')
@@ -123,18 +124,20 @@ class Restorer:
                     faults.append(_left(member.spec, 'it has died at the cut'))
                 elif not work.paused:
                     guest['state'] = 'running'
-                guest['loaded'] = ''
         return records.RestoreOutcome(tuple(faults))
 
     def _stands(self, member, work):
         """Whether a member is to be let run: it was loaded from the cut, perhaps just now."""
         with self._guests([member.spec]) as (guest,):
             if guest['state'] in ACTIVE:
-                if not _loaded(guest, work) and work.restore_id not in guest['resumed']:
+                if _loaded(guest, work):
+                    return True
+                if work.restore_id not in guest['resumed'] and (guest['booted'] or (
+                        guest['state'] == 'paused' and work.restore_id in guest['loading'])):
                     raise exception.MemberLeft(
                         member=member.spec, reason='somebody started it anew on the disk of '
-                        'the cut, so that it is not as it was at the cut')
-                return _loaded(guest, work)
+                        'the cut, or let it run, so that it is not as it was at the cut')
+                return False
             if work.restore_id in guest['resumed']:
                 if guest['off_reason'] == 'crashed':
                     raise exception.MemberLeft(member=member.spec,
@@ -176,8 +179,8 @@ class Restorer:
         owned = member.spec.id in work.withdrawn
         with self._part(member, work) as guest:
             files, restore_id = guest['files'], work.restore_id
-            if _loaded(guest, work) and guest['state'] == 'paused' and not owned:
-                guest.update(state='shut off', off_reason='destroyed', open=0, loaded='')
+            if _loaded(guest, work) and not owned:
+                guest.update(state='shut off', off_reason='destroyed', open=0)
             swapped = files.get(f'old-{restore_id}', files['disk']) != files['disk']
             if guest['state'] in ACTIVE and swapped:
                 self._forget_restore(guest, work)
@@ -214,7 +217,7 @@ class Restorer:
     def restore_touched(self, work):
         return any(name.endswith(f'-{work.restore_id}') and not name.startswith('kept-')
                    for guest in self._there(work) for name in guest['files']) or any(
-            work.restore_id in (*guest['stopped'], *guest['resumed'])
+            work.restore_id in (*guest['stopped'], *guest['loading'], *guest['resumed'])
             for guest in self._there(work))
 
     # -- inside --------------------------------------------------------------------------------
@@ -246,7 +249,8 @@ class Restorer:
         tag = self.tag_of(work.restore_id)
         guest['left'] = [each for each in guest['left'] if each != tag]
         guest['stopped'].pop(work.restore_id, None)
-        guest['resumed'] = [each for each in guest['resumed'] if each != work.restore_id]
+        for what in ('loading', 'resumed'):
+            guest[what] = [each for each in guest[what] if each != work.restore_id]
 
 
 def _ours(work):
@@ -254,8 +258,10 @@ def _ours(work):
 
 
 def _loaded(guest, work):
-    """Whether this very QEMU was loaded from the cut, and nobody was told to run it since."""
-    return guest['state'] in ACTIVE and guest['loaded'] == work.restore_id
+    """Whether a QEMU stands as it was loaded, which libvirt says, and this restore was to load it.
+    """
+    return guest['loaded'] and (work.restore_id in guest['loading'] or guest['files'].get(
+        f'old-{work.restore_id}', guest['files']['disk']) != guest['files']['disk'])
 
 
 def _where(guest, work):

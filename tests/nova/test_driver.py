@@ -16,6 +16,7 @@ from nova import objects
 from nova.compute import power_state, task_states, vm_states
 from nova.tests import fixtures as nova_fixtures
 from nova.virt.libvirt import host as libvirt_host
+from oslo_concurrency import processutils
 
 from hotsnap_nova import exception
 from hotsnap_nova.protocol import messages
@@ -542,6 +543,18 @@ class TestRestores(ComputeTestCase):
 
         assert found.findtext('uuid') == self.server
         assert found.findtext('memory') == str(self.instance(self.server).flavor.memory_mb * 1024)
+
+    def test_what_novas_helpers_raise_is_said_of_the_server(self):
+        """After a restore's decision it must not keep other servers."""
+        def fail(*_args, **_kwargs):
+            raise processutils.ProcessExecutionError(stderr='RTNETLINK answers: No buffer space')
+        for name, error, does in (
+                ('nova.virt.libvirt.blockinfo.get_disk_info', exception.Refused, 'xml'),
+                ('nova.virt.libvirt.driver.LibvirtDriver.plug_vifs', exception.HypervisorError,
+                 'starting')):
+            with fixtures.MonkeyPatch(name, fail), pytest.raises(error) as raised:
+                getattr(self.engine.definitions, does)(self.server)
+            assert 'RTNETLINK answers: No buffer space' in str(raised.value)
 
 
 class TestNics(ComputeTestCase):

@@ -5,6 +5,7 @@ In the folder of its first disk, named after the member and the restore::
 
     <member>.hotsnap-memory-<restore>    memory unpacked, while the member may have to be loaded
     <member>.hotsnap-stopped-<restore>   the restore stopped it; inside, what it was: ``running``
+    <member>.hotsnap-loaded-<restore>    the restore has loaded it, or was about to
     <member>.hotsnap-resumed-<restore>   the restore let it run: from then on it is its owner's
 
 A mark is on the disk before what it tells of is done.
@@ -23,8 +24,8 @@ from hotsnap_nova.virt import domain, files, records
 from hotsnap_nova.virt.definition import cut
 from hotsnap_nova.virt.restore import durable, imagelock, replacement
 
-STOPPED, RESUMED = 'stopped', 'resumed'
-_MARKS = (STOPPED, RESUMED)
+STOPPED, LOADED, RESUMED = 'stopped', 'loaded', 'resumed'
+_MARKS = (STOPPED, LOADED, RESUMED)
 
 
 class Part:
@@ -204,6 +205,14 @@ class Part:
             with contextlib.suppress(FileNotFoundError), open(self._at(what)) as mark:
                 return mark.read()
         return ''
+
+    @property
+    def loaded(self) -> bool:
+        """Whether this restore has loaded it, or was about to.
+
+        A version that had no such mark had at least swapped its disks.
+        """
+        return bool(self.marked(LOADED)) or self.swapped
 
     def end(self) -> None:
         """Drop marks and memory."""

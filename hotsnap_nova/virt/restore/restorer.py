@@ -6,9 +6,10 @@ What is started has the hardware of the cut, and all else as it is defined now, 
 everything can be undone, but that what was stopped can only be booted again: a
 guest cannot be un-stopped, and its disk is as it left it.
 
-Which QEMU is whose, libvirt knows: one that was loaded from memory and has not run since stands
-at the cut, and is ours; any other was started by somebody, and is left alone. Which file is whose,
-`replacement` knows; what happened to a member before a loss of power, the marks of `parts`.
+Which QEMU is whose, libvirt and a mark know together: one that was loaded from memory and has not
+run since stands at a cut, and is ours if this restore was to load it; any other was started by
+somebody, or by another restore, and is left alone. Which file is whose, `replacement` knows; what
+happened to a member before a loss of power, the marks of `parts`.
 """
 
 import concurrent.futures
@@ -134,7 +135,7 @@ class Restorer(keeping.Keeper):
             for part in self._parts(work):
                 found = self._member(part.spec)
                 state = found.state()
-                if state.loaded:
+                if _is_ours(part, state):
                     continue
                 if not state.off:
                     raise exception.GuestBusy(
@@ -178,6 +179,7 @@ class Restorer(keeping.Keeper):
         part.require_paths(xml)
         if today != found.xml(live=False):
             self._define(xml, part.member)
+        part.mark(parts.LOADED, part.spec.id)
         found.load(part.memory(), xml)
         held.close()
 
@@ -220,12 +222,13 @@ class Restorer(keeping.Keeper):
         :raises MemberLeft: it is not as it was at the cut, or not any more
         """
         state, resumed = found.state(), part.marked(parts.RESUMED)
-        if state.loaded:
+        if _is_ours(part, state):
             return True
-        if state.booted and not resumed:
+        if not resumed and (state.booted or (
+                state.name == 'paused' and part.marked(parts.LOADED))):
             raise exception.MemberLeft(
-                member=part.spec, reason='somebody has started it from the disk of the cut, so '
-                f'that it is not as it was then: {part.where()}')
+                member=part.spec, reason='somebody has started it from the disk of the cut, or '
+                f'let it run and paused it, so that it is not as it was then: {part.where()}')
         if not state.off:
             return False
         if resumed:
@@ -281,7 +284,7 @@ class Restorer(keeping.Keeper):
     def _undo(self, part, withdrawn):
         found = self._found(part.member)
         state = found.state() if found else guest.State('gone')
-        if state.loaded and not withdrawn:
+        if _is_ours(part, state) and not withdrawn:
             self._end(found)
             state = found.state()
         was = part.marked(parts.STOPPED)
@@ -365,6 +368,11 @@ def _ours(work):
     return [member for member in work.members if member.spec.id not in work.withdrawn]
 
 
+def _is_ours(part, state):
+    """Whether it stands at the cut because this restore loaded it."""
+    return state.loaded and part.loaded
+
+
 class _Told:
     """What cannot be done for a member is its fault, and keeps no other."""
 
@@ -382,6 +390,10 @@ class _Told:
         except exception.HotsnapError as exc:
             LOG.warning('%s', exc)
             self._faults.append(records.RestoreFault(part.spec.id, exc))
+        except Exception as exc:    # of whoever defines guests, or a bug
+            LOG.exception('%s is left as it is', part.spec)
+            self._faults.append(records.RestoreFault(part.spec.id, exception.MemberLeft(
+                member=part.spec, reason=f'{type(exc).__name__}: {exc}; {part.where()}')))
 
     def outcome(self):
         """:raises Exception: libvirt or a file system was away: all is to be tried again"""

@@ -58,6 +58,8 @@ def make(tmp_path, monkeypatch):
     """A guest in a state, and an engine that knows it alone."""
     def make(state):
         made, engine = Guest(tmp_path, state), restorer.Restorer()
+        if state == 'at the cut':
+            (tmp_path / f'a.hotsnap-{parts.LOADED}-r1').write_text('a')
         monkeypatch.setattr(engine, '_member', lambda _spec: made, raising=False)
         return made, engine
     (tmp_path / 'disk.raw').write_bytes(bytes(8192))
@@ -93,3 +95,24 @@ def test_an_agent_that_never_answers_is_not_waited_for(make, monkeypatch):
     assert not answered.is_set()
     assert (member.is_, outcome.faults) == ('running', ())
     answers.set()
+
+
+def test_what_nobody_expected_of_a_member_keeps_no_other(make, tmp_path, monkeypatch):
+    other, engine = make('at the cut')
+
+    def member(spec):
+        if spec.id == 'a':
+            raise RuntimeError('of a library')
+        return other
+    monkeypatch.setattr(engine, '_member', member)
+    (tmp_path / f'b.hotsnap-{parts.LOADED}-r1').write_text('b')
+    noted = {'folder': str(tmp_path), 'disks': {}}
+    work = records.RestoreWork('s1', 'r1', tuple(
+        records.RestoreMember(records.MemberSpec(name, name), '', {}) for name in 'ab'),
+        notes={'members': {'a': noted, 'b': noted}})
+
+    outcome = engine.restore_resume(work)
+
+    assert other.is_ == 'running'
+    (fault,) = outcome.faults
+    assert (fault.member, 'of a library' in str(fault.error)) == ('a', True)

@@ -61,7 +61,7 @@ class Rig:
         guest = self._world.guest(name)
         found = {what.split('-')[0]: self._whose(name, number)
                  for what, number in guest['files'].items() if '-' in what}
-        return found | {what: '' for what in ('stopped', 'resumed') if guest[what]}
+        return found | {what: '' for what in ('stopped', 'loading', 'resumed') if guest[what]}
 
     def starts(self, name: str) -> int:
         """How often its QEMU was started."""

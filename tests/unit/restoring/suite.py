@@ -226,6 +226,27 @@ class RestoreSuite:
         assert 'paused' in str(faults[rig.id('a')])
         assert whole(rig, 'a') == OFF
 
+    def test_what_another_restore_left_standing_stands_after_an_undo(self, rig):
+        through(rig, rig.work('a', paused=True), 'finish')
+        before = rig.state('a'), rig.opened('a'), rig.starts('a')
+        work = through(rig, rig.work('a', restore_id='r2'), 'prepare')
+
+        _, faults = do(rig, work, 'undo')
+
+        assert faults == {}
+        assert (rig.state('a'), rig.opened('a'), rig.starts('a')) == before
+        assert before[:2] == ('paused', 'cut')
+
+    def test_what_was_paused_since_it_was_loaded_is_named_by_a_resumption(self, rig):
+        work = through(rig, rig.work('a'), 'start')
+        rig.go_on('a')
+        rig.pause('a')
+
+        _, faults = do(rig, work, 'resume')
+
+        assert isinstance(faults[rig.id('a')], exception.MemberLeft)
+        assert rig.state('a') == 'paused'
+
     def test_what_died_at_the_cut_is_booted_by_an_undo(self, rig):
         work = through(rig, rig.work('a'), 'start')
         rig.kill('a')

@@ -182,7 +182,7 @@ def part(folder):
         files.Files())
 
 
-@pytest.mark.parametrize('what', [parts.STOPPED, parts.RESUMED])
+@pytest.mark.parametrize('what', [parts.STOPPED, parts.LOADED, parts.RESUMED])
 def test_a_mark_that_was_set_is_there_and_never_half(losses, what):
     for folder in losses.within(lambda folder: part(folder).mark(what, 'running')):
         assert part(folder).marked(what) in (('running',) if losses.ended else ('', 'running'))

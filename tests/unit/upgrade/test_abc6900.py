@@ -161,7 +161,8 @@ def _take_over(guest, then, restore):
         inodes['2'] = {'of': disk, 'written': guest['state'] == 'running'}
         files |= {'disk': 2, f'old-{restore}' if restore else 'kept-then': 1}
         # Of whom it had let run that version kept no record.
-        guest['loaded'] = restore or ''
+        guest['loaded'] = bool(restore) and guest['state'] == 'paused'
+        guest['booted'] = not restore
     elif restore and guest['left']:
         inodes['2'] = {'of': 'the cut', 'written': False}
         files[f'new-{restore}'] = 2
