@@ -49,6 +49,7 @@ class Steps:
         self._orders = kept
         self._claims = claims.Claims(domain_locks)
         self._owner = guests_owner
+        self._undone: dict[str, records.RestoreOutcome] = {}    # whose owner is still to be told
 
     def check(self, restore: str, share: restores.Share) -> None:
         """Nothing, where the share can be restored; touches nothing.
@@ -120,10 +121,12 @@ class Steps:
         return done
 
     def _undo(self, command, withdrawn, *_):
-        done = records.RestoreOutcome()
-        if self._is_touched(command):
+        done = self._undone.get(command.restore) or records.RestoreOutcome()
+        if command.restore not in self._undone and self._is_touched(command):
             done = self._engine.restore_undo(self._lockable(command, withdrawn))
+        self._undone[command.restore] = done    # the engine tells once what it had to leave
         self._owner.end(command.restore, _UNDONE)
+        del self._undone[command.restore]
         return done
 
     # -- members -------------------------------------------------------------------------------

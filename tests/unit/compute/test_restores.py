@@ -363,6 +363,18 @@ def test_an_owner_who_cannot_be_told_is_told_again(host, ids, do):
     assert is_free(host)
 
 
+def test_who_was_booted_by_an_undo_is_told_though_the_owner_was_away(host, ids, do):
+    do(*BEFORE[:2])
+    host.owner.fault = exception.HostUnreachable(host='nova-conductor', reason='it restarts')
+    assert 'nova-conductor' in do(Step.UNDO).trouble
+
+    host.owner.fault = None
+    clusters.until(lambda: isinstance(do(Step.UNDO), orders.OrderDone))
+
+    assert {fault.member for fault in do(Step.UNDO).faults} == set(ids.values())
+    assert is_free(host)
+
+
 # -- an owner who needs his guest ----------------------------------------------------------------
 
 
