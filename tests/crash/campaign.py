@@ -51,9 +51,11 @@ def _run(arguments: argparse.Namespace, command: str, make: type[Bed], name: str
     evidence = path.with_name(f'{path.stem}-evidence')
     with jobs.Jobs(arguments.jobs, evidence, make) as at_work:
         made = at_work.ask('setting', command, arguments.seed)
-        made['cases'] = _well(path) if path.exists() else []
         everything = at_work.ask('all_cases')
         made['possible'] = len(everything)
+        possible = set(map(str, everything))    # steps come and go between commits
+        made['cases'] = [row for row in (_well(path) if path.exists() else ())
+                         if row['case'] in possible]
         known = {row['case'] for row in made['cases']}
         wanted = [case for case in run.spread(everything, arguments.seed)
                   if arguments.only in str(case) and str(case) not in known][:arguments.most]
@@ -63,6 +65,7 @@ def _run(arguments: argparse.Namespace, command: str, make: type[Bed], name: str
             print(f'{number}/{len(wanted)} {result}', flush=True)
             made['cases'].append(_row(result) | {'commit': made['commit']})
             dated.write(path, made)
+    dated.write(path, made)
     steps = list(dict.fromkeys((case.plot, str(case.step)) for case in everything))
     path.with_suffix('.md').write_text(table.of(made, steps, make))
     print(f'{table.counts(made["cases"])}; {path}')
