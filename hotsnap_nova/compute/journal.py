@@ -13,9 +13,11 @@ behind by a process that died.
 """
 
 import contextlib
+import errno
 import json
 import os
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Mapping
 
 from oslo_log import log as logging
 
@@ -26,8 +28,15 @@ from hotsnap_nova.storage import durable as files
 
 LOG = logging.getLogger(__name__)
 
-#: Ends the name of a file that cannot be read.
+#: Ends the name of a file that is not what was written.
 DAMAGED = '.damaged'
+#: What cannot be read at a start is tried again after so long each: NFS, or who has all of the
+#: process's files open, may need a moment.
+_AGAIN_S = (0.1, 0.4, 1.0)
+
+
+class Damaged(Exception):
+    """A file is there, and is not what was written."""
 
 
 class Journal:
@@ -40,6 +49,7 @@ class Journal:
         self.folder = os.path.join(state_path, 'journal')
         self._ledger = os.path.join(state_path, 'epochs.json')
         self._locks = host_locks
+        self._unread: frozenset[str] = frozenset()
         files.make_folders(self.folder)
 
     def known(self) -> tuple[str, ...]:
@@ -54,20 +64,25 @@ class Journal:
     def adopt(self) -> tuple[durable.Part, ...]:
         """The parts that nobody is at work on; from now on they are ours."""
         sweep(self.folder, self._locks, _lock)
-        parts = []
-        for snapshot in self.known():
-            if not self._locks.take(_lock(snapshot)):
-                continue
-            part = self._read(snapshot)
-            if part is None:
+        ours = [snapshot for snapshot in self.known() if self._locks.take(_lock(snapshot))]
+        found, self._unread = read_at_start(
+            {snapshot: self._path(snapshot) for snapshot in ours}, wire.decode)
+        for snapshot in ours:
+            if snapshot not in found:
                 self._locks.release(_lock(snapshot))
-            else:
-                parts.append(part)
-        return tuple(parts)
+        return tuple(found.values())
+
+    def must_be_read(self, snapshot: str) -> None:
+        """Nothing, where what this host has of a snapshot is known.
+
+        :raises Unavailable: there is a part that `adopt` could not read
+        """
+        must_be_read(snapshot, self._path(snapshot), self._unread)
 
     def decided(self) -> tuple[durable.Decided, ...]:
-        """The ledger of epochs."""
-        return read(self._ledger, _decoded_rows) or ()
+        """The ledger of epochs; none of it where it cannot be read now, see `read_at_start`."""
+        with self._locks.held('epochs'):
+            return read_at_start({'': self._ledger}, _decoded_rows)[0].get('', ())
 
     def claim(self, snapshot: str) -> bool:
         """Whether this process may work on the snapshot; no other can until `forget`."""
@@ -84,18 +99,18 @@ class Journal:
         write(self._path(part.snapshot), wire.encode(part))
 
     def forget(self, snapshot: str, rows: Iterable[durable.Decided]) -> None:
-        """Make a decision durable: first the ledger rises, then the part goes."""
+        """Make a decision durable: first the ledger rises, then the part goes.
+
+        :raises OSError: nothing was forgotten; the ledger cannot be read now, or written
+        """
         rows = tuple(rows)
         if rows:
             with self._locks.held('epochs'):
-                kept = hoststate.ledger(self.decided(), rows)
+                kept = hoststate.ledger(read_own(self._ledger, _decoded_rows) or (), rows)
                 write(self._ledger, [wire.encode(row) for row in kept])
         remove(self._path(snapshot))
         remove(self._path(snapshot) + DAMAGED)
         self._locks.release(_lock(snapshot))
-
-    def _read(self, snapshot):
-        return read(self._path(snapshot), wire.decode)
 
     def _path(self, snapshot):
         return os.path.join(self.folder, f'{snapshot}.json')
@@ -110,21 +125,85 @@ def _decoded_rows(plain):
 
 
 def read(path: str, decoded: Callable):
-    """What is ``decoded`` of a file's JSON; None: there is no file, or it was put aside.
+    """What is ``decoded`` of a file's JSON; None: there is no file.
 
-    One that cannot be read is in nobody's way, and kept for people to look at.
+    :raises Damaged: it is not what was written
+    :raises OSError: it cannot be read now, and is in its place
     """
     try:
         with open(path) as file:
             return decoded(json.load(file))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, LookupError, AttributeError) as exc:
+    except (IsADirectoryError, ValueError, TypeError, LookupError, AttributeError) as exc:
         # Renamed into place whole, so the disk or an operator did this.
-        LOG.error('%(path)s cannot be read, and is put aside as %(aside)s: %(why)s',
-                  {'path': path, 'aside': path + DAMAGED, 'why': exc})
-        files.rename(path, path + DAMAGED)
+        raise Damaged(str(exc)) from exc
+
+
+def read_own(path: str, decoded: Callable):
+    """As `read`, of what nobody else writes meanwhile, for its lock is held.
+
+    One that is damaged is put aside, and None: it is in nobody's way, and kept for people to look
+    at.
+    """
+    try:
+        return read(path, decoded)
+    except Damaged as exc:
+        _put_aside(path, exc)
         return None
+
+
+def read_at_start(paths: Mapping[str, str], decoded: Callable) -> tuple[dict, frozenset[str]]:
+    """As `read_own`, by key what is there, and keys of what cannot be read even after a while.
+
+    Nobody waits for one that the disk has lost: where EIO lasts it is put aside, too. What else
+    cannot be read stays where it is, and whoever starts next tries again; it keeps nobody from
+    the others.
+    """
+    found, unread = {}, dict.fromkeys(paths)
+    for wait_s in (0.0, *_AGAIN_S):
+        if not unread:
+            break
+        time.sleep(wait_s)
+        for key in tuple(unread):
+            with _noted(unread, key):
+                content = read_own(paths[key], decoded)
+                del unread[key]
+                if content is not None:
+                    found[key] = content
+    for key, error in tuple(unread.items()):
+        if error.errno == errno.EIO:
+            with _noted(unread, key):
+                _put_aside(paths[key], error)
+                del unread[key]
+        else:
+            LOG.error('%(path)s cannot be read now, and waits for the next start: %(why)s. Repair '
+                      'that, and start this service again', {'path': paths[key], 'why': error})
+    return found, frozenset(unread)
+
+
+def must_be_read(key: str, path: str, unread: frozenset[str]) -> None:
+    """Nothing, unless `read_at_start` left a file that is still there.
+
+    :raises Unavailable: it is; what it would be asked would be answered as by one that lost it
+    """
+    if key in unread and os.path.lexists(path):
+        raise exception.Unavailable(f'What is on record in {path} could not be read: repair that, '
+                                    'and start the service again.')
+
+
+@contextlib.contextmanager
+def _noted(errors, key):
+    try:
+        yield
+    except OSError as exc:
+        errors[key] = exc
+
+
+def _put_aside(path, why):
+    LOG.error('%(path)s cannot be read, and is put aside as %(aside)s: %(why)s',
+              {'path': path, 'aside': path + DAMAGED, 'why': why})
+    files.rename(path, path + DAMAGED)
 
 
 def damaged(folder: str) -> tuple[str, ...]:

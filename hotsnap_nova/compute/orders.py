@@ -12,6 +12,7 @@ The manifest, from which members are made, may be gone when the restore is to be
 share a store, and any of them deletes a snapshot there. So what was read of it is kept here.
 """
 
+import contextlib
 import os
 import threading
 import urllib.parse
@@ -41,6 +42,7 @@ class Orders:
         self._locks = host_locks
         self._kept: dict[str, list[dict]] = {}
         self._parts: dict[str, durable.RestorePart] = {}    # as they are on disk
+        self._unread: frozenset[str] = frozenset()
         self._mutex = threading.RLock()
         files.make_folders(self.folder)
 
@@ -53,29 +55,45 @@ class Orders:
     def adopt(self) -> tuple[durable.RestorePart, ...]:
         """The parts that nobody is at work on; from now on they are ours."""
         journal.sweep(self.folder, self._locks, lambda name: _lock(urllib.parse.unquote(name)))
-        parts = []
-        for restore in self.known():
-            if not self._locks.take(_lock(restore)):
-                continue
-            part = self._read(restore)
-            if part is None:
+        ours = [restore for restore in self.known() if self._locks.take(_lock(restore))]
+        found, self._unread = journal.read_at_start(
+            {restore: self._path(restore) for restore in ours}, _decoded)
+        for restore in ours:
+            if restore not in found:
                 self._locks.release(_lock(restore))
-            else:
-                self._parts[restore] = part
-                parts.append(part)
-        return tuple(parts)
+        for restore, (part, kept) in found.items():
+            self._parts[restore] = part
+            if kept is not None:
+                self._kept[restore] = kept
+        return tuple(part for part, _kept in found.values())
+
+    def must_be_read(self, restore: str) -> None:
+        """Nothing, where what this host has of a restore is known.
+
+        :raises Unavailable: there is a part that `adopt` could not read
+        """
+        journal.must_be_read(restore, self._path(restore), self._unread)
 
     def under_way(self) -> dict[str, tuple[str, ...]]:
         """Ids of the members by restore, of all that have not ended here; not of those withdrawn.
+
+        Whoever is at work on one may write it meanwhile: what is damaged is left to them.
+
+        :raises OSError: one cannot be read now, so that it is not known
         """
-        parts = [part for part in map(self._read, self.known()) if part]
+        parts = []
+        for restore in self.known():
+            with contextlib.suppress(journal.Damaged):
+                parts.append(journal.read(self._path(restore), _decoded))
         return {part.restore: tuple(member.id for member in part.share.members
                                     if member.id not in part.withdrawn)
-                for part in parts}
+                for part, _kept in filter(None, parts)}
 
     def ended(self) -> tuple[durable.RestoreEnded, ...]:
-        """The ledger, oldest first."""
-        return journal.read(self._path_of(_ENDED), _decoded_rows) or ()
+        """The ledger, oldest first; none where it cannot be read, see `journal.read_at_start`."""
+        with self._locks.held('restores-ended'):
+            return journal.read_at_start(
+                {_ENDED: self._path_of(_ENDED)}, _decoded_rows)[0].get(_ENDED, ())
 
     def claim(self, restore: str) -> None:
         """Nothing, where this process may work on the restore; no other can until `end`.
@@ -112,10 +130,12 @@ class Orders:
         """Make an end durable: first the ledger knows it, then the part goes.
 
         :raises SnapshotBusy: another process works on it
+        :raises OSError: nothing has ended; the ledger cannot be read now, or written
         """
         self.claim(ended.restore)
         with self._locks.held('restores-ended'):
-            others = [row for row in self.ended() if row.restore != ended.restore]
+            known = journal.read_own(self._path_of(_ENDED), _decoded_rows) or ()
+            others = [row for row in known if row.restore != ended.restore]
             rows = [*others, ended][-participant.KEPT:]
             journal.write(self._path_of(_ENDED), [wire.encode(row) for row in rows])
         with self._mutex:
@@ -123,12 +143,6 @@ class Orders:
             self._parts.pop(ended.restore, None)
             self._kept.pop(ended.restore, None)
         self._locks.release(_lock(ended.restore))
-
-    def _read(self, restore):
-        part, kept = journal.read(self._path(restore), _decoded) or (None, None)
-        if kept is not None:
-            self._kept[restore] = kept
-        return part
 
     def _path(self, restore):
         # It comes over the bus, and must not name a file elsewhere, or the ledger.

@@ -138,7 +138,11 @@ class Participants:
         self.domain_locks.release_all()
 
     def serve(self, request: messages.Request) -> messages.Answer | None:
-        """The answer to a coordinator's request; None where there is none to give."""
+        """The answer to a coordinator's request; None where there is none to give.
+
+        :raises Unavailable: what this host has of the snapshot could not be read
+        """
+        self._journal.must_be_read(request.snapshot)
         self._call.answer = None
         self._runner.receive(request)
         answer = self._call.answer

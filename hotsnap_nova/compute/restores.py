@@ -112,7 +112,11 @@ class Restores:
             return self._news.wait_for(lambda: not self._at_work, _CLOSE_S)
 
     def serve(self, order: restores.Order) -> restores.OrderAnswer | None:
-        """The answer to an order; None where there is none to give."""
+        """The answer to an order; None where there is none to give.
+
+        :raises Unavailable: what this host has of the restore could not be read
+        """
+        self._orders.must_be_read(order.restore)
         self._call.answer = None
         self._runner.receive(order)
         return self._call.answer

@@ -19,6 +19,9 @@ LOG = logging.getLogger(__name__)
 
 #: How long until Nova's conductor, or libvirt, is asked again.
 _RECOVER_EVERY_S = 5.0
+#: What is on record may not be readable for a moment: so many times, after so long, again.
+_READ_AGAIN = 3
+_READ_AGAIN_S = 1.0
 #: nova-compute waits so long for ours to clean up before it goes on; a QEMU may hang.
 _START_S = 60.0
 #: What is being answered has so long to end when nova-compute does; a QEMU or a store may hang.
@@ -111,10 +114,21 @@ class Participation:
         return orders.Orders(
             self._state_path, locks.Locks(f'{self._state_path}/locks')).under_way()
 
+    def _under_way_after_a_while(self):
+        """What cannot be read then is for the participant, which comes next, to deal with."""
+        for _ in range(_READ_AGAIN):
+            try:
+                return self._under_way()
+            except OSError as exc:
+                LOG.warning('Which restores are under way cannot be read, and is tried again: %s',
+                            exc)
+                self._ended.wait(_READ_AGAIN_S)
+        return self._under_way()
+
     def _recover(self, instances):
         while not self._ended.is_set():
             try:
-                instances.recover(self._under_way())
+                instances.recover(self._under_way_after_a_while())
                 return
             except exception.Unavailable as exc:
                 LOG.warning('Instances that a restore held are looked for again in %(wait_s)d s: '

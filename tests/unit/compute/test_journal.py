@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files of a host that cannot be read are in nobody's way, and none are left for ever."""
 
+import errno
 import os
 
 import pytest
 
+from hotsnap_nova import exception
 from hotsnap_nova.compute import journal, locks, manager, orders
 from hotsnap_nova.protocol import durable, hoststate, messages
 from hotsnap_nova.protocol.restore import durable as restores
@@ -60,6 +62,140 @@ def test_an_order_that_cannot_be_read_does_not_hide_the_others(state, content):
     assert (kept.under_way(), kept.ended(), kept.adopt()) == ({'r1': ('a',)}, (), (ORDER,))
     assert journal.damaged(kept.folder) == tuple(
         f'{state}/restores/{name}.json.damaged' for name in ('ended', 'r0'))
+
+
+ROW = durable.Decided('g', MEMBER, 1, 's1', durable.Decision.FINISH)
+END = restores.RestoreEnded('r1', orders_messages.Step.UNDO)
+PASSING = [errno.EMFILE, errno.EIO, errno.ESTALE]
+
+
+class Unreadable:
+    """Files of one name give an error when they are opened.
+
+    :ivar times: for so many times
+    """
+
+    def __init__(self, monkeypatch):
+        self.times, self.name, self.error = 0, '', 0
+        monkeypatch.setattr(journal, 'open', self._open, raising=False)
+        monkeypatch.setattr(journal, '_AGAIN_S', (0.0, 0.0))
+
+    def fail(self, name, error, times=1):
+        self.name, self.error, self.times = name, error, times
+
+    def _open(self, path, *args):
+        if self.times and os.path.basename(path) == self.name:
+            self.times -= 1
+            raise OSError(self.error, os.strerror(self.error), path)
+        return open(path, *args)
+
+
+@pytest.fixture
+def unreadable(monkeypatch):
+    return Unreadable(monkeypatch)
+
+
+def died(state):
+    """Processes that held these locks did."""
+    for lock in (state / 'locks').iterdir():
+        lock.unlink()
+
+
+@pytest.mark.parametrize('error', PASSING)
+def test_what_cannot_be_read_for_a_moment_is_adopted_all_the_same(state, unreadable, error):
+    open_journal(state).write(PART)
+    open_orders(state).write(ORDER)
+    died(state)
+
+    unreadable.fail('s1.json', error)
+    assert open_journal(state).adopt() == (PART,)
+    unreadable.fail('r1.json', error)
+    assert open_orders(state).adopt() == (ORDER,)
+
+
+@pytest.mark.parametrize('error', PASSING)
+def test_who_asks_what_is_under_way_moves_nothing(state, unreadable, error):
+    kept = open_orders(state)
+    kept.write(ORDER)
+
+    unreadable.fail('r1.json', error)
+    with pytest.raises(OSError, match='r1.json'):
+        open_orders(state).under_way()
+    assert open_orders(state).under_way() == {'r1': ('a',)}
+
+    (state / 'restores' / 'r1.json').write_text('{')
+    assert open_orders(state).under_way() == {}
+    assert journal.damaged(kept.folder) == ()
+
+
+def test_of_a_disk_that_has_lost_it_a_part_is_put_aside(state, unreadable):
+    for kept, part, name in ((open_journal(state), PART, 's1'), (open_orders(state), ORDER, 'r1')):
+        kept.write(part)
+        died(state)
+        unreadable.fail(f'{name}.json', errno.EIO, times=9)
+
+        assert type(kept)(str(state), locks.Locks(f'{state}/locks')).adopt() == ()
+        assert journal.damaged(kept.folder) == (f'{kept.folder}/{name}.json.damaged',)
+
+
+def test_what_cannot_be_read_at_a_start_keeps_no_other_and_is_there_at_the_next(
+        state, unreadable):
+    other = durable.Part('s2', 1, durable.Phase.SAVED, PART.work)
+    for part in (PART, other):
+        open_journal(state).write(part)
+    died(state)
+    unreadable.fail('s1.json', errno.EACCES, times=9)
+
+    kept = open_journal(state)
+    assert kept.adopt() == (other,)
+    assert kept.has('s1')
+    with pytest.raises(exception.Unavailable, match='s1.json could not be read'):
+        kept.must_be_read('s1')
+    kept.must_be_read('s2')
+    unreadable.times = 0
+    died(state)
+    assert set(open_journal(state).adopt()) == {PART, other}
+
+
+def test_a_host_does_not_say_that_it_lost_what_it_could_not_read(tmp_path, unreadable):
+    with clusters.Cluster(tmp_path, {'h1': 'a'}) as cluster:
+        host = cluster.hosts['h1']
+        host.kill()
+        state = tmp_path / 'state-h1'
+        open_journal(state).write(PART)
+        open_orders(state).write(ORDER)
+        died(state)
+        for name, request in (
+                ('s1.json', messages.Finish('s1', 1, 'h1')),
+                ('r1.json', orders_messages.Order('r1', 'h1', orders_messages.Step.UNDO,
+                                                  ORDER.share))):
+            unreadable.fail(name, errno.EACCES, times=9)
+            host.start()
+
+            with pytest.raises(exception.Unavailable, match=name):
+                host.manager.serve(request)
+            host.kill()
+
+
+@pytest.mark.parametrize('error', PASSING)
+def test_a_ledger_that_cannot_be_read_forgets_no_end(state, unreadable, error):
+    later = durable.Decided('g', MEMBER, 2, 's2', durable.Decision.FINISH)
+    ended = restores.RestoreEnded('r2', orders_messages.Step.UNDO)
+    open_journal(state).forget('s1', [ROW])
+    open_orders(state).end(END)
+
+    unreadable.fail('epochs.json', error)
+    with pytest.raises(OSError, match='epochs.json'):
+        open_journal(state).forget('s2', [later])
+    unreadable.fail('ended.json', error)
+    with pytest.raises(OSError, match='ended.json'):
+        open_orders(state).end(ended)
+    died(state)
+
+    open_journal(state).forget('s2', [later])
+    open_orders(state).end(ended)
+    assert set(open_journal(state).decided()) == {ROW, later}
+    assert open_orders(state).ended() == (END, ended)
 
 
 def test_a_file_that_cannot_be_read_keeps_no_guest(tmp_path):
