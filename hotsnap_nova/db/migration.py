@@ -8,8 +8,9 @@ import sqlalchemy as sa
 
 from hotsnap_nova import exception
 
-#: The last of migrations/versions. Those of one first digit only add: software that knows an
-#: earlier one goes on with its tables.
+#: The last of migrations/versions. From 0003 on those of one first digit only add: software that
+#: knows an earlier one, but for 0001 and 0002, goes on with its tables. 0003 itself makes a table
+#: anew, and software that knows no newer one than 0002 refuses it.
 HEAD = '0003'
 
 
@@ -19,7 +20,10 @@ def serves(found: str | None) -> bool:
 
 
 def upgrade(engine, revision: str = 'head') -> None:
-    """Apply the migrations that are missing; several processes may try at once.
+    """Apply the migrations that are missing.
+
+    Harmless to repeat, also where it ended in the middle. With SQLite several processes may try
+    at once.
 
     :raises DatabaseUnavailable: it was made by a newer version that did more than add
     """

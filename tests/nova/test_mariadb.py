@@ -14,6 +14,7 @@ import pytest
 from hotsnap_nova import exception
 from hotsnap_nova.db import api, claims, migration, models
 from tests.nova import mariadb
+from tests.unit.db import interrupted
 
 _names = (f'hotsnap{number}' for number in itertools.count())
 
@@ -52,6 +53,23 @@ def test_migrations_and_models_agree(database):
             connection, opts={'compare_type': True})
         assert alembic.autogenerate.compare_metadata(context, models.Base.metadata) == []
     database.must_be_current()
+
+
+def test_a_migration_that_was_killed_at_any_statement_is_gone_on_with(server):
+    """Of 0003, whose steps rest on one another most; of the others see `unit/db`."""
+    for number in itertools.count():
+        made = api.Database(server.make(next(_names)))
+        ended = interrupted.upgrade(made._engine.engine, number, ('head',))
+
+        with made._engine.engine.connect() as connection:
+            context = alembic.runtime.migration.MigrationContext.configure(
+                connection, opts={'compare_type': True})
+            assert alembic.autogenerate.compare_metadata(context, models.Base.metadata) == []
+            assert interrupted.errands(connection) == interrupted.GIVEN
+        made.close()
+        if ended:
+            break
+    assert number > 6
 
 
 def test_a_row_comes_back_as_it_was_written(database):

@@ -2,7 +2,8 @@
 """${message}"""
 
 import sqlalchemy as sa
-from alembic import op
+
+from hotsnap_nova.db.migrations import once
 
 revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}

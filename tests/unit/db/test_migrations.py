@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import concurrent.futures
+import itertools
 import multiprocessing
 import sys
 import threading
@@ -15,7 +16,7 @@ from sqlalchemy.dialects import mysql
 
 from hotsnap_nova import exception
 from hotsnap_nova.db import api, engine, migration, models
-from tests.unit.db import rows
+from tests.unit.db import interrupted, rows
 
 
 @pytest.fixture
@@ -131,6 +132,23 @@ def test_errands_given_to_the_first_service_are_done_in_that_order(empty):
     assert {(each.attempts, each.claimed_by) for each in found} == {(0, None)}
 
 
+def test_what_ended_at_any_statement_is_gone_on_with(tmp_path):
+    """Where each statement is committed by itself, as MariaDB does."""
+    for number in itertools.count():
+        made = sa.create_engine(f'sqlite:///{tmp_path}/{number}.db', isolation_level='AUTOCOMMIT')
+        sa.event.listen(made, 'connect', lambda connection, _record: connection.execute(
+            'PRAGMA synchronous = OFF'))
+        ended = interrupted.upgrade(made, number)
+
+        with made.connect() as connection:
+            assert differences(connection) == []
+            assert interrupted.errands(connection) == interrupted.GIVEN
+        made.dispose()
+        if ended:
+            break
+    assert number > 15
+
+
 def _upgrade(url):
     database = api.Database(url)
     database.upgrade()
@@ -187,13 +205,19 @@ def test_tables_can_be_made_on_mariadb():
                 column.type, sa.String) else 8 for column in key.columns) <= 3072
 
 
-def test_migrations_make_on_mariadb_what_models_say():
+def test_migrations_make_on_mariadb_what_models_say(monkeypatch):
     """The same statements, whoever makes the tables: types that SQLite does not tell apart."""
     script = alembic.script.ScriptDirectory.from_config(migration.configuration())
     made = sa.MetaData()
 
     class Collector:
-        """Stands in for alembic's op: keeps tables instead of making them."""
+        """Stands in for alembic's op, and for `once`: keeps tables instead of making them."""
+
+        def has_table(self, name):
+            return name in made.tables
+
+        def has_column(self, table, name):
+            return name in made.tables[table].columns
 
         def create_table(self, name, *parts, **options):
             sa.Table(name, made, *parts, **options)
@@ -215,11 +239,10 @@ def test_migrations_make_on_mariadb_what_models_say():
 
     for revision in reversed(list(script.walk_revisions())):
         module = revision.module
-        real, module.op = module.op, Collector()
-        try:
-            module.upgrade()
-        finally:
-            module.op = real
+        for name in ('op', 'once'):
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, Collector())
+        module.upgrade()
 
     def statements(metadata):
         return {table.name: str(schema.CreateTable(table).compile(dialect=mysql.dialect()))

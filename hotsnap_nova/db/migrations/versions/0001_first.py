@@ -2,8 +2,9 @@
 """Snapshots, their members, and the epochs of groups."""
 
 import sqlalchemy as sa
-from alembic import op
 from sqlalchemy.dialects import mysql
+
+from hotsnap_nova.db.migrations import once
 
 revision = '0001'
 down_revision = None
@@ -16,7 +17,7 @@ _OPTIONS = {'mysql_engine': 'InnoDB', 'mysql_charset': 'utf8mb4', 'mysql_collate
 
 
 def upgrade():
-    op.create_table(
+    once.create_table(
         'snapshots',
         sa.Column('id', sa.String(36), primary_key=True),
         sa.Column('name', sa.String(255), nullable=False),
@@ -49,10 +50,10 @@ def upgrade():
         sa.Column('updated_at', _EXACT_TIME, nullable=False),
         sa.UniqueConstraint('live_name', name='uniq_snapshots_live_name'),
         **_OPTIONS)
-    op.create_index('snapshots_created_idx', 'snapshots', ['created_at', 'id'])
-    op.create_index('snapshots_project_idx', 'snapshots', ['project_id'])
-    op.create_index('snapshots_group_idx', 'snapshots', ['group_id', 'epoch'])
-    op.create_table(
+    once.create_index('snapshots_created_idx', 'snapshots', ['created_at', 'id'])
+    once.create_index('snapshots_project_idx', 'snapshots', ['project_id'])
+    once.create_index('snapshots_group_idx', 'snapshots', ['group_id', 'epoch'])
+    once.create_table(
         'snapshot_members',
         sa.Column('snapshot_id', sa.String(36),
                   sa.ForeignKey('snapshots.id', ondelete='CASCADE'), primary_key=True),
@@ -68,7 +69,7 @@ def upgrade():
         sa.Column('total_bytes', sa.BigInteger, nullable=False),
         sa.Column('detail', _LONGER_TEXT, nullable=False),
         **_OPTIONS)
-    op.create_table(
+    once.create_table(
         'group_epochs',
         sa.Column('group_id', sa.String(255), primary_key=True),
         sa.Column('epoch', sa.BigInteger, nullable=False),

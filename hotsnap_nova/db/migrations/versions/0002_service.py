@@ -2,8 +2,9 @@
 """What the service beside nova-conductor needs: actions, heartbeats, hosts' errands."""
 
 import sqlalchemy as sa
-from alembic import op
 from sqlalchemy.dialects import mysql
+
+from hotsnap_nova.db.migrations import once
 
 revision = '0002'
 down_revision = '0001'
@@ -13,11 +14,11 @@ _OPTIONS = {'mysql_engine': 'InnoDB', 'mysql_charset': 'utf8mb4', 'mysql_collate
 
 
 def upgrade():
-    op.add_column('snapshots', sa.Column(
+    once.add_column('snapshots', sa.Column(
         'disk', sa.String(16), nullable=False, server_default='backup'))
-    op.add_column('snapshots', sa.Column('action_status', sa.String(16)))
-    op.add_column('snapshots', sa.Column('last_action', sa.Text))
-    op.create_table(
+    once.add_column('snapshots', sa.Column('action_status', sa.String(16)))
+    once.add_column('snapshots', sa.Column('last_action', sa.Text))
+    once.create_table(
         'services',
         sa.Column('binary', sa.String(64), primary_key=True),
         sa.Column('host', sa.String(255), primary_key=True),
@@ -27,7 +28,7 @@ def upgrade():
         sa.Column('seen_at', sa.Double),
         sa.Column('asked_at', sa.Double),
         **_OPTIONS)
-    op.create_table(
+    once.create_table(
         'errands',
         sa.Column('snapshot_id', sa.String(36), primary_key=True),
         sa.Column('host', sa.String(255), primary_key=True),
@@ -35,4 +36,4 @@ def upgrade():
         sa.Column('detail', _LONG_TEXT, nullable=False),
         sa.Column('created_at', sa.Double, nullable=False),
         **_OPTIONS)
-    op.create_index('errands_host_idx', 'errands', ['host'])
+    once.create_index('errands_host_idx', 'errands', ['host'])

@@ -5,6 +5,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import mysql
 
+from hotsnap_nova.db.migrations import once
+
 revision = '0003'
 down_revision = '0002'
 
@@ -14,9 +16,10 @@ _OPTIONS = {'mysql_engine': 'InnoDB', 'mysql_charset': 'utf8mb4', 'mysql_collate
 
 
 def upgrade():
-    op.drop_index('errands_host_idx', 'errands')
-    op.rename_table('errands', 'errands_0002')
-    op.create_table(
+    if once.has_table('errands') and not once.has_column('errands', 'id'):
+        once.drop_index('errands_host_idx', 'errands')
+        op.rename_table('errands', 'errands_0002')
+    once.create_table(
         'errands',
         sa.Column('id', _COUNTER, primary_key=True),
         sa.Column('snapshot_id', sa.String(36), nullable=False),
@@ -31,12 +34,15 @@ def upgrade():
         sa.Column('claimed_until', sa.Double),
         sa.UniqueConstraint('snapshot_id', 'host', 'kind', name='uniq_errands_what'),
         sqlite_autoincrement=True, **_OPTIONS)
-    op.create_index('errands_host_idx', 'errands', ['host'])
-    op.execute('INSERT INTO errands (snapshot_id, host, kind, detail, created_at) '
-               'SELECT snapshot_id, host, kind, detail, created_at FROM errands_0002 '
-               'ORDER BY created_at, snapshot_id')
-    op.drop_table('errands_0002')
-    op.create_table(
+    once.create_index('errands_host_idx', 'errands', ['host'])
+    if once.has_table('errands_0002'):
+        op.execute('INSERT INTO errands (snapshot_id, host, kind, detail, created_at) '
+                   'SELECT snapshot_id, host, kind, detail, created_at FROM errands_0002 AS was '
+                   'WHERE NOT EXISTS (SELECT 1 FROM errands AS made WHERE made.host = was.host '
+                   'AND made.snapshot_id = was.snapshot_id AND made.kind = was.kind) '
+                   'ORDER BY created_at, snapshot_id')
+    once.drop_table('errands_0002')
+    once.create_table(
         'quota_turns',
         sa.Column('scope', sa.String(320), primary_key=True),
         sa.Column('turn', sa.BigInteger, nullable=False),
