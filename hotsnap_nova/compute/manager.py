@@ -39,7 +39,8 @@ class ComputeManager:
             host, engine, store, state_path, self._participants.locks,
             self._participants.domain_locks, guests_owner)
         self.remains = remains.Remains(host, state_path, self._participants, self._restores)
-        self._expiry = expiry.Expiry(engine.drop_expired)
+        self._expiry = expiry.Expiry(
+            lambda: engine.drop_expired(self._restores.on_record()))
 
     def start(self) -> tuple[str, ...]:
         """Clean up after processes that died; ids of the snapshots they left."""

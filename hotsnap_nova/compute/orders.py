@@ -52,6 +52,12 @@ class Orders:
                             for name in os.listdir(self.folder)
                             if name.endswith('.json') and name != _ENDED))
 
+    def on_record(self) -> frozenset[str]:
+        """As `known`, and those whose part cannot be read: somebody may still end them here."""
+        return frozenset(self.known()) | {
+            urllib.parse.unquote(os.path.basename(path).partition('.json')[0])
+            for path in journal.damaged(self.folder)}
+
     def adopt(self) -> tuple[durable.RestorePart, ...]:
         """The parts that nobody is at work on; from now on they are ours."""
         journal.sweep(self.folder, self._locks, lambda name: _lock(urllib.parse.unquote(name)))

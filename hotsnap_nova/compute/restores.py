@@ -147,6 +147,10 @@ class Restores:
         """The parts that this process has."""
         return self._machine.state.parts
 
+    def on_record(self) -> frozenset[str]:
+        """Ids of all restores that may not have ended on this host, whoever is at work on them."""
+        return self._orders.on_record()
+
     def has_ended(self, restore: str) -> bool:
         """Whether it is on record here how it ended."""
         return self._machine.state.end_of(restore) is not None

@@ -66,6 +66,10 @@ class DomainXml:
         return (element.text or '').strip() if element is not None else ''
 
     @property
+    def uuid(self) -> str:
+        return self._text('./uuid')
+
+    @property
     def virt_type(self) -> str:
         return self.root.get('type', '')
 

@@ -304,7 +304,8 @@ class Engine(restorer.Restorer):
                     guest['state'] = 'running'
                 guest.update(left=[], closed_by='', stopped_by='')
 
-    def drop_expired(self):
+    def drop_expired(self, on_record=()):
+        self.spared = on_record
         dropped, self.kept = self.kept, ()
         return dropped
 

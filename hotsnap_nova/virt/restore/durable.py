@@ -34,7 +34,7 @@ def write(path: str, source: BinaryIO,
 
 
 def drop(path: str) -> None:
-    """Have a file gone, whether it was there or not."""
+    """Have a file gone, whether it was there or not; for good once its folder is synced."""
     for each in (f'{path}.new', path):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(each)

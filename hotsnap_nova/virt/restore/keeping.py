@@ -10,7 +10,7 @@ import functools
 import glob
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from oslo_log import log
 
@@ -22,7 +22,8 @@ from hotsnap_nova.virt.restore import parts
 LOG = log.getLogger(__name__)
 
 #: A disk of the cut that nobody put in its place for so long belongs to no restore any more. One
-#: that needs it all the same fails before it has touched anything.
+#: that needs it all the same fails before it has touched anything. So do a member's memory and
+#: marks of a restore that is not on record.
 _ABANDONED_HOURS = 24.0
 
 
@@ -36,17 +37,19 @@ class Keeper:
     keep_hours = 24.0
     files = files.Files()
 
-    def drop_expired(self) -> tuple[str, ...]:
+    def drop_expired(self, on_record: Collection[str] = ()) -> tuple[str, ...]:
         """Drop disks that restores replaced more than ``keep_hours`` ago, or never came to use.
 
         They are looked for beside the disks of every domain defined here; what
-        is a disk of one, or below one, stays.
+        is a disk of one, or below one, stays. So are its memory and marks of restores that have
+        ended: where a host lost its power at the end, or its journal, they may be there again.
 
+        :param on_record: ids of restores that may still need what they have
         :returns: paths of what was dropped
         """
         definitions = tuple(self._definitions())
         used = _users(lambda: definitions)
-        dropped = ()
+        dropped = self._drop_ended(definitions, used, on_record)
         for path in sorted({os.path.realpath(disk.path) for definition in definitions
                             for disk in definition.disks
                             if disk.writable and disk.kind == 'file' and disk.path}):
@@ -56,6 +59,23 @@ class Keeper:
             except OSError as exc:
                 LOG.warning('Disks kept beside %(image)s cannot be dropped: %(error)s',
                             {'image': path, 'error': exc})
+        return dropped
+
+    def _drop_ended(self, definitions, used, on_record):
+        dropped = ()
+        for each in definitions:
+            for folder in {os.path.dirname(os.path.realpath(disk.path)) for disk in each.disks
+                           if disk.writable and disk.path}:
+                for what in parts.FILES:
+                    start = os.path.join(folder, parts.before(each.uuid, what))
+                    try:
+                        dropped += _expire(
+                            start, _ABANDONED_HOURS, lambda path, start=start:
+                            path.removeprefix(start).removesuffix('.new') in on_record
+                            or used(path), self.files)
+                    except OSError as exc:
+                        LOG.warning('What ended restores left in %(folder)s cannot be dropped: '
+                                    '%(error)s', {'folder': folder, 'error': exc})
         return dropped
 
     def drop_older(self, part: parts.Part) -> None:
@@ -87,8 +107,14 @@ def expire(path: str, name: str, keep_hours: float, is_used: Callable[[str], boo
     :param privileged: for what this process may not do by itself
     :returns: paths of what was dropped
     """
-    privileged, dropped = privileged or files.Files(), []
-    for left in sorted(glob.glob(f'{glob.escape(os.path.realpath(path))}.hotsnap-{name}-*')):
+    return _expire(f'{os.path.realpath(path)}.hotsnap-{name}-', keep_hours, is_used,
+                   privileged or files.Files())
+
+
+def _expire(start, keep_hours, is_used, privileged):
+    """The same of all whose path starts so."""
+    dropped = []
+    for left in sorted(glob.glob(f'{glob.escape(start)}*')):
         with contextlib.suppress(FileNotFoundError):
             if time.time() - os.stat(left).st_mtime < keep_hours * 3600 or is_used(left):
                 continue

@@ -24,8 +24,10 @@ from hotsnap_nova.virt import domain, files, records
 from hotsnap_nova.virt.definition import cut
 from hotsnap_nova.virt.restore import durable, imagelock, replacement
 
-STOPPED, LOADED, RESUMED = 'stopped', 'loaded', 'resumed'
+MEMORY, STOPPED, LOADED, RESUMED = 'memory', 'stopped', 'loaded', 'resumed'
 _MARKS = (STOPPED, LOADED, RESUMED)
+#: What a restore has of a member in the folder.
+FILES = (*_MARKS, MEMORY)
 
 
 class Part:
@@ -87,16 +89,12 @@ class Part:
         plain = f'{self.member.folder}/memory.save'
         if not os.path.exists(self._packed):
             return plain
-        unpacked = self._at('memory')
+        unpacked = self._at(MEMORY)
         if not os.path.exists(unpacked):
             with open(self._packed, 'rb') as packed, \
                     zstandard.ZstdDecompressor().stream_reader(packed) as source:
                 durable.write(unpacked, source, tell)
         return unpacked
-
-    def drop_memory(self) -> None:
-        if self._folder:
-            durable.drop(self._at('memory'))
 
     @property
     def _packed(self):
@@ -215,11 +213,12 @@ class Part:
         return bool(self.marked(LOADED)) or self.swapped
 
     def end(self) -> None:
-        """Drop marks and memory."""
+        """Drop marks and memory, for good: once the end is on record nobody comes back to them."""
         if self._folder:
-            for what in _MARKS:
+            for what in FILES:
                 durable.drop(self._at(what))
-            self.drop_memory()
+            with contextlib.suppress(FileNotFoundError):    # its owner has removed the member
+                durable.sync_folder_of(self._at(MEMORY))
 
     def finish(self, keep_hours: float) -> None:
         """What was replaced is kept aside, see `replacement`."""
@@ -231,11 +230,15 @@ class Part:
     def touched(self) -> bool:
         """Whether anything of the restore is here, by names."""
         return any(placed.touched for placed in self.replaced) or (bool(self._folder) and any(
-            os.path.lexists(self._at(what)) for what in (*_MARKS, 'memory')))
+            os.path.lexists(self._at(what)) for what in FILES))
 
     def _at(self, what):
-        return os.path.join(
-            self._folder, f'{self.spec.id}.hotsnap-{what}-{self._restore}')
+        return os.path.join(self._folder, before(self.spec.id, what) + self._restore)
+
+
+def before(member: str, what: str) -> str:
+    """How the name of a member's file begins; a restore's id follows."""
+    return f'{member}.hotsnap-{what}-'
 
 
 def _placed(xml, facts):

@@ -198,6 +198,21 @@ def test_a_ledger_that_cannot_be_read_forgets_no_end(state, unreadable, error):
     assert open_orders(state).ended() == (END, ended)
 
 
+def test_what_a_host_drops_spares_restores_that_may_not_have_ended(tmp_path):
+    with clusters.Cluster(tmp_path, {'h1': 'a'}) as cluster:
+        host = cluster.hosts['h1']
+        host.kill()
+        state = tmp_path / 'state-h1'
+        open_orders(state).write(ORDER)
+        died(state)
+        (state / 'restores' / 'r2.json').write_text('{')
+        (state / 'restores' / 'ended.json').write_text('[]')
+
+        host.start()
+
+        clusters.until(lambda: getattr(host.manager.engine, 'spared', None) == {'r1', 'r2'})
+
+
 def test_a_file_that_cannot_be_read_keeps_no_guest(tmp_path):
     with clusters.Cluster(tmp_path, {'h1': 'a'}) as cluster:
         host = cluster.hosts['h1']

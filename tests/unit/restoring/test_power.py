@@ -190,9 +190,20 @@ def test_a_mark_that_was_set_is_there_and_never_half(losses, what):
         assert os.listdir(folder) == ['disk.raw']
 
 
-def test_a_mark_that_was_dropped_may_come_back_and_goes_again(losses):
-    def marked(folder):
-        part(folder).mark(parts.STOPPED, 'running')
-    for folder in losses.within(lambda folder: part(folder).end(), marked):
+def leave(folder):
+    """All that a restore has of a member beside its disks."""
+    for what in parts.FILES:
+        part(folder).mark(what, 'running')
+
+
+def test_what_was_dropped_at_the_end_does_not_come_back(losses):
+    """Once the end is on record nobody repeats it."""
+    for folder in losses.within(lambda folder: part(folder).end(), leave):
+        if losses.ended:
+            assert os.listdir(folder) == ['disk.raw']
         part(folder).end()
         assert os.listdir(folder) == ['disk.raw']
+
+
+def test_an_end_of_a_member_whose_folder_is_gone_is_one(tmp_path):
+    part(tmp_path / 'gone').end()
