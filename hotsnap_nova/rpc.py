@@ -5,7 +5,9 @@ Errors cross as data: an endpoint wrapped in `answers` never raises, and
 `Client.call` raises the same `HotsnapError` at the near end.
 
 What nobody waits for any more is not begun: RabbitMQ drops a message after its
-call's time-out, and so do we where it has waited for a thread.
+call's time-out, and so do we where it has waited for a thread. Of a message that
+says when it was sent both times count together, as far as the clocks of both
+hosts agree.
 """
 
 import functools
@@ -32,7 +34,9 @@ LOG = logging.getLogger(__name__)
 IN_PROCESS = 'fake:/'
 #: In a message's context: for how many seconds from when it is sent its answer is waited for.
 _VALID_S = 'valid_s'
-#: The same by this host's CLOCK_MONOTONIC, from when the message came.
+#: Likewise, when it was sent, in seconds since 1970 by the sender's clock.
+_SENT_AT = 'sent_at'
+#: For how long, by this host's CLOCK_MONOTONIC, from when the message came.
 _EXPIRES_NS = 'expires_ns'
 _TOO_OLD = ('UnsupportedVersion', 'NoSuchMethod')
 
@@ -73,8 +77,19 @@ class _Threads(futures.ThreadPoolExecutor):
     def submit(self, process, messages):
         for message in messages:
             if valid_s := message.ctxt.get(_VALID_S):
-                message.ctxt.setdefault(_EXPIRES_NS, time.monotonic_ns() + int(valid_s * 1e9))
+                left_s = valid_s - _age_s(message.ctxt, valid_s)
+                message.ctxt.setdefault(_EXPIRES_NS, time.monotonic_ns() + int(left_s * 1e9))
         return super().submit(process, messages)
+
+
+def _age_s(context, valid_s):
+    """For how long it was on its way; 0 where that is not known.
+
+    RabbitMQ gives no message that is older than it is valid: where it seems to be, or to come
+    from the future, it is the clocks that differ.
+    """
+    age_s = time.time() - context.get(_SENT_AT, float('inf'))
+    return age_s if 0 <= age_s <= valid_s else 0.0
 
 
 def close(servers, timeout_s: float) -> bool:
@@ -107,8 +122,8 @@ def answers(method):
     def answer(self, context, /, **kwargs):    # a message may have a `context`, too
         left_s = seconds_left(context)
         if left_s is not None and left_s <= 0:
-            LOG.warning('%s is not begun: it waited until nobody waited for it any more',
-                        method.__name__)
+            LOG.warning('%s is not begun: it waited until nobody waited for it any more; or its '
+                        "sender's clock is behind", method.__name__)
             return {'error': exception.HostUnreachable(
                 host='here', reason=f'{method.__name__} came too late').to_dict()}
         try:
@@ -132,12 +147,15 @@ class Client:
 
     :param transport: or a function that gives a host's own transport
     :param version: of what is called, where a call does not say otherwise
+    :param dated: messages say when they were sent, for what is begun once and not asked again
     """
 
-    def __init__(self, transport, topic: str, version: str, context: dict | None = None):
+    def __init__(self, transport, topic: str, version: str, context: dict | None = None,
+                 dated: bool = False):
         self._transport_of = transport if callable(transport) else lambda _host: transport
         self._target = oslo_messaging.Target(topic=topic, version=version)
         self._context = context or {}
+        self._dated = dated
         self._clients: dict = {}
 
     def call(self, host: str | None, method: str, timeout_s: float, version: str | None = None,
@@ -151,8 +169,9 @@ class Client:
         """
         prepared = self._client(host).prepare(
             server=host, timeout=timeout_s, retry=1, version=version or self._target.version)
+        more = {_VALID_S: timeout_s} | ({_SENT_AT: time.time()} if self._dated else {})
         try:
-            answer = prepared.call({**self._context, _VALID_S: timeout_s}, method, **kwargs)
+            answer = prepared.call({**self._context, **more}, method, **kwargs)
         except oslo_messaging.MessagingException as exc:
             if _is_too_old(exc):
                 raise exception.HostTooOld(host=host or 'any', method=method) from exc

@@ -114,7 +114,7 @@ class ConductorApi:
     """
 
     def __init__(self, transport, context: dict):
-        self._client = rpc.Client(transport, TOPIC, _API_VERSION, context)
+        self._client = rpc.Client(transport, TOPIC, _API_VERSION, context, dated=True)
 
     def create(self, group: str, *, name: str | None, description: str, properties: dict,
                gate: str, disk: str) -> dict:
