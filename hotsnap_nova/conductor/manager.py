@@ -56,10 +56,14 @@ class ConductorManager:
         membership.must_answer(self._cells.states(each.host for each in found.servers))
         conf = self._conf
         caller = _caller(context)
-        quotas.must_have_room(
-            self._database.list(project_id=found.project_id, status=_COUNTED),
-            conf.max_gib_per_project, conf.restore_keep_hours, found.project_id,
-            datetime.datetime.now(datetime.UTC))
+
+        def must_fit(others):
+            quotas.must_have_room(
+                others, conf.max_gib_per_project, conf.restore_keep_hours, found.project_id,
+                datetime.datetime.now(datetime.UTC))
+        # Before hosts are asked, which takes a while, and once more when it is added: meanwhile
+        # others may have been, and their hosts have told what they copy.
+        must_fit(self._database.list(project_id=found.project_id, status=_COUNTED))
         limits = (('project_id', found.project_id, conf.max_snapshots_per_project),
                   ('group_id', found.id, conf.max_snapshots_per_group))
         snapshot = self._snapshots.create(requests.CreateRequest(
@@ -70,6 +74,7 @@ class ConductorManager:
             group_id=found.id, group_name=found.name, project_id=found.project_id,
             **{key: caller[key] or '' for key in ('user_id', 'request_id')},
             unique_name=False, quotas=tuple(each for each in limits if each[2] >= 0),
+            must_fit=must_fit if conf.max_gib_per_project >= 0 else None,
             keep_failed=None if conf.max_failed_per_project < 0 else conf.max_failed_per_project,
             context=caller), must_be_wanted=lambda: _must_be_in_time(ends))
         return shown.of(self._get(snapshot))

@@ -4,6 +4,7 @@
 import dataclasses
 import json
 import math
+from collections.abc import Callable, Collection
 
 from hotsnap_nova import exception
 
@@ -36,6 +37,7 @@ class CreateRequest:
     :ivar domains: libvirt's names by member's id, which hosts of before RPC 1.3 tell of
     :ivar unique_name: no other snapshot of the project may have the name
     :ivar quotas: see `db.api.Database.create`
+    :ivar must_fit: likewise
     :ivar keep_failed: so many rows in error the project keeps; None: all
     :ivar context: in whose name, for the hosts: user_id, project_id, request_id
     """
@@ -62,6 +64,7 @@ class CreateRequest:
     disk: str = 'backup'
     unique_name: bool = True
     quotas: tuple[tuple[str, str, int], ...] = ()
+    must_fit: Callable[[Collection], None] | None = None
     keep_failed: int | None = None
     context: dict = dataclasses.field(default_factory=dict)
 

@@ -71,7 +71,8 @@ class Snapshots(recovery.Recovery):
             }, [{'member_id': each['id'], 'name': each['name'], 'host': host}
                 for host, here in members.items() for each in here],
                 owner=owner, lease_s=made.lease_s, unique_name=request.unique_name,
-                quotas=request.quotas, keep_failed=request.keep_failed)
+                quotas=request.quotas, must_fit=request.must_fit,
+                keep_failed=request.keep_failed)
             self._start(made)
         finally:
             self._beginning.discard(snapshot)

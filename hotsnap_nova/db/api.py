@@ -8,7 +8,7 @@ wishes) anyone may write at any time.
 """
 
 import datetime
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import sqlalchemy as sa
 from oslo_db import exception as db_exception
@@ -71,6 +71,7 @@ class Database(hosts.Hosts, errands.Errands):
     def create(self, values: dict, members: Collection[dict], *, owner: str | None = None,
                lease_s: float = 0.0, unique_name: bool = True,
                quotas: Collection[tuple[str, str, int]] = (),
+               must_fit: Callable[[Collection[records.Snapshot]], None] | None = None,
                keep_failed: int | None = None) -> None:
         """Add a snapshot at generation 0 and its members, in the order given.
 
@@ -79,6 +80,8 @@ class Database(hosts.Hosts, errands.Errands):
         :param members: columns each; member_id, name and host at least
         :param owner: has the lease for ``lease_s`` seconds
         :param quotas: (column, value, limit) each: at most so many that are not in error
+        :param must_fit: of all others of the project that are not in error, which become no more
+            meanwhile; where it raises, nothing was added
         :param keep_failed: of the project's in error so many stay, the newest, and those of which
             something is left, as for `purge`; None: all
         :raises OverQuota: nothing was added
@@ -91,7 +94,10 @@ class Database(hosts.Hosts, errands.Errands):
             row |= claims.lease(owner, lease_s)
         try:
             with self._engine.writing() as session:
-                for column, value, _ in sorted(quotas):
+                turns = {(column, value) for column, value, _ in quotas}
+                if must_fit:
+                    turns.add(('project_id', row['project_id']))
+                for column, value in sorted(turns):
                     claims.take_turn(session, column, value)
                 session.execute(sa.insert(models.Snapshot).values(**row))
                 for position, member in enumerate(members):
@@ -99,6 +105,10 @@ class Database(hosts.Hosts, errands.Errands):
                         **_NEW_MEMBER | member, snapshot_id=row['id'], position=position))
                 for column, value, limit in quotas:
                     claims.keep_quota(session, column, value, limit)
+                if must_fit:
+                    must_fit(tuple(map(_record, session.scalars(sa.select(models.Snapshot).where(
+                        models.Snapshot.project_id == row['project_id'],
+                        models.Snapshot.status != 'error', models.Snapshot.id != row['id'])))))
                 if keep_failed is not None:
                     self._drop_failed(session, row['project_id'], keep_failed)
         except db_exception.DBDuplicateEntry as exc:

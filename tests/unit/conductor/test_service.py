@@ -10,7 +10,16 @@ from oslo_config import cfg
 from hotsnap_nova import conf, exception, rpc
 from hotsnap_nova.compute import endpoint as compute_endpoint
 from hotsnap_nova.compute import rpcapi as compute_rpcapi
-from hotsnap_nova.conductor import drive, errands, hosts, manager, recovery, rpcapi, service
+from hotsnap_nova.conductor import (
+    drive,
+    errands,
+    hosts,
+    manager,
+    recovery,
+    rpcapi,
+    service,
+    snapshots,
+)
 from hotsnap_nova.protocol.restore import messages as restores
 from hotsnap_nova.storage import local
 from tests.fakes import cells as fake_cells
@@ -100,6 +109,28 @@ def order(found, host, step='undo'):
     return errands.of(restores.Order('r', host, restores.Step(step), restores.Share(
         found.id, tuple(errands.messages.Member(each.member_id, each.name)
                         for each in found.members if each.host == host))))
+
+
+def test_a_quota_of_bytes_is_kept_when_the_snapshot_is_added(
+        api, config, monkeypatch):
+    """Others may be added, and tell of what they copy, while hosts are asked for this one."""
+    config._conf.set_override('max_gib_per_project', 1, group='hotsnap')
+    real = snapshots.Snapshots._check
+
+    def check(self, *args):
+        self._database.create(
+            {'id': 'other', 'name': 'other', 'group_id': 'another', 'epoch': 1, 'gate': 'hold',
+             'status': 'available', 'phase': 'closed', 'closed': True, 'project_id': 'p'},
+            [{'member_id': 'z', 'name': 'z', 'host': 'h9', 'size_bytes': 2 << 30}])
+        return real(self, *args)
+    monkeypatch.setattr(snapshots.Snapshots, '_check', check)
+
+    with pytest.raises(exception.HotsnapError) as refused:
+        create(api)
+
+    assert refused.value.code == 'over_quota_bytes'
+    found = api.list(filters={}, limit=None, marker=None, detail=False)
+    assert [each['id'] for each in found] == ['other']
 
 
 # -- the life of a snapshot ----------------------------------------------------------------------

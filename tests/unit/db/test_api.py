@@ -5,6 +5,7 @@ import datetime
 import pytest
 
 from hotsnap_nova import exception
+from hotsnap_nova.db import claims
 from tests.unit.db import rows
 
 
@@ -14,6 +15,39 @@ def create(database, snapshot_id='s1', **values):
 
 def ids(found):
     return [row.id for row in found]
+
+
+def test_what_does_not_fit_beside_the_others_of_its_project_is_not_added(database):
+    create(database, project_id='p')
+    create(database, 's2', project_id='p', status='error')
+    create(database, 's3', project_id='another')
+    seen = []
+
+    def must_fit(others):
+        seen.append([(each.id, len(each.members)) for each in others])
+        raise exception.Invalid('no room')
+    with pytest.raises(exception.Invalid, match='no room'):
+        database.create(rows.snapshot('s4', project_id='p'), rows.members('a'),
+                        must_fit=must_fit)
+    database.create(rows.snapshot('s5', project_id='p'), rows.members('a'), must_fit=seen.append)
+
+    assert seen == [[('s1', 2)], (database.get('s1'),)]
+    assert set(ids(database.list())) == {'s1', 's2', 's3', 's5'}
+
+
+def test_who_must_fit_takes_the_turn_of_its_project_first(database):
+    """As for the other quotas: on a cluster of several writers nothing else keeps them apart."""
+    turns, began = [], claims.take_turn
+
+    def take_turn(session, *of):
+        turns.append(of)
+        began(session, *of)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(claims, 'take_turn', take_turn)
+        database.create(rows.snapshot(project_id='p'), rows.members('a'),
+                        must_fit=lambda _others: turns.append('counted'))
+
+    assert turns == [('project_id', 'p'), 'counted']
 
 
 def test_what_is_created_is_read_back(database):
