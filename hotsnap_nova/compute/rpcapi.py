@@ -189,8 +189,8 @@ class ComputeApi:
         :raises HostTooOld: calls are pinned to an older version
         """
         if self._is_pinned_below(version):
-            raise exception.HostTooOld(host=host, method=f'{method}, for calls are pinned to '
-                                                         f'version {self._pin}')
+            raise exception.HostTooOld(host=host, method=(
+                f'{method}, for calls are pinned to version {self._pin} (compute_rpc_version)'))
 
     def _is_pinned_below(self, version):
         return self._pin is not None and _number(self._pin) < _number(version)

@@ -84,11 +84,12 @@ def load(found, limits: durable.RestoreLimits) -> durable.Restore:
 
 
 def resolved(row: durable.Restore, write: commands.Resolve, action: dict | None,
-             called: Mapping[str, str]) -> dict:
+             called: Mapping[str, str], untold: Mapping[str, str] | None = None) -> dict:
     """Columns that make a decision durable.
 
     :param action: the row's `last_action`
     :param called: names of members, by id
+    :param untold: see `failure`
     """
     row = dataclasses.replace(
         row, generation=write.generation + 1, resolution=write.resolution, closed=write.closed,
@@ -96,16 +97,25 @@ def resolved(row: durable.Restore, write: commands.Resolve, action: dict | None,
     if not write.closed:
         return {'restore': _dump(row), 'phase': str(row.resolution)}
     return {'status': rows.AVAILABLE, 'phase': 'closed', 'restore': None} | actions.ended(
-        action, failure(row, called))
+        action, failure(row, called, untold))
 
 
-def failure(row: durable.Restore, called: Mapping[str, str]) -> exception.HotsnapError | None:
-    """Why a restore that is over did not bring all members back, or left something."""
+def failure(row: durable.Restore, called: Mapping[str, str],
+            untold: Mapping[str, str] | None = None) -> exception.HotsnapError | None:
+    """Why a restore that is over did not bring all members back, or left something.
+
+    :param called: names of members, by id
+    :param untold: why absent hosts, which may live, were not even asked, by host
+    """
+    untold = untold or {}
     booted = [fault for fault in row.faults if fault.cause.code == exception.MemberRebooted.code]
     left = [_told(fault, called) for fault in row.faults if fault not in booted]
     if row.resolution is durable.Resolution.RESUME:
-        left += [f'{_members(row, host, called)}: host {host} does not answer, and does its part '
-                 'when it is back' for host in row.absent]
+        left += [f'{_members(row, host, called)}: ' + (
+            f'host {host} does its part when it is told; {untold[host].rstrip(".")}'
+            if host in untold else
+            f'host {host} does not answer, and does its part when it is back')
+            for host in row.absent]
         return exception.RestoreIncomplete(
             left='; '.join(left), member=_only(fault.member for fault in row.faults),
             host=_only(row.absent)) if left else None
@@ -117,8 +127,9 @@ def failure(row: durable.Restore, called: Mapping[str, str]) -> exception.Hotsna
         names = ', '.join(sorted(called.get(fault.member, fault.member) for fault in booted))
         text += f'; stopped by then, and booted anew from the disks as they were: {names}'
     for host in row.absent:
+        when = f'told; {untold[host].rstrip(".")}' if host in untold else 'back'
         text += (f'; {_members(row, host, called)}: host {host} puts back what it had when it is '
-                 'back')
+                 f'{when}')
     return rpc.exception_of({'code': cause.code, 'message': f'{text}.', 'details': {
         'member': cause.member or None, 'host': cause.host or None}})
 

@@ -3,6 +3,7 @@
 
 import time
 
+from hotsnap_nova import exception
 from hotsnap_nova.conductor import drive, errands, restorations, work
 from hotsnap_nova.protocol import messages
 from hotsnap_nova.protocol.restore import commands, coordinator, durable
@@ -30,6 +31,7 @@ class Restoring(drive.Drive):
         self._action = action
         self._names = names
         self._resume = resume
+        self._untold: dict[str, str] = {}    # why hosts that may live are told nothing
         self._write: tuple[commands.Resolve, dict] | None = None
 
     def start(self, forget=lambda _work: None) -> None:
@@ -53,14 +55,22 @@ class Restoring(drive.Drive):
 
     def _send(self, command):
         order = command.order
-        self._ask(order.host, f'the order to {order.step}',
-                  lambda: self._compute.order(order, drive.CALL_MS / 1e3))
+        self._ask(order.host, f'the order to {order.step}', lambda: self._order(order))
+
+    def _order(self, order):
+        try:
+            answer = self._compute.order(order, drive.CALL_MS / 1e3)
+        except exception.HostTooOld as exc:
+            self._untold[order.host] = str(exc)
+            raise
+        self._untold.pop(order.host, None)
+        return answer
 
     def _resolve(self, command):
         if self._write is None or self._write[0] != command:
             # Once for each: what is written again must be the same, to the second.
             self._write = command, restorations.resolved(
-                self._row, command, self._action, self._names)
+                self._row, command, self._action, self._names, self._untold)
         generation = self._swap(command.generation, self._write[1], command.closed)
         return [commands.Overtaken(command.restore) if generation is None
                 else commands.Resolved(command.restore, generation)]

@@ -30,3 +30,16 @@ def test_members_of_a_host_that_is_away_are_named(resolution, code, told):
     assert (error.code, error.kwargs['host']) == (code, 'h2' if code != 'timeout' else None)
     assert told in str(error)
     assert 'web' not in str(error)
+
+
+@pytest.mark.parametrize('resolution', [durable.Resolution.RESUME, durable.Resolution.UNDO])
+def test_a_host_that_is_told_nothing_is_not_said_to_be_silent(resolution):
+    row = dataclasses.replace(ROW, resolution=resolution, cause=messages.Cause('timeout', 'Late'))
+    pinned = exception.HostTooOld(host='h2', method='order, for calls are pinned to version 1.2')
+
+    error = restorations.failure(row, CALLED, {'h2': str(pinned)})
+
+    assert 'cache, db: host h2' in str(error)
+    assert 'calls are pinned to version 1.2' in str(error)
+    assert 'does not answer' not in str(error)
+    assert 'when it is back' not in str(error)

@@ -10,7 +10,7 @@ import blake3
 import pytest
 
 from hotsnap_nova import exception
-from hotsnap_nova.compute import restores
+from hotsnap_nova.compute import restores, rpcapi
 from hotsnap_nova.conductor import restorations, snapshots
 from hotsnap_nova.protocol.restore import durable, messages
 from hotsnap_nova.storage import base
@@ -576,6 +576,25 @@ def test_what_a_coordinator_left_the_next_one_ends(cluster, step, disk):
     else:
         assert cluster.database.get(row.id).last_action['error']['code'] == (
             'coordinator_restarted')
+
+
+def test_who_takes_over_and_may_tell_hosts_nothing_says_why(cluster):
+    row = cluster.create()
+    first = cluster.coordinator('before', has_errands=True, patience_s=0.1)
+    stands = Gate(cluster.hosts['h1'].engine, 'restore_stop')
+    begin(first)
+    stands.wait()
+    first.leave()
+    stands.open()
+    heir = snapshots.Snapshots(
+        cluster.database, rpcapi.ComputeApi(cluster.transport, pin='1.2'), 'heir')
+
+    assert heir.recover() == (row.id,)
+
+    assert heir.wait(row.id, 60)
+    told = cluster.database.get(row.id).last_action['error']['message']
+    assert 'pinned to version 1.2 (compute_rpc_version)' in told
+    assert 'when it is back' not in told
 
 
 def taken_over_at(cluster, decision, take_over):
