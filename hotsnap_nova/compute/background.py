@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands that work on the store alone, which may hang for ever: nobody waits for long."""
+"""Commands that wait for a store, or an owner, which may hang: nobody waits for them long."""
 
 import threading
 from collections.abc import Callable, Iterable
@@ -42,12 +42,12 @@ class _Doing:
         self._ended = threading.Condition()
         self._end = None
         self._is_left = False
-        threading.Thread(target=self._run, daemon=True, name='hotsnap-files').start()
+        threading.Thread(target=self._run, daemon=True, name='hotsnap-background').start()
 
     def outcomes(self):
         with self._ended:
             if not self._ended.wait_for(lambda: self._end, _PATIENCE_S):
-                LOG.warning('The store takes long: %(command)s of snapshot %(id)s goes on in the '
+                LOG.warning('%(command)s of snapshot %(id)s takes long, and goes on in the '
                             'background', {'command': type(self._command).__name__,
                                            'id': self._command.snapshot})
                 self._is_left = True

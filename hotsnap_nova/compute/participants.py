@@ -75,7 +75,7 @@ class Participants:
         self._call = threading.local()
         self._saves = saves.Saves(host, engine, store, self._receive)
         self._beginning = threading.Lock()    # of a save
-        self._files = background.Background(host, self._receive)
+        self._background = background.Background(host, self._receive)
         self._works: dict[str, records.Work] = {}
         self._claims = claims.Claims(self.domain_locks)
         self._machine = machines.Participant(machines.HostState(host))
@@ -105,6 +105,7 @@ class Participants:
             commands.ReleaseMembers: self._release,
             commands.FinishMembers: self._finish,
             commands.DiscardMembers: self._discard,
+            commands.GiveBackMembers: self._give_back,
         }, self._phases, self._host)
         for command in todo:    # one that fails must not keep the others from being cleaned
             self._runner.carry_out([command])
@@ -286,7 +287,7 @@ class Participants:
         def publish():
             self._store.publish(command.snapshot, manifest.of_snapshot(command))
             return [commands.MembersFinished(command.snapshot, command.epoch)]
-        return self._files.do(command, publish)
+        return self._background.do(command, publish)
 
     def _discard(self, command):
         with self._beginning:
@@ -309,7 +310,13 @@ class Participants:
             if command.deleted:
                 self._store.delete(command.snapshot)
             return discarded
-        return self._files.do(command, remove)
+        return self._background.do(command, remove)
+
+    def _give_back(self, command):
+        # By the ticker's thread, which has to see to the gates of others.
+        LOG.info('Snapshot %s: nothing is heard of a coordinator; its guests are saved, and are '
+                 'given back', command.snapshot)
+        return self._background.do(command, lambda: self._owner.end(command.snapshot) or ())
 
     def _free(self, snapshot, error=''):
         """Give the guests back. Files come last: a store may hang, and they need no guest."""

@@ -55,6 +55,7 @@ class _Claim:
     context: nova_context.RequestContext
     instances: list[objects.Instance] = dataclasses.field(default_factory=list)
     whole: bool = False
+    ending: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
 
 class Instances(owner.Owner):
@@ -86,19 +87,21 @@ class Instances(owner.Owner):
         return frozenset(member_ids) - here
 
     def end(self, claim, error='', faults=None):
-        current = self._claims.get(claim)
-        failures = []
-        for instance in tuple(current.instances) if current else ():
-            try:
-                self._give_back(claim, current, instance,
-                                error or (faults or {}).get(instance.uuid, ''))
-            except exception.HotsnapError as exc:    # which keeps no other instance
-                failures.append(exc)
-            else:
-                current.instances.remove(instance)
-        if failures:
-            raise failures[0]
-        self._claims.pop(claim, None)
+        if not (current := self._claims.get(claim)):
+            return
+        with current.ending:    # a deadline and a coordinator may want it at once
+            failures = []
+            for instance in tuple(current.instances):
+                try:
+                    self._give_back(claim, current, instance,
+                                    error or (faults or {}).get(instance.uuid, ''))
+                except exception.HotsnapError as exc:    # which keeps no other instance
+                    failures.append(exc)
+                else:
+                    current.instances.remove(instance)
+            if failures:
+                raise failures[0]
+            self._claims.pop(claim, None)
 
     def recover(self, under_way: Mapping[str, Collection[str]]) -> None:
         """Keep what a restore held when this service died and still needs; give back the rest.

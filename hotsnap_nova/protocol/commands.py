@@ -10,6 +10,7 @@ coordinator                     `Send` `Persist` `LeaveErrand` `Announce`
 their outcomes                  `Persisted` `Superseded` `ErrandLeft` (and the answers of hosts)
 participant                     `Reply` `Journal` `PrepareMembers` `RecordMembers`
                                 `ReleaseMembers` `SaveMembers` `FinishMembers` `DiscardMembers`
+                                `GiveBackMembers`
 their outcomes                  `MembersPrepared` `MembersRecorded` `MembersReleased`
                                 `SaveProgress` `MembersSaved` `MembersFinished` `MembersDiscarded`
                                 `MembersWithdrawn`, which nothing commanded
@@ -160,10 +161,22 @@ class DiscardMembers:
     deleted: bool = False
 
 
+@_frozen
+class GiveBackMembers:
+    """End the claim on these guests at their owner's, and nothing else: the part stays.
+
+    Repeatable, and done by `FinishMembers` and `DiscardMembers`, too.
+    """
+
+    snapshot: str
+    epoch: int
+    members: tuple[Member, ...]
+
+
 CoordinatorCommand = Send | Persist | LeaveErrand | Announce
 ParticipantCommand = (
     Reply | Journal | PrepareMembers | RecordMembers | ReleaseMembers | SaveMembers
-    | FinishMembers | DiscardMembers
+    | FinishMembers | DiscardMembers | GiveBackMembers
 )  # fmt: skip
 
 

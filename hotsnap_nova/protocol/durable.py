@@ -73,7 +73,8 @@ class Phase(enum.StrEnum):
     SAVING = "saving"  # Save came; the engine works in the background; ends in KEEPING
     KEEPING = "keeping"  # all is stored, and that is being journalled; ends in SAVED
     UNKEPT = "unkept"  # the journal failed, or seemed to; each request tries again: SAVED
-    SAVED = "saved"  # durable and complete: waits for the decision as long as it takes
+    SAVED = "saved"  # durable and complete: waits for the decision as long as it takes, at last
+    #   without its guests, which their owner has back after a silence, as in UNKEPT
     FINISHING = "finishing"  # Finish came; ends with the part forgotten
     SPOILING = "spoiling"  # failed: being cleaned up; ends in SPOILED
     SPOILED = "spoiled"  # clean, disowned for ever (rule 9); waits for Discard to forget it
@@ -94,7 +95,8 @@ class Part:
     discard: bool = False  # Discard came while the engine worked: obeyed when it has ended
     progress: tuple[MemberProgress, ...] = ()
     deleted: bool = False  # and what is published goes, too
-    heard_ns: int = 0  # when the coordinator was last heard of; of this process's time
+    heard_ns: int = 0  # when the coordinator was last heard of; of this process's time, and 0
+    #   where nobody waits for that
 
 
 @_frozen

@@ -41,6 +41,12 @@ BUSY = frozenset(phase for phase in Phase if phase.endswith("ing"))
 LEASED = frozenset({Phase.PREPARED, Phase.RELEASED})
 """Phases in which a part waits for its coordinator with guests in hand: `Work.silence_ms` long."""
 
+KEPT = frozenset({Phase.UNKEPT, Phase.SAVED})
+"""Phases in which a part waits, as long as it takes, and needs its guests no more.
+
+After `Work.silence_ms` they are given back to their owner, and the part stays.
+"""
+
 RESTARTED = Cause("participant_restarted", "the service on this host was restarted meanwhile")
 
 UNKNOWN_SNAPSHOT = "unknown_snapshot"
@@ -110,9 +116,9 @@ class Participant:
         """The commands that a request, or the outcome of an earlier command, leads to."""
         match message:
             case do.CommandFailed():
-                return self._failed(message.command, message.cause)
+                return self._failed(message.command, message.cause, now)
             case do.Journaled():
-                return self._journaled(message.command)
+                return self._journaled(message.command, now)
             case do.Outcome():
                 part = self.state.part(message.snapshot)
                 if part is None or part.epoch != message.epoch:
@@ -127,9 +133,9 @@ class Participant:
             return [self._refuse(message, Cause("other_epoch"))]
         if isinstance(message, Discard):
             return self._serve_discard(part, message)
-        if given_up := self._expire(part, now):
+        if part.phase not in KEPT and (given_up := self._expire(part, now)):
             return given_up
-        if part.phase in LEASED:
+        if part.phase in LEASED or _is_claimed(part):
             part = self._put(_replace(part, heard_ns=now))
         return self._serve(part, message)
 
@@ -181,7 +187,7 @@ class Participant:
             return [self._working(part)]
         if part.phase is Phase.UNKEPT:
             part = self._put(_replace(part, phase=Phase.KEEPING))
-            return [do.Journal(part.snapshot, _replace(part, phase=Phase.SAVED))]
+            return [do.Journal(part.snapshot, _replace(part, phase=Phase.SAVED, heard_ns=0))]
         if given:
             return [do.Reply(given)]
         if part.phase is not needs:
@@ -246,7 +252,7 @@ class Participant:
         self._put(done)
         return self._expire(done, now) or [do.Reply(answer)]
 
-    def _journaled(self, command):
+    def _journaled(self, command, now):
         part = self.state.part(command.snapshot)
         if command.part is None:
             if part is None or part.phase not in (Phase.FINISHING, Phase.DISCARDING):
@@ -261,11 +267,13 @@ class Participant:
             return []
         if part.discard:
             return self._discard(part)
-        self._put(command.part)
+        self._put(_replace(command.part, heard_ns=now))
         return [do.Reply(command.part.answers[-1])]
 
-    def _failed(self, command, cause):
+    def _failed(self, command, cause, now):
         part = self.state.part(command.snapshot) if hasattr(command, "snapshot") else None
+        if isinstance(command, do.GiveBackMembers) and part and part.phase in KEPT:
+            self._put(_replace(part, heard_ns=now))  # its owner is asked again as much later
         if part is None or part.phase not in BUSY:
             return []
         match command, part.phase:
@@ -276,13 +284,15 @@ class Participant:
             case (do.Journal(part=None) | do.FinishMembers()), Phase.FINISHING:
                 if part.discard:
                     return self._discard(part)
-                return [self._working(self._put(_replace(part, phase=Phase.SAVED)))]
+                saved = self._put(_replace(part, phase=Phase.SAVED, heard_ns=now))
+                return [self._working(saved)]
             case do.Journal(part=Part()), Phase.PREPARING:
                 return self._spoil(part, cause)
             case do.Journal(part=Part()), Phase.KEEPING if not part.discard:
                 # It may have been written, and a restart may find it: so what it says has to
                 # stay true, and from here on only the coordinator can give up.
-                return [self._working(self._put(_replace(command.part, phase=Phase.UNKEPT)))]
+                unkept = _replace(command.part, phase=Phase.UNKEPT, heard_ns=now)
+                return [self._working(self._put(unkept))]
             case do.Journal(part=Part()), Phase.KEEPING:
                 return self._discard(part)
             case do.EngineCommand(), _ if isinstance(command, _engine_command_of(part.phase)):
@@ -294,6 +304,9 @@ class Participant:
         gate, silence = (end is not None and now >= end for end in _ends(part))
         if gate:
             return self._spoil(part, Cause("gate_opened", "its lease ended before the release"))
+        if silence and part.phase in KEPT:
+            self._put(_replace(part, heard_ns=0))
+            return [do.GiveBackMembers(part.snapshot, part.epoch, part.work.members)]
         if silence:
             text = f"nothing was heard of a coordinator for {part.work.silence_ms / 1e3:.0f} s"
             return self._spoil(part, Cause("coordinator_silent", text))
@@ -350,11 +363,16 @@ def _engine_command_of(phase):
     return next((step[2] for step in _STEPS.values() if step[1] is phase), ())
 
 
+def _is_claimed(part):
+    """Whether a part that needs its guests no more may have them; a restart gives them back."""
+    return part.phase in KEPT and part.heard_ns > 0
+
+
 def _ends(part):
     """When the part's gates count as opened and when its coordinator counts as gone, or None."""
     gate = silence = None
     if part.phase is Phase.RECORDED:
         gate = cut.lease_end_ns(part.work, part.answers[-1].cuts)
-    if part.phase in LEASED:
+    if part.phase in LEASED or _is_claimed(part):
         silence = part.heard_ns + part.work.silence_ms * cut.NS_PER_MS
     return gate, silence

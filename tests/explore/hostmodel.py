@@ -53,6 +53,7 @@ class Guest:
 
     path: DataPath
     residue: bool = False  # nodes, filters, jobs, files of ours
+    claimed: bool = False  # its owner may do nothing with it
     saved: bool = False
     published: tuple[Taken, ...] = ()
     taken: Taken | None = None
@@ -73,7 +74,8 @@ class Guest:
     def untouched(self):
         """Runs, sends freely, and nothing of ours is in it (rule 8)."""
         path = self.path
-        return not (path.suspended or path.closed or path.held or self.residue or path.armed)
+        ours = path.suspended or path.closed or path.held or self.residue or path.armed
+        return not (ours or self.claimed)
 
     @property
     def leaks(self):
@@ -115,6 +117,8 @@ class Engine:
         """(member, unit) in order."""
         if isinstance(command, do.DiscardMembers):
             return [(member.id, "discard") for member in command.members]
+        if isinstance(command, do.GiveBackMembers):
+            return [(member.id, "give back") for member in command.members]
         steps = {
             do.PrepareMembers: ("prepare",),
             do.RecordMembers: self.record_steps(command.work.gate),
@@ -146,7 +150,7 @@ class Engine:
             case "prepare":
                 path, effects = path.arm(command.epoch, command.work.gate)
                 guest = replace(
-                    guest, residue=True, taken=None, saved=False, stops=0, resumes=0,
+                    guest, residue=True, claimed=True, taken=None, saved=False, stops=0, resumes=0,
                     opened=False, closed_ns=0,
                 )  # fmt: skip
             case Step.SUSPEND:
@@ -175,14 +179,17 @@ class Engine:
                 if guest.taken is not None:
                     published = (*published, guest.taken)
                 guest = replace(
-                    guest, residue=False, published=published, taken=None, leased=False
+                    guest, residue=False, claimed=False, published=published, taken=None,
+                    leased=False,
                 )  # fmt: skip
             case "discard":
                 path = replace(path, suspended=False)
                 path, effects = path.decide(command.epoch) if command.decided else path.disarm()
                 guest = replace(
-                    guest, residue=False, taken=None, saved=False, leased=False
+                    guest, residue=False, claimed=False, taken=None, saved=False, leased=False
                 )  # fmt: skip
+            case "give back":
+                guest = replace(guest, claimed=False)
         return replace(guest, path=path), effects
 
     def outcome(self, host, command):

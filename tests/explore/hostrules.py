@@ -47,7 +47,10 @@ class HostRules:
     def _silence(self, world, name):
         """For so long that a coordinator counts as gone."""
         host = world.host(name)
-        host = replace(host, now=self.build.participant(host.machine).wakeup())
+        wakeup = self.build.participant(host.machine).wakeup()
+        if wakeup is None:
+            raise Violation(f"{name} keeps guests from their owner, and waits for ever")
+        host = replace(host, now=wakeup)
         machine = self.build.participant(host.machine)
         world = world if host.lost else world.spend("silences")
         commands = machine.tick(host.now)
@@ -55,6 +58,9 @@ class HostRules:
 
     def _restart(self, world, name):
         host = world.host(name)
+        # Their owner gives back what nobody asks for who lives.
+        guests = tuple(replace(guest, claimed=False) for guest in host.guests)
+        host = replace(host, guests=guests)
         residues = self.build.engine.survey(host, world.row.snapshot, world.row.epoch)
         machine, commands = self.build.participant.recover(
             name, residues, host.parts, host.decided
@@ -94,6 +100,9 @@ class HostRules:
                 return world.with_host(replace(host, machine=None, threads=()))
             if how == "fail":
                 outcome = do.CommandFailed(command, FAILED)
+            elif isinstance(command, do.GiveBackMembers):
+                host = replace(host, threads=others)
+                return self._obey(world.with_host(host), host, host.machine, (), rest)
             else:
                 outcome = self.build.engine.outcome(host, command)
             if isinstance(command, do.DiscardMembers):  # it ends a save that was going on

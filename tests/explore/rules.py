@@ -11,7 +11,7 @@ from dataclasses import replace
 from hotsnap_nova.protocol import commands as do
 from hotsnap_nova.protocol.durable import Snapshot
 from hotsnap_nova.protocol.messages import Gate, Refused
-from hotsnap_nova.protocol.participant import LEASED
+from hotsnap_nova.protocol.participant import KEPT, LEASED
 from tests.explore.coordinatorrules import CoordinatorRules
 from tests.explore.hostmodel import Violation
 from tests.explore.hostrules import HostRules
@@ -142,7 +142,12 @@ class Rules(CoordinatorRules, HostRules, TrafficRules):
 
     @staticmethod
     def _is_leased(host):
-        return any(part.phase in LEASED for part in host.machine.parts)
+        claimed = {guest.name for guest in host.guests if guest.claimed}
+        return any(
+            part.phase in LEASED
+            or (part.phase in KEPT and claimed & {member.id for member in part.work.members})
+            for part in host.machine.parts
+        )
 
     def _marked_pairs(self, world, host):
         """(sender past its cut, receiver before it) where the receiver is on this host."""

@@ -11,8 +11,8 @@ from hotsnap_nova.protocol.coordinator import Coordinator
 from hotsnap_nova.protocol.coordinator import Phase as Stage
 from hotsnap_nova.protocol.cut import Step
 from hotsnap_nova.protocol.durable import Decision, Phase
-from hotsnap_nova.protocol.messages import Discard, Finish, Prepare, Recorded, Release
-from hotsnap_nova.protocol.participant import Participant
+from hotsnap_nova.protocol.messages import Cause, Discard, Finish, Prepare, Recorded, Release
+from hotsnap_nova.protocol.participant import KEPT, Participant
 from tests.explore.hostmodel import Engine
 
 
@@ -196,6 +196,29 @@ class LeavesSuspended(Engine):
         if unit == "discard":
             guest = replace(guest, path=replace(guest.path, suspended=suspended))
         return guest, effects
+
+
+class KeepsWhatItNeedsNoMore(Participant):
+    """Waits for its coordinator with guests that are saved, however long that is away."""
+
+    def wakeup(self):
+        kept = self.state.parts
+        self.state = replace(self.state, parts=tuple(p for p in kept if p.phase not in KEPT))
+        try:
+            return super().wakeup()
+        finally:
+            self.state = replace(self.state, parts=kept)
+
+
+class GivesUpWhatItSaid(Participant):
+    """Takes a coordinator's silence for a "no" although all is saved."""
+
+    def tick(self, now):
+        commands = super().tick(now)
+        for command in commands:
+            if isinstance(command, do.GiveBackMembers):
+                return self._spoil(self.state.part(command.snapshot), Cause("coordinator_silent"))
+        return commands
 
 
 # -- rule 9: a poisoned epoch stays poisoned ------------------------------------------------------

@@ -9,7 +9,7 @@ from hotsnap_nova.protocol.coordinator import Coordinator
 from hotsnap_nova.protocol.coordinator import Phase as Stage
 from hotsnap_nova.protocol.durable import Decided, Decision, Limits, Part, Phase, Snapshot
 from hotsnap_nova.protocol.hoststate import HostState
-from hotsnap_nova.protocol.participant import Participant
+from hotsnap_nova.protocol.participant import KEPT, Participant
 
 GUEST = say.Member("g")
 WORK = say.Work("group", (GUEST,), say.Gate.HOLD, 100, 150)
@@ -36,6 +36,7 @@ def part(phase):
         "s", 5, phase, WORK, ANSWERS[: GIVEN.get(phase, 0)],
         refusal=say.Refused(*WHO, CAUSE) if refused else None,
         discard=phase in (Phase.DISCARDING, Phase.STUCK),
+        heard_ns=1 if phase in KEPT else 0,
     )  # fmt: skip
 
 
@@ -86,6 +87,7 @@ HOST_MESSAGES = {
     "Save failed": do.CommandFailed(do.SaveMembers(*COMMAND), CAUSE),
     "Finish failed": do.CommandFailed(do.FinishMembers(*COMMAND), CAUSE),
     "Discard failed": do.CommandFailed(do.DiscardMembers("s", 5, (GUEST,)), CAUSE),
+    "GiveBack failed": do.CommandFailed(do.GiveBackMembers("s", 5, (GUEST,)), CAUSE),
     "Journal failed": do.CommandFailed(do.Journal("s", part(Phase.PREPARING)), CAUSE),
     "Journal of saved failed": do.CommandFailed(do.Journal("s", part(Phase.SAVED)), CAUSE),
     "Journal of the end failed": do.CommandFailed(do.Journal("s", None), CAUSE),
@@ -98,7 +100,7 @@ def host_cell(state, message):
     if message == "lease ends":
         commands = machine.tick(LEASE_END_NS)
     elif message == "coordinator silent":
-        commands = machine.tick(SILENCE_END_NS)
+        commands = machine.tick(SILENCE_END_NS + 1)
     else:
         commands = machine.receive(HOST_MESSAGES[message], CLOSED_NS + 1)
     after = machine.state.part("s")
