@@ -2,7 +2,6 @@
 """``nova-hotsnap-status upgrade check``: what would keep the service from working."""
 
 import sys
-import time
 
 from nova import conf as nova_conf
 from oslo_log import log as logging
@@ -57,11 +56,12 @@ def _someone(binary, interval_s, otherwise):
         try:
             database.must_be_current()
             seen = [each.seen_at or 0 for each in database.services(binary)]
+            now = database.now()    # by whose clock they were seen
         finally:
             database.close()
     except exception.HotsnapError:    # told by the first check
-        seen = []
-    if seen and time.time() - max(seen) <= _MISSED * interval_s:
+        seen, now = [], 0.0
+    if seen and now - max(seen) <= _MISSED * interval_s:
         return Result(Code.SUCCESS)
     return Result(Code.WARNING, otherwise)
 

@@ -5,11 +5,13 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 
+from hotsnap_nova.cmd import status
 from hotsnap_nova.conductor import hosts
-from hotsnap_nova.db import api
+from hotsnap_nova.db import api, clock
 
 _START_S = 90
 
@@ -73,6 +75,23 @@ def test_the_service_shows_signs_of_life_reports_and_ends(config, database, tmp_
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.parametrize(('ahead_s', 'later_s', 'code'), [
+    (-600, 0, status.Code.SUCCESS), (600, 100, status.Code.WARNING)])
+def test_signs_of_life_are_as_old_as_the_databases_clock_says(
+        url, database, monkeypatch, ahead_s, later_s, code):
+    database.upgrade()
+    epoch = clock._EPOCH_DAYS
+    monkeypatch.setattr(clock, '_EPOCH_DAYS', epoch - ahead_s / 86400)
+    database.heard_of(hosts.CONDUCTOR, 'c1', version='', rpc_version='1.3', started_at=None)
+    monkeypatch.setattr(clock, '_EPOCH_DAYS', epoch - (ahead_s + later_s) / 86400)
+    monkeypatch.setattr(status, 'CONF', types.SimpleNamespace(hotsnap=types.SimpleNamespace(
+        database_connection=url, service_interval_s=10)))
+
+    found = status.Checks()._coordinators()
+
+    assert found.code == code
 
 
 def test_the_service_says_in_one_line_what_it_was_not_told(config, url):
