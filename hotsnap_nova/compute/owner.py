@@ -30,7 +30,7 @@ class Owner:
         """
 
     def gone(self, _member_ids: Collection[str]) -> frozenset[str]:
-        """Ids of those guests that are no longer this host's: another's, or nobody's.
+        """Ids of those guests that are not this host's any more: another's, or soon, or nobody's.
 
         :raises Unavailable: it cannot be known just now
         """

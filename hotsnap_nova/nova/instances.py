@@ -16,6 +16,7 @@ from nova import context as nova_context
 from nova import exception as nova_exception
 from nova import objects
 from nova.compute import power_state, task_states, vm_states
+from nova.objects import fields
 from oslo_log import log as logging
 
 from hotsnap_nova import exception
@@ -29,6 +30,14 @@ LOG = logging.getLogger(__name__)
 _ATTRIBUTES = ['metadata', 'system_metadata', 'flavor', 'info_cache', 'security_groups']
 #: vm_state by what the guest is found to be after a restore.
 _VM_STATES = {power_state.RUNNING: vm_states.ACTIVE, power_state.PAUSED: vm_states.PAUSED}
+#: States of an evacuation by which the host that comes back destroys the guest, as Nova does
+#: itself (`_destroy_evacuated_instances`), after us. One that failed is in none of them: such a
+#: guest is nowhere else.
+_LEAVING = ('accepted', 'pre-migrating', 'done')
+#: An evacuation's tasks. Nova sets an instance's host at its end, when the guest runs elsewhere.
+_BUILT_ANEW = frozenset({
+    task_states.REBUILDING, task_states.REBUILD_BLOCK_DEVICE_MAPPING,
+    task_states.REBUILD_SPAWNING})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,11 +89,17 @@ class Instances(owner.Owner):
         self._begin(claim, members, caller, _RESTORE)
 
     def gone(self, member_ids):
+        context = nova_context.get_admin_context()
         with asking(self._host):
             found = objects.InstanceList.get_by_filters(
-                nova_context.get_admin_context(), {'uuid': list(member_ids), 'deleted': False})
-        here = {instance.uuid for instance in found if instance.host == self._host}
-        return frozenset(member_ids) - here
+                context, {'uuid': list(member_ids), 'deleted': False})
+            # Asked second: an evacuation sets the task before it is on record.
+            leaving = {each.instance_uuid for each in objects.MigrationList.get_by_filters(
+                context, {'source_compute': self._host, 'status': list(_LEAVING),
+                          'migration_type': fields.MigrationType.EVACUATION})}
+        here = {instance.uuid for instance in found
+                if instance.host == self._host and instance.task_state not in _BUILT_ANEW}
+        return frozenset(member_ids) - (here - leaving)
 
     def end(self, claim, error='', faults=None):
         if not (current := self._claims.get(claim)):

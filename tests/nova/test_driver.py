@@ -14,6 +14,7 @@ from nova import context as nova_context
 from nova import exception as nova_exception
 from nova import objects
 from nova.compute import power_state, task_states, vm_states
+from nova.objects import fields
 from nova.tests import fixtures as nova_fixtures
 from nova.virt.libvirt import host as libvirt_host
 from oslo_concurrency import processutils
@@ -514,6 +515,68 @@ class TestRestores(ComputeTestCase):
         (fault,) = answer.faults
         assert (fault.member, fault.cause.code) == (self.server, 'withdrawn')
         assert self.world.guest('web')['state'] == 'shut off'
+        assert self.state(self.server) == AT_REST
+
+    def evacuating(self, status, task_state):
+        """What Nova has on record of a host that was cut off: it is the instance's host still."""
+        self.world.kill('web')
+        instance = self.instance(self.server)
+        instance.task_state = task_state
+        instance.save()
+        objects.Migration(
+            nova_context.get_admin_context(), source_compute='compute1', source_node='compute1',
+            instance_uuid=self.server, status=status,
+            migration_type=fields.MigrationType.EVACUATION).create()
+        self.engine.calls.clear()
+
+    def test_a_member_being_evacuated_is_not_started_where_it_was(self):
+        self.orders(*ALL[:3])
+        self.evacuating('pre-migrating', None)    # its new host has just started it
+
+        answer = self.orders(Step.RESUME)
+
+        (fault,) = answer.faults
+        assert (fault.member, fault.cause.code) == (self.server, 'withdrawn')
+        assert self.world.guest('web')['state'] == 'shut off'
+
+    def test_nor_does_an_undo_start_a_member_being_evacuated(self):
+        self.orders(*ALL[:3])
+        self.evacuating('accepted', task_states.REBUILDING)
+
+        self.orders(Step.UNDO)
+
+        assert self.world.guest('web')['state'] == 'shut off'
+
+    def test_a_member_whose_evacuation_failed_is_nowhere_else(self):
+        self.orders(*ALL[:3])
+        self.evacuating('failed', None)
+
+        answer = self.orders(Step.RESUME)
+
+        assert not [each for each in answer.faults if each.cause.code == 'withdrawn']
+
+    def test_an_evacuation_that_is_not_on_record_yet_has_its_task(self):
+        self.orders(*ALL[:3])
+        self.world.kill('web')
+        instance = self.instance(self.server)
+        instance.task_state = task_states.REBUILDING
+        instance.save()
+
+        answer = self.orders(Step.RESUME)
+
+        (fault,) = answer.faults
+        assert (fault.member, fault.cause.code) == (self.server, 'withdrawn')
+
+    def test_an_evacuation_of_another_host_takes_nothing_from_this_one(self):
+        """It came here by one, and its record stays until that host is back."""
+        objects.Migration(
+            nova_context.get_admin_context(), source_compute='compute2', source_node='compute2',
+            dest_compute='compute1', instance_uuid=self.server, status='done',
+            migration_type=fields.MigrationType.EVACUATION).create()
+
+        answer = self.orders(*ALL)
+
+        assert answer.faults == ()
         assert self.state(self.server) == AT_REST
 
     def test_deleting_a_member_within_a_restore_fails_it_and_not_the_deletion(self):
