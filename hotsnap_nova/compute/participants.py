@@ -94,9 +94,9 @@ class Participants:
         for part in parts:
             self._claims.lock(part.snapshot, part.work.members)
         residues = self._residues(leftovers, {part.snapshot for part in parts})
-        self._machine, todo = machines.Participant.recover(
+        machine, todo = machines.Participant.recover(
             self._host, residues, parts, self._journal.decided())
-        self._runner = runner.Runner(self._machine, {
+        self._runner = runner.Runner(machine, {
             commands.Reply: self._reply,
             commands.Journal: self._write,
             commands.SaveMembers: self._save,
@@ -106,7 +106,8 @@ class Participants:
             commands.FinishMembers: self._finish,
             commands.DiscardMembers: self._discard,
             commands.GiveBackMembers: self._give_back,
-        }, self._phases, self._host)
+        }, lambda: _phases(machine), self._host)
+        self._machine = machine    # not before: who withdraws a guest of it needs the runner
         for command in todo:    # one that fails must not keep the others from being cleaned
             self._runner.carry_out([command])
         self._runner.start_ticking()
@@ -218,10 +219,6 @@ class Participants:
     def has_ended(self, snapshot: str) -> bool:
         """Whether it is on record here how it ended."""
         return self._machine.state.decision_of(snapshot) is not None
-
-    def _phases(self):
-        return {f'Snapshot {part.snapshot} epoch {part.epoch}': str(part.phase)
-                for part in self._machine.state.parts}
 
     def _residues(self, leftovers, ours):
         """What QEMU shows, with the names the journal gives it; live processes' left out."""
@@ -347,3 +344,8 @@ class Participants:
 
     def _receive(self, outcome):
         self._runner.receive(outcome)
+
+
+def _phases(machine):
+    return {f'Snapshot {part.snapshot} epoch {part.epoch}': str(part.phase)
+            for part in machine.state.parts}

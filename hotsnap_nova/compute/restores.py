@@ -88,14 +88,15 @@ class Restores:
         for part in parts:
             self._written[part.restore] = frozenset(part.withdrawn)
             self._steps.lock(part.restore, part.share.members)
-        self._machine, todo = machines.RestoreParticipant.recover(
+        machine, todo = machines.RestoreParticipant.recover(
             self._host, parts, self._orders.ended())
-        self._runner = runner.Runner(self._machine, {
+        self._runner = runner.Runner(machine, {
             commands.ReplyToOrder: self._reply,
             commands.JournalOrder: self._write,
             commands.CarryOut: self._carry_out,
             commands.Hasten: self._hasten,
-        }, self._phases, self._host)
+        }, lambda: _phases(machine), self._host)
+        self._machine = machine    # not before: who withdraws a guest of it needs the runner
         for command in todo:    # one that fails must not keep the others from being done
             self._runner.carry_out([command])
         return tuple(part.restore for part in parts)
@@ -169,10 +170,6 @@ class Restores:
             part = self._machine.state.part(restore)
             if part and member_id not in self._written.get(restore, ()):
                 self._keep(part)
-
-    def _phases(self):
-        return {f'Restore {part.restore}': f'{part.step} {part.status}'
-                for part in self._machine.state.parts}
 
     # -- commands, one method each -------------------------------------------------------------
 
@@ -308,6 +305,11 @@ class Restores:
                 self._runner.receive(commands.StepProgress(command.restore, (
                     messages.MemberProgress('', done_bytes, total_bytes),)))
         return tell
+
+
+def _phases(machine):
+    return {f'Restore {part.restore}': f'{part.step} {part.status}'
+            for part in machine.state.parts}
 
 
 class _AtWork:

@@ -68,6 +68,9 @@ class Participation:
             self._server = self._manager = None
         if not manager:
             return
+        if not server:    # what is starting it still ends it
+            _give_up(manager)
+            return
         # Guests may stand still, or have their gates closed: they do not wait for what hangs.
         ended = []
         closing = threading.Thread(target=lambda: ended.append(server.close(_END_S)),
@@ -147,15 +150,19 @@ class Participation:
             from hotsnap_nova.nova import files
             manager = service.open_manager(conf, host=host, uri=uri, guests_owner=instances,
                                            definitions=definitions, files=files.Files())
+            with self._mutex:
+                # Before it works on guests: Nova may not have waited for that to end.
+                self._manager = manager
             manager.start()
             server = servers.Server(nova_rpc.TRANSPORT, host, endpoint.Endpoint(manager),
                                     conf.compute_threads)
             with self._mutex:
                 if self._ended.is_set():
+                    self._manager = None
                     manager.stop()
                     return
                 server.start()
-                self._manager, self._server = manager, server
+                self._server = server
         except Exception as exc:
             LOG.error('This host takes no part in snapshots of server groups until nova-compute '
                       'is started again: %s', exc, exc_info=True)

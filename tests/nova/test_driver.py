@@ -20,6 +20,7 @@ from nova.virt.libvirt import host as libvirt_host
 from oslo_concurrency import processutils
 
 from hotsnap_nova import exception
+from hotsnap_nova.compute import manager
 from hotsnap_nova.protocol import messages
 from hotsnap_nova.protocol.restore import messages as orders
 from hotsnap_nova.protocol.restore.messages import Step
@@ -425,6 +426,47 @@ class TestRestores(ComputeTestCase):
         self.restart_compute_service('compute1')
 
         assert self.state(self.server) == AT_REST
+
+    def test_a_guest_is_its_owners_while_ours_takes_long_to_start(self):
+        """Nova has waited for so long, and serves; steps of restores go on already."""
+        self.orders(*ALL[:2])
+        real, goes_on = manager.ComputeManager.start, threading.Event()
+        self.addCleanup(goes_on.set)
+        self.useFixture(fixtures.MonkeyPatch(
+            'hotsnap_nova.compute.manager.ComputeManager.start',
+            lambda made: (real(made), goes_on.wait(300))))
+        self.useFixture(fixtures.MonkeyPatch('hotsnap_nova.nova.participation._START_S', 0.0))
+
+        self.restart_compute_service('compute1')
+
+        ours, instance = self.driver()._participation, self.instance(self.server)
+        until(lambda: self.manager() and self.manager()._restores.busy())
+        assert not ours.answers
+        with pytest.raises(nova_exception.InstanceInvalidState):
+            ours.refuse_while_busy(instance, 'attach_volume')
+        ours.withdraw(instance, 'Nova has to destroy the instance')
+        (part,) = self.manager()._restores.busy()
+        assert part.withdrawn == (self.server,)
+
+    def test_what_is_ended_while_it_starts_is_ended_by_what_starts_it(self):
+        real, goes_on = manager.ComputeManager.start, threading.Event()
+        self.addCleanup(goes_on.set)
+        self.useFixture(fixtures.MonkeyPatch(
+            'hotsnap_nova.compute.manager.ComputeManager.start',
+            lambda made: (real(made), goes_on.wait(300))))
+        self.useFixture(fixtures.MonkeyPatch('hotsnap_nova.nova.participation._START_S', 0.0))
+        self.restart_compute_service('compute1')
+        until(self.manager)
+        starting, stopped = self.manager(), threading.Event()
+        stop = starting.stop
+        starting.stop = lambda: (stop(), stopped.set())
+
+        self.computes['compute1'].stop()
+
+        assert not stopped.is_set()
+        goes_on.set()
+        assert stopped.wait(30)
+        assert self.manager() is None
 
     @contextlib.contextmanager
     def saves_fail(self, server, error):
