@@ -85,15 +85,28 @@ def lease_end_ns(work: Work, cuts: tuple[MemberCut, ...]) -> int | None:
 
 
 # -- packets --------------------------------------------------------------------------------------
+MARKS = 3
+"""How many marks there are: what a packet can carry is no number that grows for ever."""
+
+
+def mark_of(epoch: int) -> int:
+    """The mark of an epoch. One that is used again can only cause a cut that was not needed."""
+    return 1 + epoch % MARKS
+
+
 @_frozen
 class Packet:
-    """``epoch`` is the sender's mark; ``markable`` is false for what cannot carry one."""
+    """``mark`` is what it carries, or 0; ``markable`` is false for what cannot carry one.
+
+    ``epoch`` is its sender's when it was sent. No network shows that: tests judge by it.
+    """
 
     source: str
     target: str
     number: int
     markable: bool = True
     epoch: int = 0
+    mark: int = 0
 
 
 @_frozen
@@ -112,7 +125,7 @@ class Deliver:
 
 @_frozen
 class TakeCut:
-    """Cut this member at once: record steps, then `DataPath.freeze` or `DataPath.fail`."""
+    """Cut this member at once: record steps, then `DataPath.resume` or `DataPath.fail`."""
 
     epoch: int
 
@@ -122,7 +135,13 @@ class DataPath:
     """One member's network as its gate makes it; each method gives the next one and the effects.
 
     ``epoch`` is the newest the member has been cut at or decided for; ``armed`` the one it is
-    prepared for, or 0. ``poisoned`` epochs are disowned for ever (rule 9).
+    prepared for, or 0. ``poisoned`` epochs are disowned for ever (rule 9). Where nothing is
+    armed nobody looks at marks: that is why no Record is sent before all are (rule 9).
+
+    ``keeping`` begins with a mark of the armed epoch, before the cut, and ends with the cut or
+    its failure: that packet and all that come behind it wait, whatever they carry, so that
+    their order stays. ``strips``: no mark reaches the guest. That goes on behind the release, for
+    others may not have heard of it, until the snapshot is decided.
     """
 
     member: str
@@ -131,12 +150,19 @@ class DataPath:
     gate: Gate = Gate.NONE
     suspended: bool = False
     closed: bool = False
+    lapsed: bool = False  # the gate is closed, and its lease has ended: all passes, unmarked
     held: tuple[Packet, ...] = ()  # egress behind the closed gate
     queued: tuple[Packet, ...] = ()  # ingress while suspended, or waiting for a cut
+    keeping: bool = False
+    strips: bool = False
+    room: int = 20_000  # so many packets are held, or kept, at the most
+    overflowed: bool = False  # there were more: they were dropped, which fails the snapshot
     poisoned: frozenset[int] = frozenset()
 
     def arm(self, epoch, gate):
-        return self._with(armed=epoch, gate=gate), ()
+        return self._with(
+            armed=epoch, gate=gate, strips=gate is Gate.MARKER, lapsed=False, overflowed=False
+        ), ()  # fmt: skip
 
     def suspend(self):
         return self._with(suspended=True), ()
@@ -149,19 +175,29 @@ class DataPath:
         return self._with(epoch=max(self.epoch, self.armed)), ()
 
     def resume(self):
-        return self._with(suspended=False, queued=()), tuple(map(Deliver, self.queued))
+        """The guest runs again, and has what waited for that or for its cut."""
+        delivered = tuple(Deliver(self._stripped(packet)) for packet in self.queued)
+        return self._with(suspended=False, keeping=False, queued=()), delivered
 
     def open(self):
-        return self._with(closed=False, held=()), tuple(map(Emit, self.held))
+        return self._with(closed=False, lapsed=False, held=()), tuple(map(Emit, self.held))
 
     def lapse(self):
-        """The lease ends: held packets pass, and the gate may look closed again (rule 3)."""
-        return self._with(held=()), tuple(map(Emit, self.held))
+        """The leases end, by the clock and with nobody of ours: held and kept packets pass.
+
+        A gate of QEMU's may look closed again afterwards (rule 3). What was kept is delivered
+        before the cut.
+        """
+        path, emitted = self._with(lapsed=self.closed, held=()), tuple(map(Emit, self.held))
+        if not self.keeping:
+            return path, emitted
+        path, delivered = path.fail()
+        return path, emitted + delivered
 
     def fail(self):
-        """The cut failed: the packet that asked for it is delivered, the epoch poisoned."""
+        """The cut failed: what waited for it is delivered, the epoch poisoned."""
         poisoned = self.poisoned | {self.armed} if self.armed else self.poisoned
-        return self._with(poisoned=poisoned, armed=0)._pass_queued()
+        return self._with(poisoned=poisoned, armed=0, keeping=False)._pass_queued()
 
     def decide(self, epoch):
         """A decision: disarmed, and never again before its cut of that epoch (rule 6)."""
@@ -170,29 +206,43 @@ class DataPath:
 
     def disarm(self):
         """The host gave up: gate open, nothing armed; the epoch is not decided by that."""
-        path, emitted = self._with(armed=0).open()
-        path, delivered = path._pass_queued()
-        return path, emitted + delivered
+        path, emitted = self.open()
+        path, delivered = path._with(armed=0, keeping=False, overflowed=False)._pass_queued()
+        return path._with(strips=False), emitted + delivered
 
     def send(self, packet):
         """The guest sends; nothing comes of it where the guest is suspended."""
         if self.suspended:
             return self, ()
-        packet = dataclasses.replace(packet, epoch=self.epoch if packet.markable else 0)
-        passes = self.gate is Gate.NONE or (self.gate is Gate.MARKER and packet.markable)
-        if self.closed and not passes:
-            return self._with(held=(*self.held, packet)), ()
-        return self, (Emit(packet),)
+        packet = dataclasses.replace(packet, epoch=self.epoch)
+        if not self.closed or self.lapsed or self.gate is Gate.NONE:
+            return self, (Emit(packet),)
+        if self.gate is Gate.MARKER and packet.markable:
+            return self, (Emit(dataclasses.replace(packet, mark=mark_of(self.epoch))),)
+        if len(self.held) >= self.room:
+            return self._with(overflowed=True), ()
+        return self._with(held=(*self.held, packet)), ()
 
     def arrive(self, packet):
         """A packet has come: for the guest, or asking for a cut first."""
-        newer = self.gate is Gate.MARKER and packet.epoch > self.epoch
-        if newer and packet.epoch == self.armed:
-            return self._with(queued=(*self.queued, packet)), (TakeCut(packet.epoch),)
-        path = self._with(poisoned=self.poisoned | {packet.epoch}) if newer else self
-        if self.suspended or self.queued:  # behind those that came before it
-            return path._with(queued=(*path.queued, packet)), ()
-        return path, (Deliver(packet),)
+        asks = self._asks(packet)
+        if self.keeping or asks:
+            path = self._with(keeping=True)
+            if len(self.queued) >= self.room:
+                return path._with(overflowed=True), ()
+            path = path._with(queued=(*self.queued, packet))
+            return path, (TakeCut(self.armed),) if asks and not self.keeping else ()
+        if self.suspended:
+            return self._with(queued=(*self.queued, packet)), ()
+        return self, (Deliver(self._stripped(packet)),)
+
+    def _asks(self, packet):
+        """Whether somebody sent it who is past the cut that this member is armed for."""
+        before = self.gate is Gate.MARKER and self.epoch < self.armed
+        return before and packet.mark == mark_of(self.armed)
+
+    def _stripped(self, packet):
+        return dataclasses.replace(packet, mark=0) if self.strips else packet
 
     def _pass_queued(self):
         return (self, ()) if self.suspended else self.resume()

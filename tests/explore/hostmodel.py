@@ -74,14 +74,14 @@ class Guest:
     def untouched(self):
         """Runs, sends freely, and nothing of ours is in it (rule 8)."""
         path = self.path
-        ours = path.suspended or path.closed or path.held or self.residue or path.armed
-        return not (ours or self.claimed)
+        ours = path.suspended or path.closed or path.held or path.keeping or path.strips
+        return not (ours or self.residue or path.armed or self.claimed)
 
     @property
     def leaks(self):
         """Sends to others as it likes."""
         path = self.path
-        holding = path.closed and path.gate is not Gate.NONE
+        holding = path.closed and not path.lapsed and path.gate is not Gate.NONE
         return not path.suspended and not holding
 
 
@@ -141,6 +141,9 @@ class Engine:
         if isinstance(command, do.RecordMembers):
             paths = (host.guest(member.id).path for member in command.work.members)
             return all(command.epoch not in path.poisoned for path in paths)
+        if isinstance(command, do.ReleaseMembers):
+            paths = (host.guest(member.id).path for member in command.work.members)
+            return not any(path.overflowed for path in paths)
         return True
 
     def apply(self, guest, unit, command, now):
@@ -222,11 +225,12 @@ class Engine:
 
     def guard(self, guest):
         """The guardian: our process died or the lease ended, so the guest runs and may send."""
-        path, opened = guest.path.open()
+        path, passed = guest.path.lapse()
+        path, _ = path.open()
         path, resumed = path.resume()
         changed = guest.path.closed or guest.path.suspended
         guest = replace(guest, path=path, leased=False, opened=guest.opened or changed)
-        return guest, opened + resumed
+        return guest, passed + resumed
 
     def survey(self, host, snapshot, epoch):
         """What QEMU shows of ours."""

@@ -24,6 +24,8 @@ def check_decision(world, row):
                 raise Violation(f"available without the state of {guest.name}")
             if taken.orphan:
                 raise Violation(f"{guest.name} has received what nobody has sent")
+            if guest.path.overflowed:
+                raise Violation(f"{guest.name}'s gate dropped packets, and nobody said so")
             if taken.torn:
                 raise Violation(f"{guest.name}'s memory and disk are of two instants")
             for other in (g for h in world.hosts for g in h.guests):

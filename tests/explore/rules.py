@@ -85,7 +85,7 @@ class Rules(CoordinatorRules, HostRules, TrafficRules):
 
     def _faults(self, world, action):
         """The same action, with what can go wrong at each unit of the work it brings."""
-        if action[0] in ("crash", "lose journal", "guard", "lapse", "packet"):
+        if action[0] in ("crash", "lose journal", "guard", "lapse", "packet", "trigger", "flood"):
             return
         with contextlib.suppress(Violation):  # found when the action itself is tried
             self.after(world, action)
@@ -102,7 +102,7 @@ class Rules(CoordinatorRules, HostRules, TrafficRules):
         left, many = world.left, []
         if host.machine is None:
             many.append(("restart", host.name))
-            if any(g.path.closed or g.path.suspended for g in host.guests):
+            if any(g.path.closed or g.path.suspended or g.path.keeping for g in host.guests):
                 many.append(("guard", host.name))
         else:
             many += [
@@ -132,13 +132,35 @@ class Rules(CoordinatorRules, HostRules, TrafficRules):
                 many.append(("tick", host.name))
             elif (left.silences or host.lost) and self._is_leased(host):
                 many.append(("silence", host.name))
-        if left.lapses and any(g.leased for g in host.guests):
+            many += self._triggers(world, host)
+        if left.lapses and any(g.leased or g.path.keeping for g in host.guests):
             many.append(("lapse", host.name))
-        for a, b in self._marked_pairs(world, host):
-            many.append(("packet", a, b, "ok"))
-            if left.failures and b.path.armed:
-                many.append(("packet", a, b, "fail"))
+        if left.floods and host is world.hosts[0]:
+            many += [
+                ("flood", host.name, g.name)
+                for g in host.guests
+                if (g.path.closed or g.path.keeping) and not g.path.suspended
+            ]
+        many += [
+            ("packet", a, b, markable)
+            for a, b in self._marked_pairs(world, host)
+            for markable in (True, False)
+        ]
         return many
+
+    def _triggers(self, world, host):
+        """The cuts that packets have asked for, and what can go wrong with them."""
+        left = world.left
+        for guest in host.guests:
+            if not guest.path.keeping:
+                continue
+            yield ("trigger", host.name, guest.name, "ok", None)
+            if left.failures:
+                yield ("trigger", host.name, guest.name, "fail", None)
+            if left.host_crashes and host is world.hosts[0]:
+                steps = len(self.build.engine.record_steps(Gate.MARKER))
+                for units in range(1, steps):
+                    yield ("trigger", host.name, guest.name, "crash", units)
 
     @staticmethod
     def _is_leased(host):
@@ -150,14 +172,14 @@ class Rules(CoordinatorRules, HostRules, TrafficRules):
         )
 
     def _marked_pairs(self, world, host):
-        """(sender past its cut, receiver before it) where the receiver is on this host."""
+        """(sender past its cut, receiver that gets its packets) where that is on this host."""
         if world.row.hosts[0][1].gate is not Gate.MARKER:
             return
         epoch = world.row.epoch
         for b in host.guests:
             for a in (guest for other in world.hosts for guest in other.guests):
                 past = a.path.epoch >= epoch and not a.path.suspended
-                if past and b.path.epoch < epoch and not b.path.suspended:
+                if past and a is not b and not (b.path.suspended or b.path.keeping):
                     yield a, b
 
     # -- and what it leads to ---------------------------------------------------------------------

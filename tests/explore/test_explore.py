@@ -43,6 +43,9 @@ WORLDS = {
     "markers": (MARKER, 2, 1, True, {"lapses": 1, "timeouts": 0}),
     "markers, a host dies": (MARKER, 2, 1, True, {"host_crashes": 1, "timeouts": 0}),
     "markers, a cut fails": (MARKER, 2, 1, True, {"failures": 1, "timeouts": 0}),
+    "markers, a host loses its journal": (MARKER, 2, 1, True, {"losses": 1, "timeouts": 0}),
+    "markers, a gate has no more room": (MARKER, 2, 1, True, {"floods": 1, "timeouts": 0}),
+    "a gate has no more room": (HOLD, 2, 1, True, {"floods": 1, "timeouts": 0}),
 }  # fmt: skip
 
 

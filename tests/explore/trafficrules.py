@@ -5,8 +5,9 @@ from dataclasses import replace
 
 from hotsnap_nova.protocol import commands as do
 from hotsnap_nova.protocol import cut
-from hotsnap_nova.protocol.cut import Deliver, Emit, Packet, TakeCut
+from hotsnap_nova.protocol.cut import Deliver, Emit, Packet
 from hotsnap_nova.protocol.messages import Gate, Member
+from tests.explore.hostmodel import Violation
 
 
 class TrafficRules:
@@ -17,69 +18,77 @@ class TrafficRules:
         return world
 
     def _lapse(self, world, name):
-        """The lease of this host's gates ends, and with it what its clock shows."""
+        """The leases of this host's gates end, and with them what its clock shows."""
         world, opened = world.spend("lapses"), []
         for guest in world.host(name).guests:
-            if not guest.leased:
+            if not guest.leased and not guest.path.keeping:
                 continue
             if guest.path.gate is Gate.BARRIER:
                 guest, effects = self.build.engine.guard(guest)
             else:
                 path, effects = guest.path.lapse()
                 guest = replace(guest, path=path, leased=False)
-            end = guest.closed_ns + cut.NS_PER_MS
+            end = guest.closed_ns + cut.NS_PER_MS if guest.path.closed else 0
             host = world.host(name).with_guest(guest)
             world = world.with_host(replace(host, now=max(host.now, end)))
             world = self.route(world, effects)
             opened.append(guest)
         return self._leak(world, opened)
 
-    def _packet(self, world, sender, receiver, how):
-        """A packet crosses at once; it may ask the receiver to cut itself first."""
-        if how == "fail":
-            world = world.spend("failures")
-        _, effects = sender.path.send(Packet(sender.name, receiver.name, 0))
-        return self.route(world, effects, at_once=True, cut_fails=how == "fail")
+    def _packet(self, world, sender, receiver, markable):
+        """A packet crosses at once, unless it is held; it may ask the receiver for a cut first."""
+        _, effects = sender.path.send(Packet(sender.name, receiver.name, 0, markable))
+        return self.route(world, effects, at_once=True)
 
-    def route(self, world, effects, at_once=False, cut_fails=False):
+    def _flood(self, world, name, member):
+        """A guest sends, or is sent, more than its gate has room for."""
+        guest = world.host(name).guest(member)
+        full = replace(guest.path, room=0)
+        packet = Packet(member, member, 0, markable=False)
+        path, _ = full.arrive(packet) if full.keeping else full.send(packet)
+        guest = replace(guest, path=replace(path, room=guest.path.room))
+        return world.spend("floods").with_host(world.host(name).with_guest(guest))
+
+    def route(self, world, effects, at_once=False):
         for effect in effects:
             match effect:
                 case Emit(packet=packet) if at_once:
-                    world = self.arrive(world, packet, cut_fails)
+                    world = self.arrive(world, packet)
                 case Emit(packet=packet) if packet.number:
                     world = replace(world, packets=(*world.packets, packet))
                 case Deliver(packet=packet):
                     world = self._receive(world, packet)
         return world
 
-    def arrive(self, world, packet, cut_fails=False):
+    def arrive(self, world, packet):
+        """Where it asks for a cut, that is taken later, or never: `_trigger`."""
         host = _host_of(world, packet.target)
         guest = host.guest(packet.target)
         path, effects = guest.path.arrive(packet)
         world = world.with_host(host.with_guest(replace(guest, path=path)))
-        for effect in effects:
-            if isinstance(effect, TakeCut):
-                world = self._cut_now(world, host.name, packet.target, cut_fails)
-            else:
-                world = self.route(world, (effect,))
-        return world
+        return self.route(world, effects)
 
-    def _cut_now(self, world, name, member, fails):
+    def _trigger(self, world, name, member, how, units):
+        """A member is cut because of a packet, without its machine; or that fails, or all dies."""
         guest = world.host(name).guest(member)
-        if fails:
+        if how == "fail":
+            world = world.spend("failures")
             path, effects = guest.path.fail()
             guest = replace(guest, path=path)
             return self.route(world.with_host(world.host(name).with_guest(guest)), effects)
         work = dict(world.row.hosts)[name]
         alone = replace(work, members=(Member(member),))
         command = do.RecordMembers(world.row.snapshot, world.row.epoch, alone)
-        return self._work(world, name, command, None, "ok")
+        world = self._work(world, name, command, units, "ok")
+        return world if how == "ok" else self._crash(world, name)
 
     def _receive(self, world, packet):
         host = _host_of(world, packet.target)
         guest = host.guest(packet.target)
         if guest.path.epoch < packet.epoch:
             guest = replace(guest, orphan=True)
+        if packet.mark and guest.residue:  # of a host that gave up nobody promises that
+            raise Violation(f"{guest.name} sees the mark of {packet.source}")
         if packet.number:
             received = dict(guest.received)
             received[packet.source] = max(received.get(packet.source, 0), packet.number)

@@ -26,6 +26,7 @@ class Build:
     coordinator: type = Coordinator
     participant: type = Participant
     engine: Engine = dataclasses.field(default_factory=Engine)
+    path: type = DataPath
     stops_at_failure: bool = True
 
 
@@ -50,6 +51,7 @@ class Budget:
     losses: int = 0  # a host dies, and its journal with it
     timeouts: int = 1
     more_snapshots: int = 0
+    floods: int = 0  # a guest sends, or is sent, more than its gate has room for
 
 
 @remembers_hash
@@ -82,11 +84,11 @@ class World:
         return replace(self, left=replace(self.left, **{kind: getattr(self.left, kind) - 1}))
 
 
-def new_world(gate, hosts=2, members=1, budget=None):
+def new_world(gate, hosts=2, members=1, budget=None, path=DataPath):
     """Nothing has happened yet, not even a snapshot."""
     made = []
     for n in range(hosts):
-        guests = tuple(Guest(DataPath(f"g{n}{m}")) for m in range(members))
+        guests = tuple(Guest(path(f"g{n}{m}")) for m in range(members))
         name = f"h{n}"
         made.append(Host(name, guests, HostState(name)))
     row = Snapshot("s0", 0, tuple(

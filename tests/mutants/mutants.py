@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each rule of the protocol, broken on purpose in one small way.
 
-A mutant changes one machine, the runner or the engine, and nothing else.
+A mutant changes one machine, the runner, the engine or the gate, and nothing else.
 """
 
 from dataclasses import replace
@@ -9,9 +9,18 @@ from dataclasses import replace
 from hotsnap_nova.protocol import commands as do
 from hotsnap_nova.protocol.coordinator import Coordinator
 from hotsnap_nova.protocol.coordinator import Phase as Stage
-from hotsnap_nova.protocol.cut import Step
+from hotsnap_nova.protocol.cut import DataPath, Deliver, Emit, Step
 from hotsnap_nova.protocol.durable import Decision, Phase
-from hotsnap_nova.protocol.messages import Cause, Discard, Finish, Prepare, Recorded, Release
+from hotsnap_nova.protocol.messages import (
+    Cause,
+    Discard,
+    Finish,
+    Prepare,
+    Prepared,
+    Record,
+    Recorded,
+    Release,
+)
 from hotsnap_nova.protocol.participant import KEPT, Participant
 from tests.explore.hostmodel import Engine
 
@@ -67,6 +76,33 @@ class ReleasesEachAtOnce(Coordinator):
             one = Release(message.snapshot, message.epoch, message.host)
             return [*commands, do.Send(one)]
         return commands
+
+
+class MarksNothing(DataPath):
+    """Lets what goes to members pass as it is."""
+
+    def send(self, packet):
+        path, effects = super().send(packet)
+        return path, tuple(Emit(replace(each.packet, mark=0)) for each in effects)
+
+
+class PassesWhatItCannotMark(DataPath):
+    """Holds nothing: that a mark is not to be had is no reason to wait."""
+
+    def send(self, packet):
+        path, effects = super().send(packet)
+        if effects or self.suspended:
+            return path, effects
+        return self, (Emit(replace(packet, epoch=self.epoch)),)
+
+
+class DeliversBeforeTheCut(DataPath):
+    """Asks for the cut, and lets the guest have the packet meanwhile."""
+
+    def arrive(self, packet):
+        path, effects = super().arrive(packet)
+        early = (Deliver(replace(packet, mark=0)),) if path.keeping else ()
+        return path, early + effects
 
 
 # -- rule 3: a closed gate is a lease -------------------------------------------------------------
@@ -221,6 +257,23 @@ class GivesUpWhatItSaid(Participant):
         return commands
 
 
+class StripsUntilItsRelease(Engine):
+    """Takes its programs out with its own release, while others still send marks."""
+
+    def apply(self, guest, unit, command, now):
+        guest, effects = super().apply(guest, unit, command, now)
+        if unit is Step.OPEN:
+            guest = replace(guest, path=replace(guest.path, strips=False))
+        return guest, effects
+
+
+class HidesTheOverflow(Engine):
+    """Does not say that a guest's packets were dropped."""
+
+    def allows(self, host, command):
+        return isinstance(command, do.ReleaseMembers) or super().allows(host, command)
+
+
 # -- rule 9: a poisoned epoch stays poisoned ------------------------------------------------------
 class AcceptsASecondStop(Participant):
     """Does not count how often a guest was stopped."""
@@ -247,3 +300,22 @@ class RecordsThePoisoned(Engine):
 
     def allows(self, host, command):
         return True
+
+
+class RecordsBeforeAllAreArmed(Coordinator):
+    """Has a host record as soon as it is prepared, while others would see no mark."""
+
+    def receive(self, message, now):
+        commands = super().receive(message, now)
+        if isinstance(message, Prepared) and self.state.phase is Stage.PREPARE:
+            one = Record(message.snapshot, message.epoch, message.host)
+            return [*commands, do.Send(one)]
+        return commands
+
+
+class ForgetsWhatItDelivered(DataPath):
+    """Takes part in an epoch although packets of it were delivered before the cut."""
+
+    def lapse(self):
+        path, effects = super().lapse()
+        return replace(path, armed=self.armed, poisoned=self.poisoned), effects

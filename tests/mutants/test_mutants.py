@@ -25,7 +25,11 @@ MUTANTS = [
     (2, Build(engine=m.ClosesAfterResume()), HOLD, {}, ORPHAN),
     (2, Build(coordinator=m.ReleasesEachAtOnce), HOLD, {}, ORPHAN),
     (2, Build(coordinator=m.ReleasesEachAtOnce), BARRIER, {}, ORPHAN),
+    (2, Build(path=m.MarksNothing), MARKER, {}, ORPHAN),
+    (2, Build(path=m.PassesWhatItCannotMark), MARKER, {}, ORPHAN),
+    (2, Build(path=m.DeliversBeforeTheCut), MARKER, {}, ORPHAN),
     (3, Build(participant=m.IgnoresTheClock), HOLD, {"lapses": 1}, ORPHAN),
+    (3, Build(participant=m.IgnoresTheClock), MARKER, {"lapses": 1}, ORPHAN),
     (3, Build(participant=m.HidesTheGuardian), BARRIER, {"lapses": 1}, ORPHAN),
     (4, Build(coordinator=m.LateAnswersCount), HOLD, {}, "decision was changed"),
     (5, Build(participant=m.AnswersOnce), HOLD, {"host_crashes": 1}, TRACES),
@@ -42,14 +46,19 @@ MUTANTS = [
     (8, Build(participant=m.KeepsWhatItNeedsNoMore), HOLD, {"silences": 1},
      "keeps guests from their owner"),
     (8, Build(engine=m.LeavesSuspended()), BARRIER, {}, "between a stop"),
+    (8, Build(engine=m.StripsUntilItsRelease()), MARKER, {}, "sees the mark"),
+    (8, Build(engine=m.HidesTheOverflow()), HOLD, {"floods": 1}, "dropped packets"),
+    (8, Build(engine=m.HidesTheOverflow()), MARKER, {"floods": 1}, "dropped packets"),
     (9, Build(participant=m.AcceptsASecondStop), HOLD, {"failures": 1}, "two instants"),
     (9, Build(participant=m.ForgetsItsRefusal), HOLD, {"failures": 1}, "disowned"),
     (9, Build(engine=m.RecordsThePoisoned()), MARKER, {"failures": 1}, ORPHAN),
+    (9, Build(coordinator=m.RecordsBeforeAllAreArmed), MARKER, {}, ORPHAN),
+    (9, Build(path=m.ForgetsWhatItDelivered), MARKER, {"lapses": 1}, ORPHAN),
 ]  # fmt: skip
 
 
 def _mutant(build):
-    parts = (build.participant, build.coordinator, type(build.engine))
+    parts = (build.participant, build.coordinator, type(build.engine), build.path)
     return next((p.__name__ for p in parts if p.__module__ == m.__name__), "NeverStops")
 
 
@@ -64,7 +73,7 @@ def test_the_explorer_catches(mutant):
     rules = Rules(build)
 
     with pytest.raises(Violation, match=says) as caught:
-        explore(rules, rules.begin(new_world(gate, budget=Budget(**faults))))
+        explore(rules, rules.begin(new_world(gate, budget=Budget(**faults), path=build.path)))
 
     print(caught.value)
 

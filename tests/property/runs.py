@@ -45,7 +45,7 @@ class Ran:
 FAULTS = {
     "host_crashes": 3, "coordinator_crashes": 2, "takeovers": 1, "failures": 3, "lapses": 2,
     "aborts": 1, "withdrawals": 1, "silences": 1, "absences": 1, "losses": 1, "timeouts": 2,
-    "more_snapshots": 3,
+    "more_snapshots": 3, "floods": 1,
 }  # fmt: skip
 """What may go wrong in a run, and how often at most."""
 
@@ -95,7 +95,7 @@ class PacketRules(Rules):
 
 _ORDER = (
     "restart", "guard", "do", "tick", "start", "write", "write again", "request", "answer",
-    "lapse", "silence", "packet", "absent", "deadline",
+    "trigger", "lapse", "silence", "flood", "packet", "absent", "deadline",
 )  # fmt: skip
 
 
