@@ -62,4 +62,8 @@ SNAPSHOTS = {  # as in `test_explore`
         MARKER, 2, 1, True, {"host_crashes": 1, "failures": 1, "timeouts": 0}
     ),
     "markers, three hosts": (MARKER, 3, 1, True, {"timeouts": 0}),
+    "markers, a gate has no more room, a lease ends": (
+        MARKER, 2, 1, True, {"floods": 1, "lapses": 1, "timeouts": 0}
+    ),
+    "markers, two members on each host": (MARKER, 2, 2, True, {"timeouts": 0}),
 }  # fmt: skip

@@ -40,6 +40,11 @@ class Hook:
     name: str
     handle: int
 
+    @property
+    def brought_qdisc(self) -> bool:
+        """Whether the qdisc that it is in came with it."""
+        return self.handle == _OWN
+
 
 def by_ingress(ifindex: int) -> bool:
     """Whether a guest's packets come into the host by this device's ingress, or by its egress.
@@ -173,7 +178,7 @@ def detach(hook: Hook) -> None:
         with _gone():
             ip.tc('del-filter', 'bpf', hook.ifindex, hook.handle, parent=_PARENTS[hook.ingress],
                   prio=_PRIORITY, protocol=_ALL_PROTOCOLS)
-        if hook.handle == _OWN:
+        if hook.brought_qdisc:
             with _gone():
                 _drop_empty(ip, hook.ifindex)
 

@@ -16,6 +16,8 @@ import time
 RELEASE_MS = 100
 _STATE_SHIFT = 62
 _TIME_MASK = (1 << _STATE_SHIFT) - 1
+#: Words a way: this one, and how often it lapsed.
+_A_WAY = 2
 
 
 class State(enum.IntEnum):
@@ -31,10 +33,12 @@ class Word(contextlib.AbstractContextManager):
     """What one gate does, for whoever may write it: one store, no call into the kernel.
 
     :param map_fd: the gate's map; closed with this
+    :param inward: with what its guest is sent, not with what it sends
     """
 
-    def __init__(self, map_fd: int):
+    def __init__(self, map_fd: int, *, inward: bool = False):
         self._fd = map_fd
+        self._at = _A_WAY if inward else 0
         self._shared = contextlib.ExitStack()
         try:
             memory = self._shared.enter_context(mmap.mmap(map_fd, mmap.PAGESIZE))
@@ -47,7 +51,7 @@ class Word(contextlib.AbstractContextManager):
     def close_gate(self, max_hold_ms: int) -> int:
         """From now on all is held. When it ends by itself, by CLOCK_BOOTTIME in ns."""
         until_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + max_hold_ms * 1_000_000
-        self._words[0] = State.CLOSED << _STATE_SHIFT | until_ns
+        self._words[self._at] = State.CLOSED << _STATE_SHIFT | until_ns
         return until_ns
 
     def release(self, within_ms: int = RELEASE_MS) -> None:
@@ -56,19 +60,19 @@ class Word(contextlib.AbstractContextManager):
         :param within_ms: from then on it passes, whatever is still held
         """
         until_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + within_ms * 1_000_000
-        self._words[0] = State.RELEASING << _STATE_SHIFT | until_ns
+        self._words[self._at] = State.RELEASING << _STATE_SHIFT | until_ns
 
     def set(self, state: State) -> None:
-        self._words[0] = state << _STATE_SHIFT
+        self._words[self._at] = state << _STATE_SHIFT
 
     @property
     def state(self) -> State:
-        return State(self._words[0] >> _STATE_SHIFT)
+        return State(self._words[self._at] >> _STATE_SHIFT)
 
     @property
     def until_ns(self) -> int:
         """When what the state says ends, by CLOCK_BOOTTIME; 0: it has no end."""
-        return self._words[0] & _TIME_MASK
+        return self._words[self._at] & _TIME_MASK
 
     @property
     def holds(self) -> bool:
@@ -79,7 +83,7 @@ class Word(contextlib.AbstractContextManager):
     @property
     def lapsed(self) -> int:
         """Packets that passed because the lease had ended: it opened by itself."""
-        return self._words[1]
+        return self._words[self._at + 1]
 
     def close(self) -> None:
         """Let go of the map; the gate stays as it is. Repeatable."""

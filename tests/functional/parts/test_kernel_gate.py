@@ -8,14 +8,13 @@ has a network of its own; what is sent and read are the devices' own frames.
 import contextlib
 import os
 import socket
-import struct
 import threading
 import time
 
 import pytest
 
-from hotsnap_nova.virt.gates import kernel
-from tests.functional import wires
+from hotsnap_nova.virt.gates import kernel, way, word
+from tests.functional import frames, wires
 
 #: At full speed, in a fraction of a second.
 BURST = 10_000
@@ -51,7 +50,7 @@ def test_a_closed_gate_lets_nothing_pass_and_a_release_all_of_it_in_order(wire, 
     assert leaked == []
     assert wire.numbers() == list(range(BURST))
     assert gate.counters()[0].delivered == BURST
-    assert gate.word.state is kernel.State.OPEN
+    assert gate.word.state is word.State.OPEN
 
 
 def test_what_is_sent_while_it_is_put_back_comes_behind_what_was_held(wire, gate):
@@ -112,7 +111,7 @@ def test_nothing_that_was_sent_in_the_lease_passes_though_nobody_acts(wire, gate
     assert got == [number - 1]
     assert got[0] not in in_time
     assert gate.word.lapsed > 0
-    assert gate.word.state is kernel.State.CLOSED
+    assert gate.word.state is word.State.CLOSED
 
 
 def test_a_holder_that_lives_keeps_the_order_where_the_lease_ends(wire, gate):
@@ -122,7 +121,7 @@ def test_a_holder_that_lives_keeps_the_order_where_the_lease_ends(wire, gate):
         while boottime_ns() < until_ns:
             pass
         wire.send_numbers([500])
-        in_time = boottime_ns() < until_ns + kernel.GRACE_NS
+        in_time = boottime_ns() < until_ns + way.GRACE_NS
         gate.put_back()
         wire.send_numbers([501])
         got = wire.numbers()
@@ -177,83 +176,12 @@ def test_once_released_a_full_queue_is_rather_passed_than_dropped(wire):
 
 # --- frames as guests send them ---
 
-IPV4 = struct.Struct('!BBHHHBBH4s4s')
-TCP = struct.Struct('!HHIIBBHHH')
-
-
-def virtio(*, needs_checksum=False, kind=0, headers=0, segment=0, start=0, offset=0):
-    """The header before a frame: checksum from ``start`` on to be filled in, cut in segments."""
-    return struct.pack('<BBHHHH', int(needs_checksum), kind, headers, segment, start, offset)
-
-
-def ethernet(protocol, target=wires.PEER_MAC, tags=b''):
-    return target + wires.GUEST_MAC + tags + struct.pack('!H', protocol)
-
-
-def ipv4(payload, protocol, dscp=0):
-    header = IPV4.pack(0x45, dscp << 2, 20 + len(payload), 1, 0x4000, 64, protocol, 0,
-                       bytes([10, 0, 0, 1]), bytes([10, 0, 0, 2]))
-    return header[:10] + internet_sum(header) + header[12:] + payload
-
-
-def ipv6(payload, protocol, extensions=b''):
-    addresses = bytes.fromhex('fd00' + 26 * '0' + '01') + bytes.fromhex('fd00' + 26 * '0' + '02')
-    return struct.pack('!IHBB', 6 << 28, len(extensions + payload), protocol, 64) + addresses \
-        + extensions + payload
-
-
-def internet_sum(data):
-    total = sum(struct.unpack(f'!{len(data) // 2}H', data))
-    while total >> 16:
-        total = (total & 0xffff) + (total >> 16)
-    return struct.pack('!H', total ^ 0xffff)
-
-
-def tcp(size):
-    return TCP.pack(4000, 5000, 1, 1, 0x50, 0x18, 1000, 0x1234, 0) + bytes(
-        index * 7 & 0xff for index in range(size))
-
-
-def udp(size):
-    return struct.pack('!HHHH', 4000, 5000, 8 + size, 0x1234) + bytes(
-        index * 5 & 0xff for index in range(size))
-
-
-VLAN = bytes.fromhex('81000064')
-PROVIDER = bytes.fromhex('88a800c8')
-EXTENSION = bytes.fromhex('0600010400000000')
-FRAMES = {
-    'arp': virtio() + ethernet(0x0806, b'\xff' * 6) + bytes.fromhex(
-        '0001080006040001') + wires.GUEST_MAC + bytes([10, 0, 0, 1]) + bytes(6)
-        + bytes([10, 0, 0, 2]) + bytes(18),
-    'multicast': virtio() + ethernet(0x0800, bytes.fromhex('01005e000005')) + ipv4(udp(100), 17),
-    'ipv4 with a checksum to be filled in': virtio(
-        needs_checksum=True, start=34, offset=16) + ethernet(0x0800) + ipv4(tcp(1000), 6),
-    'ipv4 with a dscp of its own': virtio() + ethernet(0x0800) + ipv4(udp(100), 17, dscp=46),
-    'ipv6': virtio() + ethernet(0x86dd) + ipv6(udp(100), 17),
-    'ipv6 with an extension header': virtio() + ethernet(0x86dd) + ipv6(udp(100), 0, EXTENSION),
-    'large, tcp over ipv4': virtio(needs_checksum=True, kind=1, headers=54, segment=1448, start=34,
-                                   offset=16) + ethernet(0x0800) + ipv4(tcp(60_000), 6),
-    'large, with congestion notice': virtio(
-        needs_checksum=True, kind=0x81, headers=54, segment=1448, start=34, offset=16)
-        + ethernet(0x0800) + ipv4(tcp(30_000), 6),
-    'large, tcp over ipv6': virtio(needs_checksum=True, kind=4, headers=74, segment=1428, start=54,
-                                   offset=16) + ethernet(0x86dd) + ipv6(tcp(60_000), 6),
-    'vlan': virtio() + ethernet(0x0800, tags=VLAN) + ipv4(udp(100), 17),
-    'vlan in vlan': virtio() + ethernet(0x0800, tags=PROVIDER + VLAN) + ipv4(udp(100), 17),
-    'large, in a vlan': virtio(needs_checksum=True, kind=1, headers=58, segment=1444, start=38,
-                               offset=16) + ethernet(0x0800, tags=VLAN) + ipv4(tcp(60_000), 6),
-    'as long as the network takes': virtio() + ethernet(0x0800) + ipv4(udp(1472), 17),
-    'no protocol at all': virtio() + ethernet(0x88b5) + bytes(50),
-}
-
-
 def test_every_kind_of_frame_arrives_as_it_would_without_a_gate(wire, gate):
     without, leaked, held = {}, {}, {}
-    for name, frame in FRAMES.items():
+    for name, frame in frames.ALL.items():
         wire.send(frame)
         without[name] = wire.receive(1)
-    for name, frame in FRAMES.items():
+    for name, frame in frames.ALL.items():
         gate.word.close_gate(LONG_MS)
         wire.send(frame)
         leaked[name] = wire.receive()
@@ -262,8 +190,8 @@ def test_every_kind_of_frame_arrives_as_it_would_without_a_gate(wire, gate):
         held[name] = wire.receive(1)
 
     # Whole, not cut up on the way, or this would show nothing.
-    assert {name: list(map(len, frames)) for name, frames in without.items()} == {
-        name: [len(frame)] for name, frame in FRAMES.items()}
+    assert {name: list(map(len, whole)) for name, whole in without.items()} == {
+        name: [len(frame)] for name, frame in frames.ALL.items()}
     assert not any(leaked.values())
     assert held == without
 
