@@ -9,8 +9,9 @@ when the lease ends: that much the kernel does alone.
 
 Lines of JSON on standard input, answered on the same socket, each by its number::
 
-    {"arm": TAG, "nics": [NAME …], "packets": N, "bytes": N, "number": N}
-                                        with a descriptor of the gate's word
+    {"arm": TAG, "nics": [NAME …], "packets": N, "bytes": N, "marker": null, "number": N}
+                                        with a descriptor of the gate's words; with a marker,
+                                        another that can be read once a mark asks for the cut
     {"released": TAG}                   not answered: the word has been changed
     {"put_back": TAG, "number": N}      what it did, once all of that is on its way
     {"disarm": TAG, "number": N}        all of it is out
@@ -21,6 +22,7 @@ ends the others, or the process.
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import resource
@@ -28,18 +30,34 @@ import socket
 import subprocess
 import sys
 import threading
+import typing
 
 from hotsnap_nova import exception
 from hotsnap_nova.virt import outliving
-from hotsnap_nova.virt.gates import bpf, kept, word
+from hotsnap_nova.virt.gates import bpf, kept, marks, word
 
 _ANSWER_S = 30.0
 #: How long one that nobody asks anything may take to say that it is there.
 _SIGN_OF_LIFE_S = 5.0
 #: What a NIC may have waiting; beyond it packets are dropped, and counted.
 LIMIT_PACKETS, LIMIT_BYTES = 20_000, 256 << 20
-#: Of each answer that comes with the descriptor of a word.
-_HANDED = {'handed': 1}
+
+
+class Marking(typing.NamedTuple):
+    """A gate that marks, for whoever armed it; all of it is his to close.
+
+    :ivar asks: a descriptor that can be read once a mark asks for the cut
+    """
+
+    outward: word.Word
+    inward: word.Word
+    asks: int
+
+    def close(self) -> None:
+        """Let go of it; the gate stays as it is. Not to be repeated."""
+        self.outward.close()
+        self.inward.close()
+        os.close(self.asks)
 
 
 class Holder:
@@ -66,11 +84,33 @@ class Holder:
         :param packets: so many, and ``size`` bytes, may a NIC have held
         :raises exception.HotsnapError: no gate is there
         """
-        _, handed = self._ask({'arm': tag, 'nics': nics, 'packets': packets, 'bytes': size})
-        if handed is None:
-            raise bpf.GateUnavailable(reason='its word was not handed over: too many open files')
+        (map_fd,) = self._arm(1, {'arm': tag, 'nics': nics, 'packets': packets, 'bytes': size})
         with _told():
-            return word.Word(handed)
+            return word.Word(map_fd)
+
+    def arm_marker(self, tag: str, nics: tuple[str, ...], marker: marks.Marker,
+                   packets: int = LIMIT_PACKETS, size: int = LIMIT_BYTES) -> Marking:
+        """Likewise, a gate that marks. Until its outward word is closed nothing is marked.
+
+        From now on the first mark of another's closes the inward word by itself.
+        """
+        map_fd, asks = self._arm(2, {'arm': tag, 'nics': nics, 'packets': packets, 'bytes': size,
+                                     'marker': dataclasses.asdict(marker)})
+        with contextlib.ExitStack() as undo, _told():
+            undo.callback(os.close, asks)
+            outward = undo.enter_context(word.Word(map_fd))
+            inward = undo.enter_context(word.Word(os.dup(map_fd), inward=True))
+            undo.pop_all()
+            return Marking(outward, inward, asks)
+
+    def _arm(self, expected, words):
+        """As many descriptors as are expected, the words' first."""
+        _, handed = self._ask(words)
+        if len(handed) != expected:
+            for descriptor in handed:
+                os.close(descriptor)
+            raise bpf.GateUnavailable(reason='its word was not handed over: too many open files')
+        return handed
 
     def released(self, tag: str) -> None:
         """The gate's word has been changed: what it held is to go on its way. Not waited for.
@@ -118,7 +158,7 @@ class Holder:
             self._process.kill()
             self._process.wait()
 
-    def _ask(self, words: dict, within_s: float | None = None) -> tuple[dict, int | None]:
+    def _ask(self, words: dict, within_s: float | None = None) -> tuple[dict, list[int]]:
         with self._lock:
             with _told():
                 self._socket.settimeout(within_s or _ANSWER_S)
@@ -137,26 +177,23 @@ class Holder:
     def _answer(self):
         """The answer to what was asked last; late ones to what was given up are passed over.
 
-        What is read at once ends with a line that comes with a descriptor.
+        What is read at once ends with a line that comes with descriptors.
         """
-        handed = None
+        handed = []
         while True:
             while b'\n' not in self._rest:
                 data, descriptors, _, _ = socket.recv_fds(self._socket, 65536, 4)
                 if not data:
                     raise ConnectionResetError('it died')
-                for descriptor in descriptors:
-                    if handed is not None:
-                        os.close(handed)
-                    handed = descriptor
+                handed += descriptors
                 self._rest += data
             line, self._rest = self._rest.split(b'\n', 1)
             answer = json.loads(line)
             if answer['number'] == self._asked:
                 return answer, handed
-            if answer.get('handed') and handed is not None:
-                os.close(handed)
-                handed = None
+            for descriptor in handed[:answer.get('handed', 0)]:
+                os.close(descriptor)
+            del handed[:answer.get('handed', 0)]
 
 
 @contextlib.contextmanager
@@ -185,13 +222,15 @@ def main() -> None:
         if 'arm' in words:
             if words['arm'] in gates:
                 raise bpf.GateUnavailable(reason=f'there is one called {words["arm"]}')
-            gate = kernel.KernelGate(words['arm'], tuple(words['nics']),
+            marker = marks.of(words['marker']) if words.get('marker') else None
+            gate = kernel.KernelGate(words['arm'], tuple(words['nics']), marker=marker,
                                      packets=words['packets'], size=words['bytes'])
             with contextlib.ExitStack() as undo:
                 undo.callback(gate.close)
-                gates[gate.tag] = kept.started(gate)
+                gates[gate.tag] = made = kept.started(gate)
                 undo.pop_all()
-            return _HANDED, [gate.map_fd]
+            handed = [gate.map_fd] if made.asks is None else [gate.map_fd, made.asks]
+            return {'handed': len(handed)}, handed
         if 'put_back' in words:
             if words['put_back'] not in gates:
                 raise bpf.GateUnavailable(reason=f'there is none called {words["put_back"]}')

@@ -47,6 +47,15 @@ class Marker:
         return {key for address in self.addresses for key in _keys(address)}
 
 
+def of(told: dict) -> Marker:
+    """The one that was told of by ``dataclasses.asdict``, in JSON or not.
+
+    :raises ValueError: it is none
+    """
+    addresses = tuple(Address(each['mac'], tuple(each['ips'])) for each in told['addresses'])
+    return Marker(**told | {'codes': tuple(told['codes']), 'addresses': addresses})
+
+
 @dataclasses.dataclass(frozen=True)
 class Marked:
     """Packets of one gate's: that it marked, that it took a mark from, that asked for a cut."""
