@@ -267,8 +267,8 @@ def never_unlocks(host, command):
 class KnowsTheNewestAlone(Participant):
     """Forgets how a snapshot ended as soon as a newer one has."""
 
-    def _journaled(self, command):
-        commands = super()._journaled(command)
+    def _journaled(self, command, now):
+        commands = super()._journaled(command, now)
         newest = max((row.epoch for row in self.state.decided), default=0)
         rows = tuple(row for row in self.state.decided if row.epoch == newest)
         self.state = replace(self.state, decided=rows)
