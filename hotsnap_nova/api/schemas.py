@@ -38,7 +38,8 @@ UPDATE = _exactly('server_group_snapshot', {
 
 RESTORE = _only('restore', {
     'type': ['null', 'object'],
-    'properties': {'ignore_new_members': {'type': 'boolean'}},
+    'properties': {'ignore_new_members': {'type': 'boolean'},
+                   'drop_internal_snapshots': {'type': 'boolean'}},
     'additionalProperties': False,
 })
 VERIFY = _only('verify', _NOTHING)

@@ -91,7 +91,9 @@ class SnapshotsController(wsgi.Controller):
         context = req.environ['nova.context']
         conductor = coordinator.of(context, **{
             rpcapi.MAY_UNLOCK: authorization.may_unlock(context, snapshot['project_id'])})
-        conductor.restore(id, (body['restore'] or {}).get('ignore_new_members', False))
+        wanted = body['restore'] or {}
+        conductor.restore(id, wanted.get('ignore_new_members', False),
+                          wanted.get('drop_internal_snapshots', False))
 
     @wsgi.response(202)
     @wsgi.expected_errors(faults.EXPECTED)

@@ -5,12 +5,13 @@ Version history; the first number grows when a client of the old one breaks:
 
 * 1.0  all routes
 * 1.1  a check says what each finding ``rules_out``, and whether a snapshot would be ``restorable``
+* 1.2  a restore takes ``drop_internal_snapshots``
 """
 
 from nova.api.openstack import common, wsgi
 
 MIN_VERSION = '1.0'
-VERSION = '1.1'
+VERSION = '1.2'
 
 
 class VersionController(wsgi.Controller):

@@ -100,9 +100,17 @@ class Client:
         """Begin to delete."""
         self._send('DELETE', _one(snapshot_id), params={'force': 'true'} if force else {})
 
-    def restore(self, snapshot_id: str, ignore_new_members: bool = False) -> None:
-        """Begin to bring all members back to the cut."""
-        self._act(snapshot_id, restore={'ignore_new_members': ignore_new_members})
+    def restore(self, snapshot_id: str, ignore_new_members: bool = False,
+                drop_internal_snapshots: bool = False) -> None:
+        """Begin to bring all members back to the cut.
+
+        :param drop_internal_snapshots: those in the disks of today, and checkpoints, may go with
+            them
+        """
+        wanted = {'ignore_new_members': ignore_new_members}
+        if drop_internal_snapshots:    # which services of before 1.2 do not know
+            wanted['drop_internal_snapshots'] = True
+        self._act(snapshot_id, restore=wanted)
 
     def verify(self, snapshot_id: str) -> None:
         """Begin to compare what is kept with what was written."""

@@ -91,6 +91,9 @@ class Restore(base.OfOne, base.Command):
         parser = super().get_parser(prog_name)
         parser.add_argument('--paused', action='store_true',
                             help='leave the members suspended at the cut')
+        parser.add_argument('--drop-internal-snapshots', action='store_true',
+                            help='drop snapshots and checkpoints of backups that are in the disks '
+                                 'of today, and go with them')
         return parser
 
     def take_action(self, args):
@@ -98,7 +101,8 @@ class Restore(base.OfOne, base.Command):
         with (self.app.open_services() as services, interrupts.Interrupts() as wish,
               progress.open_progress(self.app.stderr, base.is_quiet(self.app)) as bars):
             services.open().restore(args.snapshot, args.paused, bars.watch,
-                                    is_unwanted=lambda: wish.come)
+                                    is_unwanted=lambda: wish.come,
+                                    drop_internal_snapshots=args.drop_internal_snapshots)
 
 
 class Export(base.OfOne, base.Lister):

@@ -273,6 +273,7 @@ def _work(restore, share, members, withdrawn=(), notes=''):
     called = {member.id: member.name for member in share.members}
     return records.RestoreWork(
         snapshot_id=share.snapshot, restore_id=restore, paused=share.paused,
+        drops_internal_snapshots=bool(_options(share).get('drop_internal_snapshots')),
         members=tuple(records.RestoreMember(
             spec=records.MemberSpec(each['id'], called.get(each['id']) or each['name']),
             folder=each['folder'], facts=each['facts']) for each in members),

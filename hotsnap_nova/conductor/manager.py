@@ -106,7 +106,7 @@ class ConductorManager:
             self._snapshots.begin_delete(found, force)
 
     @rpc.answers
-    def restore(self, context, *, snapshot, ignore_new_members):
+    def restore(self, context, *, snapshot, ignore_new_members, drop_internal_snapshots=False):
         ends = _answered_by(context)
         found = self._get(snapshot)
         snapshots.must_be_available(found)
@@ -125,7 +125,9 @@ class ConductorManager:
                 {each.host for each in found.members}
                 | {each.host for each in servers.values() if each.host}), ignore_new_members)
         caller = _caller(context)
-        planned = self._snapshots.plan_restore(found, places=places, context=caller)
+        planned = self._snapshots.plan_restore(
+            found, places=places, context=caller,
+            drop_internal_snapshots=drop_internal_snapshots)
         _must_be_in_time(ends)
         self._snapshots.check_restore(
             planned, min(_CHECK_S, ends - _SPARE_S - time.monotonic()))

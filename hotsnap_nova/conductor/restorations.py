@@ -14,12 +14,13 @@ from hotsnap_nova.protocol.restore import messages as restores
 
 def planned(found, restore_id: str, limits: durable.RestoreLimits, paused: bool = False,
             places: Mapping[str, str] | None = None,
-            context: dict | None = None, is_of_1_0: bool = False) -> durable.Restore:
+            context: dict | None = None, is_of_1_0: bool = False,
+            drop_internal_snapshots: bool = False) -> durable.Restore:
     """A restore of the snapshot of this row, whose generation it has.
 
     :param places: hosts by member's id; None: all are where they were kept
     :param context: in whose name, for the hosts
-    :param is_of_1_0: see `options`
+    :param is_of_1_0: see `options`; ``drop_internal_snapshots`` likewise
     """
     by_host: dict[str, list[messages.Member]] = {}
     for each in found.members:
@@ -28,20 +29,25 @@ def planned(found, restore_id: str, limits: durable.RestoreLimits, paused: bool 
     proved = proofs(found)
     return durable.Restore(restore_id, found.id, tuple(
         (host, restores.Share(found.id, tuple(members), paused, options(context, is_of_1_0, {
-            each.id: proved[each.id] for each in members if each.id in proved})))
+            each.id: proved[each.id] for each in members if each.id in proved},
+            drop_internal_snapshots)))
         for host, members in sorted(by_host.items())), limits, found.generation)
 
 
 def options(context: dict | None, is_of_1_0: bool = False,
-            proved: Mapping[str, str] | None = None) -> str:
+            proved: Mapping[str, str] | None = None,
+            drop_internal_snapshots: bool = False) -> str:
     """What hosts are told besides their members.
 
     :param is_of_1_0: hosts of version 1.0 began it, and forgot it when it had ended there
     :param proved: see `proofs`
+    :param drop_internal_snapshots: those in the disks of today, and checkpoints, may go with them
     """
     told = {'context': {key: value for key, value in (context or {}).items() if key != 'names'}}
     if proved:
         told['proofs'] = dict(proved)
+    if drop_internal_snapshots:
+        told['drop_internal_snapshots'] = True
     return json.dumps(told | ({'ended_where_unknown': True} if is_of_1_0 else {}))
 
 

@@ -34,6 +34,7 @@ Version history:
 
 * 1.0  create, get, list, update, delete, restore, verify, abort, reset_status, check
 * 1.1  parts, forget: for the operator's command, and not in the API
+* 1.2  restore takes ``drop_internal_snapshots``
 """
 
 import oslo_messaging
@@ -41,10 +42,11 @@ import oslo_messaging
 from hotsnap_nova import exception, rpc
 
 TOPIC = 'hotsnap-conductor'
-VERSION = '1.1'
+VERSION = '1.2'
 #: What the API asks for, of coordinators that may be older.
 _API_VERSION = '1.0'
 _PARTS_VERSION = '1.1'
+_DROPS_VERSION = '1.2'
 
 STATUSES = ('creating', 'available', 'restoring', 'deleting', 'error', 'error_deleting')
 #: What `reset_status` may set.
@@ -163,16 +165,23 @@ class ConductorApi:
         """
         self._call('delete', _SHORT_S, snapshot=snapshot, force=force)
 
-    def restore(self, snapshot: str, ignore_new_members: bool) -> None:
+    def restore(self, snapshot: str, ignore_new_members: bool,
+                drop_internal_snapshots: bool = False) -> None:
         """Begin to bring all members back to the cut.
 
+        :param drop_internal_snapshots: those in the disks of today, and checkpoints, may go with
+            them
+        :raises HostTooOld: the coordinator cannot be told so
         :raises SnapshotNotFound, SnapshotBusy, MembersAdded, MembersDeleted, MembersMoved,
             MembersForeign, MembersLocked:
             nothing was touched
         :raises Refused, GuestBusy: likewise
         :raises HostUnreachable: likewise; a host that does not answer may still run its members
         """
-        self._call('restore', HOSTS_S, snapshot=snapshot, ignore_new_members=ignore_new_members)
+        told = {'version': _DROPS_VERSION, 'drop_internal_snapshots': True} if \
+            drop_internal_snapshots else {}
+        self._call('restore', HOSTS_S, snapshot=snapshot, ignore_new_members=ignore_new_members,
+                   **told)
 
     def verify(self, snapshot: str) -> None:
         """Begin to read everything kept and compare it with what was written.

@@ -183,10 +183,12 @@ class Snapshots(recovery.Recovery):
     # -- bringing back -------------------------------------------------------------------------
 
     def plan_restore(self, found, paused: bool = False, places: dict[str, str] | None = None,
-                     context: dict | None = None) -> restores.Restore:
+                     context: dict | None = None,
+                     drop_internal_snapshots: bool = False) -> restores.Restore:
         """A restore of this row, not begun; the arguments are of `restorations.planned`."""
         return restorations.planned(found, str(uuid.uuid4()), self._restore_limits, paused,
-                                    places, context)
+                                    places, context,
+                                    drop_internal_snapshots=drop_internal_snapshots)
 
     def check_restore(self, planned: restores.Restore, timeout_s: float) -> None:
         """Nothing, where every host can restore its share; touches nothing.
@@ -213,10 +215,12 @@ class Snapshots(recovery.Recovery):
             owner, self._lease_s, begun['last_action'], restorations.names(found), watcher))
 
     def restore(self, name: str, paused: bool = False, watcher: work.Watcher | None = None,
-                is_unwanted: Callable[[], bool] = lambda: False) -> None:
+                is_unwanted: Callable[[], bool] = lambda: False,
+                drop_internal_snapshots: bool = False) -> None:
         """Bring all members back to the cut; returns when they run, or with ``paused`` stand.
 
         :param is_unwanted: asked now and then whether to give up
+        :param drop_internal_snapshots: see `restorations.options`
         :raises CleanupIncomplete: the end is decided, and a host fails at it
         :raises LeaseHeld: another coordinator has taken it over
         :raises HotsnapError: everything is as before, but that old members may be stopped; or
@@ -224,7 +228,8 @@ class Snapshots(recovery.Recovery):
         """
         found = self._available(name)
         errands.must_not_be_owed(self._database, found)
-        planned = self.plan_restore(found, paused)
+        planned = self.plan_restore(found, paused,
+                                    drop_internal_snapshots=drop_internal_snapshots)
         self.check_restore(planned, _CHECK_S)
         self.begin_restore(found, planned, watcher=watcher)
         aborted = False

@@ -13,13 +13,18 @@ class RestoreSnapshot(command.Command):
         parser.add_argument(
             '--ignore-new-members', action='store_true',
             help='Leave servers that joined the group after the snapshot as they are')
+        parser.add_argument(
+            '--drop-internal-snapshots', action='store_true',
+            help='Drop snapshots and checkpoints of backups that are in the disks of today, and '
+                 'go with them')
         arguments.add_wait(parser, 'all members run')
         return parser
 
     def take_action(self, parsed_args):
         snapshots = self.app.client_manager.hotsnap
         snapshot = snapshots.find(parsed_args.snapshot)
-        snapshots.restore(snapshot.id, parsed_args.ignore_new_members)
+        snapshots.restore(snapshot.id, parsed_args.ignore_new_members,
+                          parsed_args.drop_internal_snapshots)
         if parsed_args.wait:
             snapshots.wait_until_acted(
                 snapshot.id, watch=progress.teller(self.app, snapshot.name))

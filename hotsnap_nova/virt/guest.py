@@ -233,6 +233,11 @@ class Guest:
         with self._translated('managed save'):
             return bool(self._domain.hasManagedSaveImage())
 
+    def checkpoints(self) -> tuple[str, ...]:
+        """Names of those that libvirt keeps, of backups."""
+        with self._translated('checkpoints'):
+            return tuple(sorted(each.getName() for each in self._domain.listAllCheckpoints()))
+
     def libvirt_job(self) -> bool:
         """Whether libvirt itself runs a job (a migration, a save) on the guest."""
         with self._translated('job'):

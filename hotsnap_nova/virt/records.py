@@ -220,6 +220,7 @@ class RestoreWork:
 
     :ivar restore_id: names what is put beside the disks
     :ivar paused: leave the members standing at the cut
+    :ivar drops_internal_snapshots: those in the disks of today, and checkpoints, may go with them
     :ivar withdrawn: ids of members that are their owner's again: their guests are not touched,
         and their disks never under a running one
     :ivar notes: the last that a step's outcome had; JSON, carried unread by all others
@@ -229,6 +230,7 @@ class RestoreWork:
     restore_id: str
     members: tuple[RestoreMember, ...]
     paused: bool = False
+    drops_internal_snapshots: bool = False
     withdrawn: tuple[str, ...] = ()
     notes: dict = dataclasses.field(default_factory=dict, hash=False)
 

@@ -8,6 +8,8 @@ import copy
 import itertools
 import uuid
 
+import oslo_messaging
+
 from hotsnap_nova import exception, rpc
 from hotsnap_nova.conductor import rpcapi
 
@@ -23,6 +25,8 @@ class Conductor:
     :ivar fail_next: {code, message, member, host}: what the next work begun ends with
     :ivar contexts: of each call
     """
+
+    target = oslo_messaging.Target(version=rpcapi.VERSION)
 
     def __init__(self, quota=100):
         self.quota = quota
@@ -102,8 +106,9 @@ class Conductor:
         self._future[snapshot] = [{}, self._deleted]
 
     @rpc.answers
-    def restore(self, context, *, snapshot, ignore_new_members):
-        self._begin(context, 'restore', ignore_new_members=ignore_new_members)
+    def restore(self, context, *, snapshot, ignore_new_members, drop_internal_snapshots=False):
+        self._begin(context, 'restore', ignore_new_members=ignore_new_members,
+                    drop_internal_snapshots=drop_internal_snapshots)
         found = self._must_be(snapshot, 'available')
         now = self.groups[found['group_id']]['members']
         then = {each['id'] for each in found['members']}

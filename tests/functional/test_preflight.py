@@ -46,12 +46,14 @@ def nic(kind='bridge', driver="name='qemu'"):
 class PaperMonitor:
     """QEMU's answers of a guest that carries nothing and does nothing."""
 
-    def __init__(self, jobs=(), migration='none', refusal='', forbidden=(), image=None):
+    def __init__(self, jobs=(), migration='none', refusal='', forbidden=(), image=None,
+                 bitmaps=()):
         self._jobs = jobs
         self._migration = migration
         self._refusal = refusal
         self._forbidden = forbidden
         self._image = image or {}
+        self._bitmaps = bitmaps
 
     def node_names(self):
         return {'libvirt-1-format'}
@@ -79,7 +81,8 @@ class PaperMonitor:
 
     def block_devices(self):
         return [{'qdev': '/machine/peripheral/virtio-disk0/virtio-backend',
-                 'inserted': {'image': {'virtual-size': 0} | self._image}}]
+                 'inserted': {'image': {'virtual-size': 0} | self._image,
+                              'dirty-bitmaps': self._bitmaps}}]
 
 
 class PaperGuest:
@@ -335,15 +338,23 @@ def test_what_would_stand_in_the_way_of_a_restore_is_told_before_there_is_a_snap
     assert found.remedy
 
 
-@pytest.mark.parametrize(('image', 'cause'), [
-    ({'snapshots': [{'name': 'monday'}]}, 'internal snapshots (monday)'),
-    ({'format-specific': {'data': {'bitmaps': [{'name': 'backup-1'}]}}}, 'bitmaps (backup-1)'),
+@pytest.mark.parametrize(('image', 'bitmaps', 'cause'), [
+    ({'snapshots': [{'name': 'monday'}]}, (), 'internal snapshots (monday)'),
+    ({'format-specific': {'data': {'bitmaps': [{'name': 'backup-1'}]}}}, (), 'bitmaps (backup-1)'),
+    ({}, [{'name': 'backup-2', 'persistent': True}], 'bitmaps (backup-2)'),
+    ({'snapshots': [{'name': str(number)} for number in range(300)]}, (),
+     '(0, 1, 2, 3, 4 and 295 more)'),
 ])
-def test_what_a_restore_would_drop_is_a_warning(image, cause):
-    (found,) = judge(PaperGuest(image=image)).findings
+def test_what_a_restore_would_drop_rules_out_one_that_is_not_told_to(image, bitmaps, cause):
+    (found,) = judge(PaperGuest(image=image, bitmaps=bitmaps)).findings
 
-    assert (found.device, found.rules_out) == ('vda', ())
+    assert (found.device, found.rules_out) == ('vda', ('restore',))
     assert cause in found.cause
+    assert '--drop-internal-snapshots' in found.remedy
+
+
+def test_a_bitmap_that_qemu_would_forget_anyway_is_nobodys():
+    assert judge(PaperGuest(bitmaps=[{'name': 'passing', 'persistent': False}])).findings == ()
 
 
 def test_an_encrypted_base_is_not_stored_in_the_clear():

@@ -375,6 +375,17 @@ class ChangeTest(base.ApiTestCase):
         assert answer.headers[faults.CODE_HEADER] == 'members_added'
         assert self.act(made, restore={'ignore_new_members': True}).status_code == 202
 
+    def test_restore_drops_internal_snapshots_only_if_it_is_told_to(self):
+        for wanted in (None, {}, {'drop_internal_snapshots': False},
+                       {'drop_internal_snapshots': True}):
+            made = self.make_available()
+
+            assert self.act(made, restore=wanted).status_code == 202
+
+            (told,) = [call[1] for call in self.conductor.calls if call[0] == 'restore'][-1:]
+            assert told['drop_internal_snapshots'] is bool(
+                (wanted or {}).get('drop_internal_snapshots'))
+
     def test_verify_and_abort_answer_202(self):
         made, making = self.make_available(), self.make_snapshot()
 
@@ -397,6 +408,7 @@ class ChangeTest(base.ApiTestCase):
         made = self.make_available()
         for bad in ({}, {'explode': None}, {'restore': None, 'verify': None},
                     {'restore': {'at': 'once'}}, {'restore': {'ignore_new_members': 'yes'}},
+                    {'restore': {'drop_internal_snapshots': 1}},
                     {'verify': {'deep': True}}, {'reset_status': None},
                     {'reset_status': {'status': 'creating'}}, {'abort': 1}):
             with self.subTest(bad):

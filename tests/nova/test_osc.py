@@ -278,6 +278,15 @@ class OscTest(osc.OscTestCase):
         assert (refused.status, done.status) == (1, 0)
         assert 'web-3' in refused.err
 
+    def test_restore_drops_internal_snapshots_only_if_it_is_told_to(self):
+        for words in ((), ('--drop-internal-snapshots',)):
+            made = self.make_available()
+
+            assert self.snapshot('restore', made['id'], *words).status == 0
+
+            (told,) = [call[1] for call in self.conductor.calls if call[0] == 'restore'][-1:]
+            assert told['drop_internal_snapshots'] is bool(words)
+
     def test_verify_wait_tells_how_much_was_read(self):
         self.make_available(name='nightly')
 

@@ -5,6 +5,7 @@ import dataclasses
 import os
 
 from hotsnap_nova.virt import domain, records
+from hotsnap_nova.virt.checks import inside
 from hotsnap_nova.virt.definition import cut
 from hotsnap_nova.virt.disks import image
 
@@ -36,10 +37,12 @@ class Matched:
                     None)
 
 
-def of_disks(member: records.RestoreMember, cut_xml: str, today_xml: str) -> Matched:
+def of_disks(member: records.RestoreMember, cut_xml: str, today_xml: str,
+             drops: bool = False) -> Matched:
     """Every writable disk of today beside that of the cut which it is.
 
     :param cut_xml: see `definition.cut`
+    :param drops: whether what is `inside` an image of today may go with it
     """
     kept = {disk['target']: disk for disk in member.facts['disks']}
     now = cut.disks(member.facts, today_xml)
@@ -50,11 +53,11 @@ def of_disks(member: records.RestoreMember, cut_xml: str, today_xml: str) -> Mat
                  if disk.writable and disk.target not in known]
     serials = {disk.target: disk.serial for disk in domain.DomainXml(cut_xml).disks}
     for target in sorted(now):
-        findings += _of_disk(kept[target], serials.get(target), now[target])
+        findings += _of_disk(kept[target], serials.get(target), now[target], drops)
     return Matched(now, tuple(findings))
 
 
-def _of_disk(kept: dict, serial: str, disk: domain.DiskXml):
+def _of_disk(kept: dict, serial: str, disk: domain.DiskXml, drops: bool):
     target = kept['target']
     if disk.kind != 'file' or not os.path.isdir(os.path.dirname(disk.path)):
         yield target, f'{disk.path or "its source"} is not a file that can be put back', \
@@ -70,6 +73,9 @@ def _of_disk(kept: dict, serial: str, disk: domain.DiskXml):
     described = image.describe(disk.path, disk.form) or {}
     if data := image.data_file(described):
         yield target, f'its data are in another file, {data}', 'convert it to an image of its own'
+    if not drops:
+        for cause in inside.dropped(described):
+            yield target, cause, inside.REMEDY, (records.RESTORE,)
     size = described.get('virtual-size')
     if size and kept.get('size_bytes') and size != kept['size_bytes']:
         yield (target, f'it had {kept["size_bytes"] >> 20} MiB and has now {size >> 20} MiB; the '

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from hotsnap_nova import exception
 from hotsnap_nova.virt import domain, guest, records
-from hotsnap_nova.virt.checks import matching, probe
+from hotsnap_nova.virt.checks import inside, matching, probe
 from hotsnap_nova.virt.definition import cut, differences, merging
 from hotsnap_nova.virt.disks import image, media
 from hotsnap_nova.virt.memory import saveimage
@@ -22,18 +22,19 @@ _AS_THE_HOST = ('host-passthrough', 'maximum')
 
 
 def of_member(found: guest.Guest | None, member: records.RestoreMember, today: str,
-              connection) -> Iterator[records.Finding]:
+              connection, drops: bool = False) -> Iterator[records.Finding]:
     """Yield what would make this member's restore fail, and what it will change.
 
     :param found: its domain; None: it is to be defined
     :param today: as it is defined today, by libvirt or whoever defines guests
+    :param drops: whether internal snapshots and checkpoints of today may go
     """
-    for device, cause, remedy, *rules_out in _of_member(found, member, today, connection):
+    for device, cause, remedy, *rules_out in _of_member(found, member, today, connection, drops):
         yield records.Finding(member.spec, device, cause, remedy,
                               *rules_out or [(records.RESTORE,)])
 
 
-def _of_member(found, member, today, connection):
+def _of_member(found, member, today, connection, drops):
     if found and not found.persistent():
         yield 'guest', 'its domain is transient: nothing is defined to restore to', \
             'define the domain'
@@ -41,8 +42,13 @@ def _of_member(found, member, today, connection):
     if found and found.has_saved_state():
         yield 'guest', 'it has a managed save image, which would be started instead', \
             'start it, or remove that with virsh managedsave-remove'
-    kept, images = cut.xml(member), matching.of_disks(member, cut.xml(member), today)
+    kept = cut.xml(member)
+    images = matching.of_disks(member, kept, today, drops)
     yield from images.findings
+    if found and not drops and (checkpoints := found.checkpoints()):
+        # Their bitmaps are in QEMU alone until it ends.
+        yield ('guest', f'libvirt has checkpoints of it ({inside.named(checkpoints)}), whose '
+               'dirty bitmaps a restore drops', inside.REMEDY)
     with probe.made(connection, images.folder) as libvirt:
         try:
             worded = libvirt.worded(kept), libvirt.worded(today)

@@ -8,10 +8,9 @@ import os
 import stat
 
 from hotsnap_nova.virt import domain, records
-from hotsnap_nova.virt.checks import subject
+from hotsnap_nova.virt.checks import inside, subject
 
 _RESTORE = (records.RESTORE,)
-_WARNS = ()
 
 
 def definition(asked: subject.Subject):
@@ -61,12 +60,8 @@ def images(asked: subject.Subject):
         if data.get('data-file'):
             yield (target, f'its data are in another file, {data["data-file"]}',
                    'convert it to an image of its own', _RESTORE)
-        if inside := [each['name'] for each in image.get('snapshots', ())]:
-            yield (target, f'its image has internal snapshots ({", ".join(inside)}), which a '
-                   'restore drops', 'delete them, or keep a copy of the image', _WARNS)
-        if marks := [each['name'] for each in data.get('bitmaps', ())]:
-            yield (target, f'its image has dirty bitmaps ({", ".join(marks)}), which a restore '
-                   'drops: checkpoints of backups', 'take a full backup after a restore', _WARNS)
+        for cause in inside.dropped(image, asked.bitmaps.get(target, ())):
+            yield target, cause, inside.REMEDY, _RESTORE
 
 
 def encrypted_layers(asked: subject.Subject):

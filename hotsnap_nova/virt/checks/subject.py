@@ -23,10 +23,20 @@ class Subject:
     @functools.cached_property
     def images(self) -> dict[str, dict]:
         """What QEMU tells of each writable disk's image, and all below it, by target."""
-        rows = freezing.running_disks(
+        return {target: row['inserted']['image'] for target, row in self._rows.items()}
+
+    @functools.cached_property
+    def bitmaps(self) -> dict[str, tuple[str, ...]]:
+        """Names of those that QEMU will write to a disk's image when it ends, by target."""
+        return {target: tuple(each['name'] for each in row['inserted'].get('dirty-bitmaps', ())
+                              if each.get('persistent'))
+                for target, row in self._rows.items()}
+
+    @functools.cached_property
+    def _rows(self):
+        return freezing.running_disks(
             self.qemu.block_devices(),
             {disk.alias: disk.target for disk in self.parsed.disks if disk.writable})
-        return {target: row['inserted']['image'] for target, row in rows.items()}
 
 
 def layers(image: dict):

@@ -65,7 +65,8 @@ class Restorer(keeping.Keeper):
                     member.spec, 'guest', 'its domain is not defined here', 'define it',
                     (records.RESTORE,)))
                 continue
-            findings += obstacles.of_member(found, member, wanted, self._libvirt())
+            findings += obstacles.of_member(found, member, wanted, self._libvirt(),
+                                            work.drops_internal_snapshots)
         return records.Verdict(('restore',), tuple(findings))
 
     # -- before the decision -------------------------------------------------------------------

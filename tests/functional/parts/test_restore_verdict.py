@@ -3,6 +3,7 @@
 
 import os
 import re
+import subprocess
 
 import libvirt
 import pytest
@@ -108,9 +109,9 @@ def define(folder, *, machine='pc', mode='custom', cpu='Haswell', vcpus=1, memor
                          memory_kib=memory_mib << 10, devices=devices)
 
 
-def judge(member, connection, tmp_path, **changes):
-    """(device, cause, remedy) of each finding about a member that is not defined yet."""
-    return list(obstacles.of_member(None, member, define(tmp_path, **changes), connection))
+def judge(member, connection, tmp_path, found=None, drops=False, **changes):
+    """Each finding about a member; ``found`` None: it is not defined yet."""
+    return list(obstacles.of_member(found, member, define(tmp_path, **changes), connection, drops))
 
 
 def test_what_has_not_changed_stands_in_no_way(member, paper, tmp_path):
@@ -246,3 +247,59 @@ def test_an_image_in_the_store_that_reads_another_file_is_named(member, paper, t
 
     assert (found.device, found.refuses) == ('vda', True)
     assert 'what the store keeps of it has a backing file' in found.cause
+
+
+# --- what is in the disks of today and goes with them ---
+
+
+class Defined:
+    """A domain that is off, with these checkpoints of libvirt's."""
+
+    def __init__(self, *checkpoints):
+        self._checkpoints = checkpoints
+
+    def persistent(self):
+        return True
+
+    def has_saved_state(self):
+        return False
+
+    def checkpoints(self):
+        return self._checkpoints
+
+
+def own(folder, *words):
+    """Today's disk, with what a command of qemu-img's puts into it."""
+    path = folder / 'own' / 'vda.qcow2'
+    path.parent.mkdir()
+    for command in (('create', '-q', '-f', 'qcow2', path, '1M'), (*words, path)):
+        subprocess.run(['qemu-img', *command, *(('monday',) if command[0] == 'bitmap' else ())],
+                       check=True)
+    return path.parent
+
+
+@pytest.mark.parametrize(('words', 'cause'), [
+    (('snapshot', '-c', 'monday'), 'internal snapshots (monday)'),
+    (('bitmap', '--add'), 'dirty bitmaps (monday)')])
+def test_what_is_in_the_disk_of_today_is_dropped_only_if_that_is_meant(
+        member, paper, tmp_path, words, cause):
+    today = own(tmp_path, *words)
+    member.facts['disks'][0]['path'] = str(today / 'vda.qcow2')
+
+    (refused,) = judge(member, paper, today)
+
+    assert (refused.device, refused.rules_out) == ('vda', ('restore',))
+    assert cause in refused.cause
+    assert '--drop-internal-snapshots' in refused.remedy
+    assert judge(member, paper, today, drops=True) == []
+
+
+def test_checkpoints_whose_bitmaps_only_qemu_has_are_dropped_only_if_that_is_meant(
+        member, paper, tmp_path):
+    (refused,) = judge(member, paper, tmp_path, Defined('tuesday'))
+
+    assert (refused.device, refused.rules_out) == ('guest', ('restore',))
+    assert 'checkpoints of it (tuesday)' in refused.cause
+    assert '--drop-internal-snapshots' in refused.remedy
+    assert judge(member, paper, tmp_path, Defined('tuesday'), drops=True) == []
+    assert judge(member, paper, tmp_path, Defined()) == []

@@ -116,6 +116,17 @@ def test_restore_paused_leaves_them_at_the_cut(hotsnap):
     assert hotsnap.world.guest('a')['state'] == 'paused'
 
 
+@pytest.mark.parametrize('words', [(), ('--drop-internal-snapshots',)])
+def test_restore_drops_internal_snapshots_only_if_it_is_told_to(hotsnap, words):
+    hotsnap.create()
+    told = []
+    hotsnap.faults['restore_check'] = lambda work: told.append(work.drops_internal_snapshots)
+
+    assert hotsnap('snapshot', 'restore', 'one', *words).status == 0
+
+    assert told == [bool(words)]
+
+
 def test_export_lists_its_files(hotsnap, tmp_path):
     hotsnap.create()
 

@@ -181,6 +181,30 @@ def test_a_verdict_that_takes_too_long_refuses_a_restore_for_good(cluster, api, 
     assert ended(api, snapshot)['last_action']['error'] is None
 
 
+@pytest.mark.parametrize('drops', [False, True])
+def test_hosts_are_told_whether_internal_snapshots_may_go(cluster, api, drops):
+    snapshot, told = available(api), []
+    for host in cluster.hosts.values():
+        for step in ('restore_check', 'restore_start'):
+            host.engine.faults[step] = lambda work: told.append(work.drops_internal_snapshots)
+
+    api.restore(snapshot, False, drops)
+
+    assert ended(api, snapshot)['last_action']['error'] is None
+    assert told == [drops] * 2 * len(cluster.hosts)
+
+
+def test_a_coordinator_that_cannot_drop_internal_snapshots_is_named_too_old(
+        cluster, api, monkeypatch):
+    snapshot = available(api)
+    monkeypatch.setattr(rpcapi, '_DROPS_VERSION', '1.99')    # to it, ours is as old
+
+    with pytest.raises(exception.HostTooOld):
+        api.restore(snapshot, False, True)
+
+    assert api.get(snapshot)['last_action'] is None
+
+
 def test_a_restore_does_not_begin_when_nobody_waits_for_its_answer(cluster, api, monkeypatch):
     snapshot = available(api)
     monkeypatch.setattr(manager, '_SPARE_S', rpcapi.HOSTS_S)
