@@ -106,6 +106,13 @@ OPTIONS = (
         help='Copy disks and compute digests past the page cache, whose content guests and others '
              'have use for. The file systems of the store and of disks must know O_DIRECT. Change '
              'it where hosts have little memory to spare.'),
+    cfg.IntOpt(
+        'reserve_mib', default=64, min=0,
+        help='MiB that are to stay free in the store when a snapshot has been taken, and on the '
+             'file systems of disks when a restore has put others beside them. Who would need '
+             'them is refused beforehand, memory and disks of all members on the host counted '
+             'together. Raise it where others write there at the same time, guests with sparse '
+             'disks among them.'),
     cfg.StrOpt(
         'store', default='local',
         help='Entry point in hotsnap.store of the store that keeps snapshots.'),

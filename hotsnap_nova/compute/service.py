@@ -31,6 +31,7 @@ def open_manager(conf, open_engine=None, host: str | None = None, uri: str | Non
     store = storage.open_store(conf.store, conf.store_path)
     engine = open_engine(uri, conf.restore_keep_hours)
     engine.effort = records.Effort(conf.io_limit_mib_s << 20, conf.direct_io)
+    engine.reserve_bytes = conf.reserve_mib << 20
     store.reading = digest.Reading(conf.io_limit_mib_s << 20, conf.direct_io)
     if definitions:
         engine.definitions = definitions

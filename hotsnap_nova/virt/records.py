@@ -33,6 +33,10 @@ class MemberSpec:
         return self.name or self.id
 
 
+#: Who a finding is about that is about no member alone.
+GROUP = MemberSpec('', 'the group')
+
+
 @dataclasses.dataclass(frozen=True)
 class Work:
     """One host's part of a snapshot.

@@ -131,8 +131,8 @@ class AnyMachine:
         return ''
 
 
-def judge(*guests, free_bytes=None, uri='qemu:///system'):
-    return preflight.check(list(guests), 'auto', free_bytes, AnyMachine(uri))
+def judge(*guests, free_bytes=None, uri='qemu:///system', reserve_bytes=0):
+    return preflight.check(list(guests), 'auto', free_bytes, AnyMachine(uri), reserve_bytes)
 
 
 def test_a_plain_guest_is_accepted_with_both_gates():
@@ -308,6 +308,15 @@ def test_too_little_space_for_the_group_together_is_told_in_numbers():
     assert alone.possible
     assert [found.device for found in both.findings] == ['store']
     assert '200 MiB' in both.findings[0].cause
+
+
+@pytest.mark.parametrize(('reserve_mib', 'possible'), [(0, True), (72, True), (73, False)])
+def test_what_is_to_stay_free_in_the_store_is_counted_too(reserve_mib, possible):
+    """Beside a guest of 128 MiB."""
+    verdict = judge(PaperGuest(), free_bytes=200 << 20, reserve_bytes=reserve_mib << 20)
+
+    assert verdict.possible is possible
+    assert all(f'{reserve_mib} MiB are to stay free' in each.cause for each in verdict.findings)
 
 
 NIC = """<interface type='bridge'><mac address='52:54:00:00:00:0{}'/><source bridge='b'/>

@@ -7,7 +7,6 @@ what it rules out where that is not the restore.
 """
 
 import contextlib
-import os
 from collections.abc import Iterator
 
 from hotsnap_nova import exception
@@ -59,7 +58,6 @@ def _of_member(found, member, today, connection, drops):
         yield from changes
         yield from _host(member, domain.DomainXml(worded[0]), connection)
         yield from media.changes(member.facts.get('media', ()), domain.DomainXml(today))
-        yield from _space(member.facts, images.now)
         yield from _kept(member)
         # Of other changes libvirt would tell, too, and less clearly.
         if not changes and not images.differ and (
@@ -120,16 +118,3 @@ def _kept(member):
         with contextlib.suppress(FileNotFoundError):
             if cause := image.kept_fault(f'{member.folder}/{disk["file"]}'):
                 yield disk['target'], cause, image.KEPT_REMEDY
-
-
-def _space(facts: dict, now: dict):
-    for disk in facts['disks']:
-        target = now.get(disk['target'])
-        if not target or not os.path.isdir(os.path.dirname(target.path)):
-            continue
-        needed = next((file['size_bytes'] for file in facts.get('files', ())
-                       if file['name'] == disk['file']), 0)
-        status = os.statvfs(os.path.dirname(target.path))
-        if status.f_bavail * status.f_frsize < needed:
-            yield (disk['target'], f'{needed >> 20} MiB are needed beside {target.path}',
-                   'make room')

@@ -14,25 +14,24 @@ from hotsnap_nova.virt.checks import (
     images,
     memory,
     restorable,
+    room,
     running,
     subject,
 )
 
-#: Room kept free beyond what memory and disks may take.
-_HEADROOM_BYTES = 64 << 20
 #: Members asked at once: an agent or a QEMU may take its time.
 _AT_ONCE = 8
-_GROUP = records.MemberSpec('', 'the group')
 _RULES = (*devices.RULES, *channels.RULES, *images.RULES, *running.RULES, *restorable.RULES,
           *memory.RULES)
 
 
-def check(guests: list[guest.Guest], gate: str, free_bytes: int | None,
-          connection) -> records.Verdict:
+def check(guests: list[guest.Guest], gate: str, free_bytes: int | None, connection,
+          reserve_bytes: int = 0) -> records.Verdict:
     """The verdict for these guests together.
 
     :param gate: the one asked for, or 'auto'
     :param free_bytes: room where the files would go; None: not looked at
+    :param reserve_bytes: of it, what is to stay free
     """
     findings, members = [], []
     for found in guests:
@@ -47,11 +46,8 @@ def check(guests: list[guest.Guest], gate: str, free_bytes: int | None,
     findings += channels.meeting(members)
     findings += memory.shortage(members)
     findings += _far(connection)
-    needed_bytes = sum(map(_needed_bytes, members))
-    if free_bytes is not None and free_bytes < needed_bytes + _HEADROOM_BYTES:
-        findings.append(records.Finding(
-            _GROUP, 'store', f'{free_bytes >> 20} MiB are free and '
-            f'{(needed_bytes + _HEADROOM_BYTES) >> 20} MiB may be needed', 'make room'))
+    if free_bytes is not None:
+        findings += room.in_store(members, free_bytes, reserve_bytes)
     ruled_out = {name for finding in findings for name in finding.rules_out}
     gates = tuple(name for name in records.GATES if name not in ruled_out)
     if gate == records.NO_GATE:
@@ -65,19 +61,11 @@ def _far(connection):
     transport = uri.partition(':')[0].partition('+')[2]
     if transport not in ('', 'unix'):
         yield records.Finding(
-            _GROUP, 'host', f'libvirt is reached by {uri}, and not over its own socket: nothing '
-            'can be handed to QEMU so',
+            records.GROUP, 'host', f'libvirt is reached by {uri}, and not over its own socket: '
+            'nothing can be handed to QEMU so',
             'use qemu:///system; of nova-compute, [libvirt] connection_uri')
 
 
 def _of_one(asked: subject.Subject) -> list[records.Finding]:
     return [records.Finding(asked.guest.spec, *told)
             for rule in _RULES for told in rule(asked)]
-
-
-def _needed_bytes(asked: subject.Subject) -> int:
-    """All of memory, all that is allocated."""
-    return asked.parsed.memory_bytes + sum(
-        min(image['virtual-size'], sum(layer.get('actual-size', layer['virtual-size'])
-                                       for layer in subject.layers(image)))
-        for image in asked.images.values())

@@ -21,7 +21,7 @@ from oslo_log import log
 
 from hotsnap_nova import exception
 from hotsnap_nova.virt import definitions, guest, records
-from hotsnap_nova.virt.checks import obstacles
+from hotsnap_nova.virt.checks import obstacles, room
 from hotsnap_nova.virt.definition import cut, merging
 from hotsnap_nova.virt.restore import clocks, exporting, keeping, parts
 
@@ -48,15 +48,17 @@ class Restorer(keeping.Keeper):
 
     :ivar definitions: who says what restored guests are started with
     :ivar effort: how disks are copied
+    :ivar reserve_bytes: what is to stay free in the store, and beside disks
     """
 
     definitions = definitions.Definitions()
     effort = records.ALL_EFFORT
+    reserve_bytes = 0
     export = staticmethod(exporting.export)
 
     def restore_check(self, work: records.RestoreWork) -> records.Verdict:
         """What stands in the way; nothing is touched."""
-        findings = []
+        findings, defined = [], []
         for member in work.members:
             found = self._found(member)
             wanted = self._wanted(found, member)
@@ -67,6 +69,8 @@ class Restorer(keeping.Keeper):
                 continue
             findings += obstacles.of_member(found, member, wanted, self._libvirt(),
                                             work.drops_internal_snapshots)
+            defined.append((member, wanted))
+        findings += room.beside_disks(defined, self.reserve_bytes)
         return records.Verdict(('restore',), tuple(findings))
 
     # -- before the decision -------------------------------------------------------------------

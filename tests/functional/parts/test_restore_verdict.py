@@ -4,12 +4,13 @@
 import os
 import re
 import subprocess
+import types
 
 import libvirt
 import pytest
 
 from hotsnap_nova.virt import records
-from hotsnap_nova.virt.checks import obstacles
+from hotsnap_nova.virt.checks import obstacles, room
 from hotsnap_nova.virt.memory import saveimage
 
 NIC = "<interface type='bridge'><mac address='{}'/><source bridge='br0'/></interface>"
@@ -303,3 +304,51 @@ def test_checkpoints_whose_bitmaps_only_qemu_has_are_dropped_only_if_that_is_mea
     assert '--drop-internal-snapshots' in refused.remedy
     assert judge(member, paper, tmp_path, Defined('tuesday'), drops=True) == []
     assert judge(member, paper, tmp_path, Defined()) == []
+
+
+# --- room for all of them ---
+
+GIB = 1 << 30
+
+
+@pytest.fixture
+def free(monkeypatch):
+    """File systems with so many bytes free."""
+    def free(count):
+        monkeypatch.setattr(room.os, 'statvfs', lambda _folder: types.SimpleNamespace(
+            f_bavail=count // 4096, f_frsize=4096))
+    return free
+
+
+def placed(folder, name, disk_bytes, memory_bytes=0):
+    """A member whose one disk goes to ``folder``, with its definition of today."""
+    files = [{'name': 'vda.qcow2', 'size_bytes': disk_bytes}]
+    if memory_bytes:
+        files.append({'name': 'memory.save.zst', 'size_bytes': 1})
+    return records.RestoreMember(records.MemberSpec(name, name), '', {
+        'disks': [{'target': 'vda', 'file': 'vda.qcow2'}], 'files': files,
+        'memory_bytes': memory_bytes}), define(folder)
+
+
+@pytest.mark.parametrize(('free_bytes', 'reserve_bytes', 'short'), [
+    (3 * GIB, 0, False), (3 * GIB - 4096, 0, True), (4 * GIB, GIB, False),
+    (4 * GIB - 4096, GIB, True)])
+def test_room_for_all_members_together_is_asked_for_with_what_is_to_stay_free(
+        tmp_path, free, free_bytes, reserve_bytes, short):
+    free(free_bytes)
+
+    found = list(room.beside_disks(
+        [placed(tmp_path, 'a', GIB), placed(tmp_path, 'b', 2 * GIB)], reserve_bytes))
+
+    assert [(str(each.member), each.rules_out) for each in found] == [
+        ('the group', ('restore',))] * short
+
+
+def test_memory_that_has_to_be_unpacked_takes_room_and_its_one_member_is_named(tmp_path, free):
+    free(2 * GIB)
+
+    (found,) = room.beside_disks([placed(tmp_path, 'a', GIB, memory_bytes=2 * GIB)], 0)
+
+    assert str(found.member) == 'a'
+    assert '3072 MiB are needed' in found.cause
+    assert list(room.beside_disks([placed(tmp_path, 'a', GIB)], 0)) == []
