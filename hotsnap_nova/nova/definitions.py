@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Nova defines what a restored instance starts with, as for a hard reboot."""
 
+import json
+
 from nova import conf as nova_conf
 from nova import context as nova_context
 from nova import exception as nova_exception
@@ -46,6 +48,12 @@ class Definitions(definitions.Definitions):
                 cause=f'Nova cannot define it here: {_said(exc)}',
                 remedy='see what changed since the snapshot') from exc
 
+    def volumes(self, member_id):
+        with instances.asking(member_id):
+            mappings = objects.BlockDeviceMappingList.get_by_instance_uuid(
+                nova_context.get_admin_context(), member_id)
+        return tuple(map(_volume, (each for each in mappings if each.is_volume)))
+
     def stopped(self, member_id):
         _context, instance = _instance(member_id)
         self._driver._unplug_vifs(instance, instance.get_network_info(), ignore_errors=True)
@@ -64,6 +72,15 @@ def _said(exc):
     """In one line."""
     said = exc.format_message() if isinstance(exc, nova_exception.NovaException) else str(exc)
     return ' '.join(said.split()) or type(exc).__name__
+
+
+def _volume(mapping):
+    """One that is being attached has no device and no connection yet."""
+    connection = json.loads(mapping.connection_info or '{}')
+    return definitions.Volume(
+        id=mapping.volume_id or '', kind=connection.get('driver_volume_type', 'attached'),
+        serial=connection.get('serial') or mapping.volume_id or '',
+        target=(mapping.device_name or '').rpartition('/')[2])
 
 
 def _instance(member_id):

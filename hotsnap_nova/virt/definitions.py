@@ -5,6 +5,24 @@ Whoever defines guests says it: libvirt's own definition, or XML made anew by
 Nova. A guest's hardware is the cut's all the same: see `definition`.
 """
 
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Volume:
+    """A disk of a guest that belongs to a volume service.
+
+    :ivar id: the service's
+    :ivar kind: how it is reached: ``nfs``, ``rbd`` …
+    :ivar serial: that the guest's disk has
+    :ivar target: the disk's name: ``vdb``
+    """
+
+    id: str
+    kind: str
+    serial: str
+    target: str
+
 
 class Definitions:
     """Libvirt's: nobody else defines guests. With OpenStack, `nova.definitions`."""
@@ -15,6 +33,13 @@ class Definitions:
         :raises HotsnapError: there is no such thing
         """
         return None
+
+    def volumes(self, _member_id: str) -> tuple[Volume, ...]:
+        """What of the guest's disks is a volume service's.
+
+        :raises HotsnapError: that cannot be known just now
+        """
+        return ()
 
     def stopped(self, _member_id: str) -> None:
         """The old guest is proved stopped: its ports go."""

@@ -78,7 +78,8 @@ class Engine(restorer.Restorer):
         :param free_bytes: room where the files would go; None: not looked at
         """
         guests = [self._member(spec) for spec in members]
-        return preflight.check(guests, gate, free_bytes, self._libvirt(), self.reserve_bytes)
+        return preflight.check(guests, gate, free_bytes, self._libvirt(), self.reserve_bytes,
+                               self.definitions)
 
     def survey(self) -> tuple[records.Leftover, ...]:
         """What running guests carry of ours, as QEMU tells: whoever left it."""

@@ -12,7 +12,7 @@ import subprocess
 import libvirt
 import pytest
 
-from hotsnap_nova.virt import guest, records
+from hotsnap_nova.virt import definitions, guest, records
 from hotsnap_nova.virt.checks import memory, preflight
 from hotsnap_nova.virt.gates import bpf, kernel, reach
 from tests.functional import wires
@@ -131,8 +131,9 @@ class AnyMachine:
         return ''
 
 
-def judge(*guests, free_bytes=None, uri='qemu:///system', reserve_bytes=0):
-    return preflight.check(list(guests), 'auto', free_bytes, AnyMachine(uri), reserve_bytes)
+def judge(*guests, free_bytes=None, uri='qemu:///system', reserve_bytes=0, owner=None):
+    return preflight.check(list(guests), 'auto', free_bytes, AnyMachine(uri), reserve_bytes,
+                           owner)
 
 
 def test_a_plain_guest_is_accepted_with_both_gates():
@@ -391,6 +392,34 @@ def test_a_libvirt_that_is_not_reached_over_its_own_socket_is_told(uri, far):
     found = judge(PaperGuest(), uri=uri).findings
 
     assert [(each.device, each.rules_out) for each in found] == [('host', ('snapshot',))] * far
+
+
+class Owner(definitions.Definitions):
+    """Who attached one volume, told of the guest that is asked about."""
+
+    def __init__(self, serial='', target='vdz'):
+        self._volume = definitions.Volume('v-1', 'nfs', serial, target)
+
+    def volumes(self, member_id):
+        return (self._volume,) if member_id == PaperGuest.uuid else ()
+
+
+@pytest.mark.parametrize(('serial', 'owner'), [
+    ('v-1', Owner('v-1')),             # its name has moved since
+    ('', Owner('v-1', 'vdb'))])
+def test_a_volume_of_cinders_that_looks_like_a_file_rules_the_snapshot_out(serial, owner):
+    volume = disk(more=f'<serial>{serial}</serial>' if serial else '')
+
+    (found,) = judge(PaperGuest(volume), owner=owner).findings
+
+    assert (found.device, found.rules_out) == ('vdb', ('snapshot',))
+    assert 'nfs volume v-1 of Cinder' in found.cause
+    assert 'detach' in found.remedy
+
+
+@pytest.mark.parametrize('owner', [Owner('v-1'), Owner('v-2', 'vdb'), None])
+def test_a_disk_that_nobody_attached_as_a_volume_is_the_guests_own(owner):
+    assert judge(PaperGuest(disk(more='<serial>own</serial>')), owner=owner).findings == ()
 
 
 MEMFD = "<memoryBacking><source type='memfd'/></memoryBacking>"

@@ -660,6 +660,21 @@ class TestRestores(ComputeTestCase):
                 getattr(self.engine.definitions, does)(self.server)
             assert 'RTNETLINK answers: No buffer space' in str(raised.value)
 
+    def test_nova_tells_which_disks_are_cinders_by_its_own_record_of_them(self):
+        context = nova_context.get_admin_context()
+        connection = json.dumps({'driver_volume_type': 'nfs', 'serial': 'v-1', 'data': {}})
+        for more in ({'volume_id': 'v-1', 'device_name': '/dev/vdb',
+                      'connection_info': connection},
+                     {'volume_id': 'v-2', 'device_name': None, 'connection_info': None}):
+            objects.BlockDeviceMapping(
+                context, instance_uuid=self.server, source_type='volume',
+                destination_type='volume', **more).create()
+
+        found = self.engine.definitions.volumes(self.server)
+
+        assert {(each.id, each.kind, each.serial, each.target) for each in found} == {
+            ('v-1', 'nfs', 'v-1', 'vdb'), ('v-2', 'attached', 'v-2', '')}
+
 
 class TestNics(ComputeTestCase):
     """What option ``virtio_without_vhost`` does to the NICs that Nova defines."""

@@ -10,8 +10,8 @@ import contextlib
 from collections.abc import Iterator
 
 from hotsnap_nova import exception
-from hotsnap_nova.virt import domain, guest, records
-from hotsnap_nova.virt.checks import inside, matching, probe
+from hotsnap_nova.virt import definitions, domain, guest, records
+from hotsnap_nova.virt.checks import inside, matching, probe, volumes
 from hotsnap_nova.virt.definition import cut, differences, merging
 from hotsnap_nova.virt.disks import image, media
 from hotsnap_nova.virt.memory import saveimage
@@ -21,13 +21,17 @@ _AS_THE_HOST = ('host-passthrough', 'maximum')
 
 
 def of_member(found: guest.Guest | None, member: records.RestoreMember, today: str,
-              connection, drops: bool = False) -> Iterator[records.Finding]:
+              connection, drops: bool = False,
+              owned: tuple[definitions.Volume, ...] = ()) -> Iterator[records.Finding]:
     """Yield what would make this member's restore fail, and what it will change.
 
     :param found: its domain; None: it is to be defined
     :param today: as it is defined today, by libvirt or whoever defines guests
     :param drops: whether internal snapshots and checkpoints of today may go
+    :param owned: those of its disks of today that are a volume service's
     """
+    for device, cause, remedy in volumes.of_files(domain.DomainXml(today), owned):
+        yield records.Finding(member.spec, device, cause, remedy, (records.RESTORE,))
     for device, cause, remedy, *rules_out in _of_member(found, member, today, connection, drops):
         yield records.Finding(member.spec, device, cause, remedy,
                               *rules_out or [(records.RESTORE,)])

@@ -7,7 +7,7 @@ remedy, and what it rules out: where it does not say, the snapshot.
 
 import concurrent.futures
 
-from hotsnap_nova.virt import guest, records
+from hotsnap_nova.virt import definitions, guest, records
 from hotsnap_nova.virt.checks import (
     channels,
     devices,
@@ -17,26 +17,30 @@ from hotsnap_nova.virt.checks import (
     room,
     running,
     subject,
+    volumes,
 )
 
 #: Members asked at once: an agent or a QEMU may take its time.
 _AT_ONCE = 8
 _RULES = (*devices.RULES, *channels.RULES, *images.RULES, *running.RULES, *restorable.RULES,
-          *memory.RULES)
+          *volumes.RULES, *memory.RULES)
 
 
 def check(guests: list[guest.Guest], gate: str, free_bytes: int | None, connection,
-          reserve_bytes: int = 0) -> records.Verdict:
+          reserve_bytes: int = 0, owner: definitions.Definitions | None = None,
+          ) -> records.Verdict:
     """The verdict for these guests together.
 
     :param gate: the one asked for, or 'auto'
     :param free_bytes: room where the files would go; None: not looked at
     :param reserve_bytes: of it, what is to stay free
+    :param owner: who defines these guests
     """
     findings, members = [], []
     for found in guests:
         if (state := found.state()).running:
-            members.append(subject.Subject(found, connection))
+            members.append(subject.Subject(
+                found, connection, owner.volumes(found.uuid) if owner else ()))
         else:
             findings.append(records.Finding(
                 found.spec, 'guest', f'it is not running ({state.name})', 'start or resume it'))

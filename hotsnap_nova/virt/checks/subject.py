@@ -3,7 +3,7 @@
 
 import functools
 
-from hotsnap_nova.virt import domain, guest
+from hotsnap_nova.virt import definitions, domain, guest
 from hotsnap_nova.virt.disks import freezing
 
 
@@ -11,13 +11,16 @@ class Subject:
     """Asked once for what several rules want to know; nothing is changed.
 
     :param connection: to its libvirt
+    :param volumes: those of its disks that are a volume service's
     :ivar parsed: its XML as it runs
     """
 
-    def __init__(self, running: guest.Guest, connection):
+    def __init__(self, running: guest.Guest, connection,
+                 volumes: tuple[definitions.Volume, ...] = ()):
         self.guest = running
         self.qemu = running.monitor
         self.connection = connection
+        self.volumes = volumes
         self.parsed = domain.DomainXml(running.full_xml())
 
     @functools.cached_property

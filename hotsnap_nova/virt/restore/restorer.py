@@ -68,7 +68,8 @@ class Restorer(keeping.Keeper):
                     (records.RESTORE,)))
                 continue
             findings += obstacles.of_member(found, member, wanted, self._libvirt(),
-                                            work.drops_internal_snapshots)
+                                            work.drops_internal_snapshots,
+                                            self.definitions.volumes(member.spec.id))
             defined.append((member, wanted))
         findings += room.beside_disks(defined, self.reserve_bytes)
         return records.Verdict(('restore',), tuple(findings))

@@ -9,7 +9,7 @@ import types
 import libvirt
 import pytest
 
-from hotsnap_nova.virt import records
+from hotsnap_nova.virt import definitions, records
 from hotsnap_nova.virt.checks import obstacles, room
 from hotsnap_nova.virt.memory import saveimage
 
@@ -110,9 +110,10 @@ def define(folder, *, machine='pc', mode='custom', cpu='Haswell', vcpus=1, memor
                          memory_kib=memory_mib << 10, devices=devices)
 
 
-def judge(member, connection, tmp_path, found=None, drops=False, **changes):
+def judge(member, connection, tmp_path, found=None, drops=False, owned=(), **changes):
     """Each finding about a member; ``found`` None: it is not defined yet."""
-    return list(obstacles.of_member(found, member, define(tmp_path, **changes), connection, drops))
+    return list(obstacles.of_member(found, member, define(tmp_path, **changes), connection, drops,
+                                    owned))
 
 
 def test_what_has_not_changed_stands_in_no_way(member, paper, tmp_path):
@@ -304,6 +305,15 @@ def test_checkpoints_whose_bitmaps_only_qemu_has_are_dropped_only_if_that_is_mea
     assert '--drop-internal-snapshots' in refused.remedy
     assert judge(member, paper, tmp_path, Defined('tuesday'), drops=True) == []
     assert judge(member, paper, tmp_path, Defined()) == []
+
+
+def test_a_file_that_is_a_volume_of_cinders_by_now_is_not_replaced(member, paper, tmp_path):
+    owned = (definitions.Volume('v-1', 'nfs', serial='v-1', target='vda'),)
+
+    (refused,) = judge(member, paper, tmp_path, owned=owned)
+
+    assert (refused.device, refused.rules_out) == ('vda', ('restore',))
+    assert 'nfs volume v-1 of Cinder' in refused.cause
 
 
 # --- room for all of them ---
