@@ -4,6 +4,7 @@
 import dataclasses
 import os
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,6 +167,28 @@ class DomainXml:
     def passes_qemu(self) -> bool:
         """Whether a NIC's packets pass QEMU's filters by, or these refuse it."""
         return any(self.vhost(nic) or nic.queues > 1 for nic in self.nics)
+
+
+def with_paths(text: str, find: Callable[[str, str], tuple[str, str] | None]) -> str:
+    """Domain XML whose disks from storage pools name their files or devices.
+
+    :param find: gives type (``file``, ``block``) and path of a pool's volume; None: such a disk
+        stays as it is
+    """
+    if "type='volume'" not in text:
+        return text
+    root = ET.fromstring(text)  # noqa: S314 - libvirt's own words
+    for disk in root.iterfind("./devices/disk[@type='volume']"):
+        source = disk.find('source')
+        if source is None or not (found := find(source.get('pool', ''),
+                                                source.get('volume', ''))):
+            continue
+        kind, path = found
+        disk.set('type', kind)
+        for name in ('pool', 'volume', 'mode'):
+            source.attrib.pop(name, None)
+        source.set({'file': 'file', 'block': 'dev'}[kind], path)
+    return ET.tostring(root, encoding='unicode')
 
 
 def _child(element: ET.Element, path: str, attribute: str) -> str:

@@ -11,7 +11,7 @@ import libvirt_qemu
 from oslo_log import log
 
 from hotsnap_nova import exception
-from hotsnap_nova.virt import monitor, records
+from hotsnap_nova.virt import domain, monitor, records
 
 LOG = log.getLogger(__name__)
 
@@ -27,6 +27,8 @@ _STATES = {
     libvirt.VIR_DOMAIN_CRASHED: 'crashed',
     libvirt.VIR_DOMAIN_PMSUSPENDED: 'asleep',
 }
+#: What a disk from a storage pool is when its volume is resolved.
+_VOLUMES = {libvirt.VIR_STORAGE_VOL_FILE: 'file', libvirt.VIR_STORAGE_VOL_BLOCK: 'block'}
 #: Why a guest is off that somebody wanted off.
 _WANTED = {libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN, libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED,
            libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED, libvirt.VIR_DOMAIN_SHUTOFF_SAVED,
@@ -212,17 +214,31 @@ class Guest:
             raise exception.GuestNotRunning(member=self.spec, state=state.name)
 
     def xml(self, *, live: bool = True) -> str:
-        """The domain XML: of the running guest, or as it would next be started."""
+        """The domain XML: of the running guest, or as it would next be started.
+
+        Disks from storage pools have the paths of their files, as far as libvirt tells them.
+        """
         flags = libvirt.VIR_DOMAIN_XML_SECURE | libvirt.VIR_DOMAIN_XML_MIGRATABLE
         if not live:
             flags |= libvirt.VIR_DOMAIN_XML_INACTIVE
         with self._translated('XML'):
-            return self._domain.XMLDesc(flags)
+            return domain.with_paths(self._domain.XMLDesc(flags), self._volume)
 
     def full_xml(self) -> str:
-        """The running guest's XML with aliases and backing chains."""
+        """The running guest's XML with aliases and backing chains; disks likewise."""
         with self._translated('XML'):
-            return self._domain.XMLDesc(0)
+            return domain.with_paths(self._domain.XMLDesc(0), self._volume)
+
+    def _volume(self, pool, name):
+        try:
+            volume = self._connection.storagePoolLookupByName(pool).storageVolLookupByName(name)
+            kind = _VOLUMES.get(volume.info()[0])
+            return (kind, volume.path()) if kind else None
+        except libvirt.libvirtError as exc:
+            LOG.warning('%(member)s: where volume %(volume)s of pool %(pool)s is cannot be told: '
+                        '%(error)s', {'member': self.spec, 'volume': name, 'pool': pool,
+                                      'error': exc})
+            return None
 
     def persistent(self) -> bool:
         with self._translated('persistence'):

@@ -146,6 +146,7 @@ def test_a_plain_guest_is_accepted_with_both_gates():
 @pytest.mark.parametrize(('devices', 'device', 'cause'), [
     (disk('network', "protocol='rbd' name='p/i'"), 'vdb', 'network disk'),
     (disk('block', "dev='/dev/vg/lv'"), 'vdb', 'lvm'),
+    (disk('volume', "pool='stopped' volume='v'"), 'vdb', 'does not tell a file of its storage'),
     (disk(device='lun', kind='block', source="dev='/dev/sdb'"), 'vdb', 'SCSI'),
     (disk(more='<shareable/>'), 'vdb', 'shared'),
     (disk(more="<encryption format='luks'/>"), 'vdb', 'encrypted'),

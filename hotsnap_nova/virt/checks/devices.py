@@ -19,6 +19,9 @@ def disks(asked: subject.Subject):
             yield device, 'it is encrypted', 'use an unencrypted disk'
         elif not disk.path and disk.kind == 'file':
             continue  # an empty drive
+        elif disk.kind == 'volume':
+            yield (device, 'libvirt does not tell a file of its storage pool\'s volume',
+                   'start the pool, or use a qcow2 or raw file')
         elif disk.kind != 'file':
             # Read-only media on networks too: they could not be digested.
             kind = {'network': 'network', 'block': 'lvm or block device'}.get(
