@@ -56,7 +56,10 @@ class Store(abc.ABC):
     """Keeps snapshots.
 
     :ivar reading: how files are read to compute their digests
+    :ivar root: the folder in which all of it is; None: there is none
     """
+
+    root: str | None = None
 
     reading = digest.Reading()
 

@@ -27,6 +27,8 @@ _STATES = {
     libvirt.VIR_DOMAIN_CRASHED: 'crashed',
     libvirt.VIR_DOMAIN_PMSUSPENDED: 'asleep',
 }
+#: How libvirt fails on a file that is not there, or not for it, or not the one that we see.
+_UNREAD = {libvirt.VIR_ERR_SYSTEM_ERROR, libvirt.VIR_ERR_OPERATION_FAILED}
 #: What a disk from a storage pool is when its volume is resolved.
 _VOLUMES = {libvirt.VIR_STORAGE_VOL_FILE: 'file', libvirt.VIR_STORAGE_VOL_BLOCK: 'block'}
 #: Why a guest is off that somebody wanted off.
@@ -355,6 +357,16 @@ def worded(connection, save_image: str) -> str:
             save_image, libvirt.VIR_DOMAIN_SAVE_IMAGE_XML_SECURE)
     except libvirt.libvirtError as exc:
         raise exception.InvalidValue(name='definition', reason=str(exc)) from exc
+
+
+def unread(connection, save_image: str) -> str:
+    """Why libvirt cannot read a save image, whatever it makes of it; '' where it can."""
+    try:
+        connection.saveImageGetXMLDesc(save_image, 0)
+    except libvirt.libvirtError as exc:
+        if exc.get_error_code() in _UNREAD:
+            return str(exc)
+    return ''
 
 
 def unknown_machine(connection, parsed) -> str:

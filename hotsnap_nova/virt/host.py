@@ -79,7 +79,7 @@ class Engine(restorer.Restorer):
         """
         guests = [self._member(spec) for spec in members]
         return preflight.check(guests, gate, free_bytes, self._libvirt(), self.reserve_bytes,
-                               self.definitions)
+                               self.definitions, self.store_path)
 
     def survey(self) -> tuple[records.Leftover, ...]:
         """What running guests carry of ours, as QEMU tells: whoever left it."""

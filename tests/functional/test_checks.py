@@ -82,6 +82,22 @@ def test_what_was_plugged_into_the_running_guest_alone_rules_its_restore_out(lab
         assert only(told(lab, guest), 'vdb', ('restore',), 'not in its definition')
 
 
+def test_a_folder_where_libvirt_has_something_else_rules_the_restore_out(lab):
+    """As with services in containers of their own; its QEMU has the disk open already."""
+    folder = lab.folder / 'apart'
+    folder.mkdir()
+
+    with Bare(lab, disk(image(folder / 'image.qcow2'), target='vdb')) as guest:
+        lab.run_inside('mount', '-t', 'tmpfs', 'tmpfs', str(folder))
+        try:
+            found = told(lab, guest)
+        finally:
+            lab.run_inside('umount', str(folder))
+
+        assert only(found, 'vdb', ('restore',), f'libvirt does not see what is in {folder}')
+        assert told(lab, guest) == []
+
+
 def serial(kind, source, element='serial'):
     return f"<{element} type='{kind}'><source {source}/><target port='0'/></{element}>"
 

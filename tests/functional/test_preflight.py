@@ -15,6 +15,7 @@ import pytest
 from hotsnap_nova.virt import definitions, guest, records
 from hotsnap_nova.virt.checks import memory, preflight
 from hotsnap_nova.virt.gates import bpf, kernel, reach
+from hotsnap_nova.virt.memory import saveimage
 from tests.functional import wires
 from tests.functional.witness import Witness, qmp, trace
 from tests.lab import GuestSpec, Lab
@@ -25,7 +26,7 @@ PAPER = '''<domain type='{kind}'>
   {more}
   <devices>
     <disk type='file' device='disk'>
-      <driver name='qemu' type='qcow2'/><source file='/x.qcow2'/><target dev='vda'/>
+      <driver name='qemu' type='qcow2'/><source file='/tmp/x.qcow2'/><target dev='vda'/>
       <alias name='virtio-disk0'/>
     </disk>
     {devices}
@@ -33,7 +34,7 @@ PAPER = '''<domain type='{kind}'>
 </domain>'''
 
 
-def disk(kind='file', source="file='/y'", form='raw', more='', device='disk'):
+def disk(kind='file', source="file='/tmp/y'", form='raw', more='', device='disk'):
     return f"""<disk type='{kind}' device='{device}'><driver name='qemu' type='{form}'/>
         <source {source}/><target dev='vdb'/>{more}</disk>"""
 
@@ -119,10 +120,14 @@ class PaperGuest:
 
 
 class AnyMachine:
-    """A libvirt that runs every machine type."""
+    """A libvirt that runs every machine type.
 
-    def __init__(self, uri='qemu:///system'):
+    :param fails: how it fails on files in some folders, by folder
+    """
+
+    def __init__(self, uri='qemu:///system', fails=None):
         self._uri = uri
+        self._fails = fails or {}
 
     def getURI(self):
         return self._uri
@@ -130,10 +135,18 @@ class AnyMachine:
     def getDomainCapabilities(self, *_arguments):
         return ''
 
+    def saveImageGetXMLDesc(self, path, _flags):
+        if code := self._fails.get(os.path.dirname(path)):
+            failure = libvirt.libvirtError('Failed to open file')
+            failure.err = (code, 0, 'Failed to open file', 2, '', '', '', -1, -1)
+            raise failure
+        return saveimage.read_header(path).xml
 
-def judge(*guests, free_bytes=None, uri='qemu:///system', reserve_bytes=0, owner=None):
-    return preflight.check(list(guests), 'auto', free_bytes, AnyMachine(uri), reserve_bytes,
-                           owner)
+
+def judge(*guests, free_bytes=None, uri='qemu:///system', reserve_bytes=0, owner=None, store=None,
+          fails=None):
+    return preflight.check(list(guests), 'auto', free_bytes, AnyMachine(uri, fails),
+                           reserve_bytes, owner, store)
 
 
 def test_a_plain_guest_is_accepted_with_both_gates():
@@ -393,6 +406,41 @@ def test_a_libvirt_that_is_not_reached_over_its_own_socket_is_told(uri, far):
     found = judge(PaperGuest(), uri=uri).findings
 
     assert [(each.device, each.rules_out) for each in found] == [('host', ('snapshot',))] * far
+
+
+@pytest.mark.parametrize(('code', 'is_found'), [
+    (libvirt.VIR_ERR_SYSTEM_ERROR, True), (libvirt.VIR_ERR_OPERATION_FAILED, True),
+    (libvirt.VIR_ERR_XML_ERROR, False)])
+def test_a_folder_that_libvirt_does_not_see_is_told_once(tmp_path, code, is_found):
+    """Whatever it makes of what it has read."""
+    folder = tmp_path / 'disks'
+    folder.mkdir()
+    disks = ''.join(disk(source=f"file='{folder}/{name}'").replace('vdb', name)
+                    for name in ('vdb', 'vdc'))
+
+    found = judge(PaperGuest(disks), fails={str(folder): code}).findings
+
+    assert [(each.device, each.rules_out) for each in found] == [('vdb', ('restore',))] * is_found
+    assert all('Failed to open' in each.cause for each in found)
+    assert os.listdir(folder) == []
+
+
+def test_a_folder_that_libvirt_alone_sees_is_told(tmp_path):
+    (found,) = judge(PaperGuest(disk(source=f"file='{tmp_path}/away/image'"))).findings
+
+    assert (found.device, found.rules_out) == ('vdb', ('restore',))
+    assert f'no folder {tmp_path}/away here' in found.cause
+
+
+def test_a_store_that_libvirt_does_not_see_is_told_of_the_group(tmp_path):
+    fails = {str(tmp_path): libvirt.VIR_ERR_SYSTEM_ERROR}
+
+    assert judge(PaperGuest(), store=str(tmp_path)).findings == ()
+    (found,) = judge(PaperGuest(), store=str(tmp_path), fails=fails).findings
+
+    assert (str(found.member), found.device, found.rules_out) == (
+        'the group', 'store', ('restore',))
+    assert os.listdir(tmp_path) == []
 
 
 class Owner(definitions.Definitions):

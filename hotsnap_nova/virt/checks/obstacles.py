@@ -7,11 +7,12 @@ what it rules out where that is not the restore.
 """
 
 import contextlib
+import os
 from collections.abc import Iterator
 
 from hotsnap_nova import exception
 from hotsnap_nova.virt import definitions, domain, guest, records
-from hotsnap_nova.virt.checks import inside, matching, probe, volumes
+from hotsnap_nova.virt.checks import folders, inside, matching, probe, volumes
 from hotsnap_nova.virt.definition import cut, differences, merging
 from hotsnap_nova.virt.disks import image, media
 from hotsnap_nova.virt.memory import saveimage
@@ -48,10 +49,14 @@ def _of_member(found, member, today, connection, drops):
     kept = cut.xml(member)
     images = matching.of_disks(member, kept, today, drops)
     yield from images.findings
+    unseen = list(_unseen(member, kept, images.now.values(), connection))
+    yield from unseen
     if found and not drops and (checkpoints := found.checkpoints()):
         # Their bitmaps are in QEMU alone until it ends.
         yield ('guest', f'libvirt has checkpoints of it ({inside.named(checkpoints)}), whose '
                'dirty bitmaps a restore drops', inside.REMEDY)
+    if unseen:
+        return    # libvirt could answer nothing
     with probe.made(connection, images.folder) as libvirt:
         try:
             worded = libvirt.worded(kept), libvirt.worded(today)
@@ -68,6 +73,16 @@ def _of_member(found, member, today, connection, drops):
                 reason := libvirt.refusal(kept, merging.merged(kept, today))):
             yield 'definition', f'it no longer fits the snapshot: {reason}', \
                 'define the domain as it was'
+
+
+def _unseen(member, kept, disks, connection):
+    """What libvirt cannot read of what it is to start from."""
+    here = [disk for disk in disks if os.path.isdir(os.path.dirname(disk.path))]
+    for device, reason in folders.unseen(connection, here, kept):
+        yield device, reason, folders.REMEDY
+    memory = f'{member.folder}/memory.save'
+    if os.path.exists(memory) and (reason := guest.unread(connection, memory)):
+        yield 'memory', f'libvirt cannot read {memory}: {reason}', folders.REMEDY
 
 
 def _host(member: records.RestoreMember, parsed: domain.DomainXml, connection):

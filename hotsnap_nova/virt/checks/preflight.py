@@ -11,6 +11,7 @@ from hotsnap_nova.virt import definitions, guest, records
 from hotsnap_nova.virt.checks import (
     channels,
     devices,
+    folders,
     images,
     memory,
     restorable,
@@ -23,18 +24,19 @@ from hotsnap_nova.virt.checks import (
 #: Members asked at once: an agent or a QEMU may take its time.
 _AT_ONCE = 8
 _RULES = (*devices.RULES, *channels.RULES, *images.RULES, *running.RULES, *restorable.RULES,
-          *volumes.RULES, *memory.RULES)
+          *folders.RULES, *volumes.RULES, *memory.RULES)
 
 
 def check(guests: list[guest.Guest], gate: str, free_bytes: int | None, connection,
           reserve_bytes: int = 0, owner: definitions.Definitions | None = None,
-          ) -> records.Verdict:
+          store: str | None = None) -> records.Verdict:
     """The verdict for these guests together.
 
     :param gate: the one asked for, or 'auto'
     :param free_bytes: room where the files would go; None: not looked at
     :param reserve_bytes: of it, what is to stay free
     :param owner: who defines these guests
+    :param store: the folder from which memory is loaded; None: there is none
     """
     findings, members = [], []
     for found in guests:
@@ -52,6 +54,8 @@ def check(guests: list[guest.Guest], gate: str, free_bytes: int | None, connecti
     findings += _far(connection)
     if free_bytes is not None:
         findings += room.in_store(members, free_bytes, reserve_bytes)
+    if store is not None:
+        findings += folders.store(connection, store, members)
     ruled_out = {name for finding in findings for name in finding.rules_out}
     gates = tuple(name for name in records.GATES if name not in ruled_out)
     if gate == records.NO_GATE:

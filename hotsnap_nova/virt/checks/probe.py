@@ -58,6 +58,24 @@ def made(connection, folder: str | None) -> Iterator[Probe]:
         yield Probe(connection, file.name)
 
 
+def unseen(connection, folder: str, xml: str) -> str:
+    """Why libvirt and we do not share a folder, in a sentence's words; '' where we do.
+
+    :param xml: of a guest, that libvirt reads
+    """
+    if not os.path.isdir(folder):
+        return f'there is no folder {folder} here'
+    _sweep(folder)
+    try:
+        with tempfile.NamedTemporaryFile(prefix=_PREFIX, dir=folder) as file:
+            file.write(saveimage.header(xml, whole=True))
+            file.flush()
+            reason = guest.unread(connection, file.name)
+    except OSError as exc:
+        return f'nothing can be written to {folder}: {exc.strerror}'
+    return reason and f'libvirt does not see what is in {folder}: {reason}'
+
+
 def _sweep(folder):
     """Remove what processes left that died while they asked, on any host that has the folder."""
     for path in glob.glob(os.path.join(glob.escape(folder), f'{_PREFIX}*')):

@@ -24,6 +24,11 @@ class Subject:
         self.parsed = domain.DomainXml(running.full_xml())
 
     @functools.cached_property
+    def xml(self) -> str:
+        """As it runs, in the form that a snapshot keeps."""
+        return self.guest.xml()
+
+    @functools.cached_property
     def images(self) -> dict[str, dict]:
         """What QEMU tells of each writable disk's image, and all below it, by target."""
         return {target: row['inserted']['image'] for target, row in self._rows.items()}

@@ -49,11 +49,13 @@ class Restorer(keeping.Keeper):
     :ivar definitions: who says what restored guests are started with
     :ivar effort: how disks are copied
     :ivar reserve_bytes: what is to stay free in the store, and beside disks
+    :ivar store_path: the folder of the store; None: it is none
     """
 
     definitions = definitions.Definitions()
     effort = records.ALL_EFFORT
     reserve_bytes = 0
+    store_path: str | None = None
     export = staticmethod(exporting.export)
 
     def restore_check(self, work: records.RestoreWork) -> records.Verdict:

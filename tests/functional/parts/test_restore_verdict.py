@@ -37,6 +37,7 @@ class Paper:
     :ivar machines: that QEMU has
     :ivar unfit: why the host lacks a CPU; None: it has any
     :ivar cpu: of the host, as libvirt tells
+    :ivar blind: the beginning of the names of files that it does not find; '': it finds all
     """
 
     def __init__(self, version='10.0.2'):
@@ -45,6 +46,7 @@ class Paper:
         self.machines = ('pc-i440fx-10.0', 'pc-i440fx-9.2', 'pc-q35-10.0')
         self.cpu = PROCESSOR.format(microcode=1)
         self.compared = 0
+        self.blind = ''
 
     def getDomainCapabilities(self, _emulator, _arch, machine, _kind):
         if machine not in self.machines:
@@ -67,6 +69,10 @@ class Paper:
         return libvirt.VIR_CPU_COMPARE_SUPERSET
 
     def saveImageGetXMLDesc(self, path, _flags):
+        if self.blind and os.path.basename(path).startswith(self.blind):
+            failure = libvirt.libvirtError('No such file or directory')
+            failure.err = (libvirt.VIR_ERR_SYSTEM_ERROR, 0, '', 2, '', '', '', -1, -1)
+            raise failure
         return re.sub('machine=.pc[\'"]', "machine='pc-i440fx-10.0'",
                       saveimage.read_header(path).xml)
 
@@ -314,6 +320,20 @@ def test_a_file_that_is_a_volume_of_cinders_by_now_is_not_replaced(member, paper
 
     assert (refused.device, refused.rules_out) == ('vda', ('restore',))
     assert 'nfs volume v-1 of Cinder' in refused.cause
+
+
+@pytest.mark.parametrize(('blind', 'device', 'cause'), [
+    ('memory.save', 'memory', 'libvirt cannot read {}/memory.save: No such file'),
+    ('.hotsnap-probe', 'vda', 'libvirt does not see what is in {}: No such file')])
+def test_what_libvirt_cannot_read_is_named_before_anything_is_stopped(
+        member, paper, tmp_path, blind, device, cause):
+    paper.blind = blind
+
+    (refused,) = judge(member, paper, tmp_path)
+
+    assert (refused.device, refused.rules_out) == (device, ('restore',))
+    assert cause.format(tmp_path) in refused.cause
+    assert 'same folder' in refused.remedy
 
 
 # --- room for all of them ---
