@@ -6,6 +6,8 @@ import os
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 
+_AGENT = 'org.qemu.guest_agent.0'
+
 
 @dataclasses.dataclass(frozen=True)
 class DiskXml:
@@ -124,7 +126,13 @@ class DomainXml:
     @property
     def agent(self) -> bool:
         """Whether a guest agent may answer."""
-        return any(target.get('name') == 'org.qemu.guest_agent.0'
+        return any(target.get('name') == _AGENT
+                   for target in self.root.iterfind('./devices/channel/target'))
+
+    @property
+    def agent_listens(self) -> bool:
+        """Whether the guest has opened its agent's channel; known while it runs."""
+        return any(target.get('name') == _AGENT and target.get('state') == 'connected'
                    for target in self.root.iterfind('./devices/channel/target'))
 
     def find_all(self, path: str) -> list[ET.Element]:

@@ -3,6 +3,7 @@
 
 import contextlib
 import dataclasses
+import json
 import threading
 import xml.etree.ElementTree as ET
 
@@ -27,6 +28,9 @@ _STATES = {
     libvirt.VIR_DOMAIN_CRASHED: 'crashed',
     libvirt.VIR_DOMAIN_PMSUSPENDED: 'asleep',
 }
+#: How long an agent has to answer; those that live take milliseconds.
+_AGENT_S = 1
+_FROZEN = json.dumps({'execute': 'guest-fsfreeze-status'})
 #: How libvirt fails on a file that is not there, or not for it, or not the one that we see.
 _UNREAD = {libvirt.VIR_ERR_SYSTEM_ERROR, libvirt.VIR_ERR_OPERATION_FAILED}
 #: What a disk from a storage pool is when its volume is resolved.
@@ -316,6 +320,22 @@ class Guest:
         except libvirt.libvirtError:
             return False
         return True
+
+    def frozen(self) -> bool:
+        """Whether the guest's agent says that file systems are frozen.
+
+        One that does not answer soon has not said so: libvirt waits for it on, and nobody else.
+        """
+        answers = []
+
+        def ask():
+            with contextlib.suppress(libvirt.libvirtError, ValueError):
+                answers.append(json.loads(libvirt_qemu.qemuAgentCommand(
+                    self._domain, _FROZEN, _AGENT_S, 0)).get('return'))
+        asking = threading.Thread(target=ask, daemon=True, name='hotsnap-agent')
+        asking.start()
+        asking.join(_AGENT_S)
+        return answers == ['frozen']
 
     def libvirt_version(self) -> str:
         return libvirt_version(self._connection)

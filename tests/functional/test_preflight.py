@@ -118,6 +118,9 @@ class PaperGuest:
     def libvirt_job(self):
         return False
 
+    def frozen(self):
+        return True
+
 
 class AnyMachine:
     """A libvirt that runs every machine type.
@@ -406,6 +409,18 @@ def test_a_libvirt_that_is_not_reached_over_its_own_socket_is_told(uri, far):
     found = judge(PaperGuest(), uri=uri).findings
 
     assert [(each.device, each.rules_out) for each in found] == [('host', ('snapshot',))] * far
+
+
+@pytest.mark.parametrize(('state', 'is_asked'), [('connected', True), ('disconnected', False)])
+def test_frozen_file_systems_rule_the_snapshot_out_where_an_agent_can_be_asked(state, is_asked):
+    channel = f"""<channel type='unix'><source mode='bind' path='/c'/>
+        <target type='virtio' name='org.qemu.guest_agent.0' state='{state}'/></channel>"""
+
+    found = judge(PaperGuest(channel)).findings
+
+    assert [(each.device, each.rules_out) for each in found] == [
+        ('guest', ('snapshot',))] * is_asked
+    assert all('frozen' in each.cause and 'domfsthaw' in each.remedy for each in found)
 
 
 @pytest.mark.parametrize(('code', 'is_found'), [

@@ -64,6 +64,14 @@ def drivers(asked: subject.Subject):
                    'run guests with a QEMU that may')
 
 
+def frozen(asked: subject.Subject):
+    """Its memory would say so, too: who thaws them is not in the snapshot."""
+    if asked.parsed.agent_listens and asked.guest.frozen():
+        yield ('guest', 'its agent has frozen its file systems: it would be restored with them '
+               'frozen, and nobody to thaw them',
+               'wait for the backup that wanted it, or run: virsh domfsthaw')
+
+
 def programs(_asked: subject.Subject):
     for program in ('qemu-storage-daemon', 'qemu-img'):
         if not shutil.which(program):
@@ -80,4 +88,4 @@ def machine(asked: subject.Subject):
                'install a QEMU that has it')
 
 
-RULES = (programs, machine, jobs, blockers, protection, drivers)
+RULES = (programs, machine, jobs, blockers, protection, drivers, frozen)
