@@ -231,6 +231,15 @@ def test_a_path_that_both_have_stays():
     assert ET.fromstring(merging.merged(*both)).findtext('os/loader') == '/usr/share/OVMF'
 
 
+def test_a_memory_module_is_compared_by_what_it_has():
+    one, other = (f"""<domain><devices><memory model='dimm'>
+        <target><size unit='KiB'>{size_kib}</size><node>0</node></target></memory></devices>
+        </domain>""" for size_kib in (131072, 262144))
+
+    assert list(differences.differences(one, one)) == []
+    assert [device for device, *_ in differences.differences(one, other)] == ['memory']
+
+
 def test_what_settings_of_nova_changed_is_no_difference():
     assert list(differences.differences(CUT, TODAY)) == []
 

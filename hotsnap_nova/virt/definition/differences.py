@@ -103,7 +103,7 @@ def _kind(nic):
 def _size(element):
     """An element's text, in words."""
     text = ((element.text if element is not None else None) or '').strip()
-    if element is not None and element.tag == 'memory' and element.get('unit', 'KiB') == 'KiB':
+    if text and element.tag == 'memory' and element.get('unit', 'KiB') == 'KiB':
         return f'{int(text) >> 10} MiB'
     return text
 
