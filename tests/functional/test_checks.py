@@ -6,6 +6,7 @@ import os
 import pathlib
 
 import blake3
+import libvirt
 import pytest
 
 from hotsnap_nova import exception
@@ -80,6 +81,21 @@ def test_what_was_plugged_into_the_running_guest_alone_rules_its_restore_out(lab
         guest.domain.attachDevice(disk(image(lab.folder / 'more.qcow2'), target='vdb'))
 
         assert only(told(lab, guest), 'vdb', ('restore',), 'not in its definition')
+
+
+@pytest.mark.parametrize('content', [b'SEED' * 1024, b'OTHER' * 1024])
+def test_a_medium_that_only_the_running_guest_has_rules_the_restore_out(lab, content):
+    """If it is another: a restore looks at what is on it, not at what it is called."""
+    defined, runs = lab.folder / 'defined.iso', lab.folder / 'runs.iso'
+    defined.write_bytes(b'SEED' * 1024)
+    runs.write_bytes(content)
+
+    with Bare(lab, drive(defined)) as guest:
+        guest.domain.updateDeviceFlags(drive(runs), libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        found = told(lab, guest)
+
+    assert found == [] if content == defined.read_bytes() else only(
+        found, 'sda', ('restore',), f'{runs} is not in its definition')
 
 
 def test_a_folder_where_libvirt_has_something_else_rules_the_restore_out(lab):

@@ -39,9 +39,10 @@ def disk(kind='file', source="file='/tmp/y'", form='raw', more='', device='disk'
         <source {source}/><target dev='vdb'/>{more}</disk>"""
 
 
-def nic(kind='bridge', driver="name='qemu'"):
-    return f"""<interface type='{kind}'><source bridge='br0'/><model type='virtio'/>
-        <driver {driver}/><target dev='tap7'/><alias name='net0'/></interface>"""
+def nic(kind='bridge', driver="name='qemu'", mac='52:54:00:00:00:07'):
+    return f"""<interface type='{kind}'><mac address='{mac}'/><source bridge='br0'/>
+        <model type='virtio'/><driver {driver}/><target dev='tap7'/><alias name='net0'/>
+        </interface>"""
 
 
 class PaperMonitor:
@@ -233,7 +234,8 @@ def test_what_the_host_kernel_lacks_for_it_is_named_with_the_remedy(monkeypatch)
 @pytest.mark.parametrize('second', ['user', 'mcast', 'udp'])
 def test_beside_such_a_nic_one_without_a_device_rules_hold_out(second):
     """The host kernel would have to hold for both."""
-    beside = f"<interface type='{second}'><alias name='net1'/></interface>"
+    beside = f"""<interface type='{second}'><mac address='52:54:00:00:00:08'/>
+        <alias name='net1'/></interface>"""
     with wires.own_network():
         descriptor = wires.tap('tap7')
         verdict = judge(PaperGuest(nic(driver="name='vhost'") + beside))
@@ -247,7 +249,9 @@ def test_beside_such_a_nic_one_without_a_device_rules_hold_out(second):
 
 
 def test_a_nic_without_a_device_is_no_matter_where_qemu_holds():
-    assert judge(PaperGuest(nic() + "<interface type='user'/>")).findings == ()
+    beside = "<interface type='user'><mac address='52:54:00:00:00:08'/></interface>"
+
+    assert judge(PaperGuest(nic() + beside)).findings == ()
 
 
 FIRST = ('prio', '1', 'protocol', 'all', 'u32', 'match', 'u32', '0', '0', 'classid', '1:1')
@@ -341,6 +345,9 @@ NIC = """<interface type='bridge'><mac address='52:54:00:00:00:0{}'/><source bri
     <driver name='qemu'/></interface>"""
 
 
+RNG = "<rng model='virtio'><backend model='random'>/dev/hwrng0</backend></rng>"
+
+
 def paper(more='', devices=''):
     return PAPER.format(kind='qemu', more=more, devices=devices)
 
@@ -355,6 +362,13 @@ def paper(more='', devices=''):
     ({'defined': paper().replace('128<', '256<')}, 'memory',
      'runs with 128 MiB and is defined with 256'),
     ({'image': {'format-specific': {'data': {'data-file': '/d.raw'}}}}, 'vda', 'another file, /d'),
+    ({'devices': RNG, 'defined': paper()}, 'rng',
+     'as it is defined, it is gone, and /dev/hwrng0 was'),
+    ({'devices': disk(more='<serial>then</serial>'),
+      'defined': paper(devices=disk(more='<serial>now</serial>'))}, 'vdb',
+     'it had then and has now now'),
+    ({'devices': NIC.format(1), 'defined': paper(devices=NIC.format(1).replace('bridge', 'user'))},
+     '52:54:00:00:00:01', 'now of type user'),
 ])
 def test_what_would_stand_in_the_way_of_a_restore_is_told_before_there_is_a_snapshot(
         changes, device, cause):

@@ -52,6 +52,15 @@ def describe(disk: domain.DiskXml) -> dict:
     return {'target': disk.target, 'path': disk.path, 'size_bytes': size_bytes, 'blake3': digest}
 
 
+def same(one: domain.DiskXml, other: domain.DiskXml) -> bool:
+    """Whether two media are one file, or are equal.
+
+    :raises OSError: one cannot be read
+    """
+    return (os.path.realpath(one.path) == os.path.realpath(other.path)
+            or describe(one)['blake3'] == describe(other)['blake3'])
+
+
 def changes(kept, defined: domain.DomainXml):
     """Yield device, cause, remedy for each medium that is not what it was."""
     now = {disk.target: disk for disk in defined.disks if disk.medium}
