@@ -20,6 +20,12 @@ OPTIONS = (
         'uri', default='qemu:///system',
         help='libvirt URI of the guests. Change it where libvirt listens elsewhere. nova-compute '
              'has its own and does not read this one.'),
+    cfg.StrOpt(
+        'local_uri', sample_default='<[libvirt] connection_uri>',
+        help='libvirt URI by which nova-compute reaches the libvirt of its guests over a socket '
+             'of this host, for example qemu:///system. Memory and disks go through open files '
+             'that QEMU is handed, which no other transport carries. Set it where Nova itself '
+             'reaches it over TCP. The command hotsnap has --uri.'),
     cfg.IntOpt(
         'max_pause_ms', default=100, min=1,
         help='Longest time, in ms, a member may be suspended for its own cut. A member that '

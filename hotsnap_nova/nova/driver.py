@@ -48,7 +48,8 @@ class HotSnapLibvirtDriver(libvirt_driver.LibvirtDriver):
 
     def init_host(self, host):
         super().init_host(host)
-        self._participation.start(CONF.hotsnap, host, self._uri(),
+        # Nova's own may be over TCP, which hands no open files to QEMU.
+        self._participation.start(CONF.hotsnap, host, CONF.hotsnap.local_uri or self._uri(),
                                   instances.Instances(host, self._power_state_of),
                                   definitions.Definitions(self))
 

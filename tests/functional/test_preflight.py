@@ -423,6 +423,7 @@ def test_a_libvirt_that_is_not_reached_over_its_own_socket_is_told(uri, far):
     found = judge(PaperGuest(), uri=uri).findings
 
     assert [(each.device, each.rules_out) for each in found] == [('host', ('snapshot',))] * far
+    assert all('local_uri' in each.remedy for each in found)
 
 
 @pytest.mark.parametrize(('state', 'is_asked'), [('connected', True), ('disconnected', False)])

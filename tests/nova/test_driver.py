@@ -63,6 +63,19 @@ class TestComesAndGoes(ComputeTestCase):
         with pytest.raises(exception.HostUnreachable):
             self.compute_api.ping('compute1')
 
+    def test_guests_are_reached_over_a_socket_of_the_host_however_nova_does(self):
+        uris = []
+        self.useFixture(fixtures.MonkeyPatch(
+            'hotsnap_nova.virt.host.Engine',
+            lambda uri, keep_hours: uris.append(uri) or self._open_engine(uri, keep_hours)))
+        self.flags(connection_uri='qemu+tcp://127.0.0.1/system', group='libvirt')
+
+        self.start_compute('compute1')
+        self.flags(local_uri='qemu:///system', group='hotsnap')
+        self.start_compute('compute2')
+
+        assert uris == ['qemu+tcp://127.0.0.1/system', 'qemu:///system']
+
     def test_nova_lives_where_ours_cannot(self):
         self.flags(store='none-such', group='hotsnap')
 

@@ -71,7 +71,7 @@ def _far(connection):
         yield records.Finding(
             records.GROUP, 'host', f'libvirt is reached by {uri}, and not over its own socket: '
             'nothing can be handed to QEMU so',
-            'use qemu:///system; of nova-compute, [libvirt] connection_uri')
+            'use qemu:///system: of nova-compute [hotsnap] local_uri, of hotsnap --uri')
 
 
 def _of_one(asked: subject.Subject) -> list[records.Finding]:
