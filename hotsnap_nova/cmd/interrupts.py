@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ctrl-C and SIGTERM as a question that is asked at safe places."""
+"""Ctrl-C, SIGTERM and the end of a terminal as a question that is asked at safe places."""
 
 import signal
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(Exception):
@@ -22,7 +22,8 @@ class Interrupts:
 
     def __enter__(self):
         for number in SIGNALS:
-            self._before[number] = signal.signal(number, self._note)
+            if signal.getsignal(number) is not signal.SIG_IGN:    # as nohup wants it
+                self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *error):

@@ -38,6 +38,7 @@ def run(args: list[str], environment: dict[str, str], out: str, err: str) -> Non
     """Be the command: what it prints goes into these files, the process ends with its status."""
     for descriptor, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), descriptor)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)    # whoever runs the tests may ignore it
     os.environ.clear()
     os.environ.update(environment)
     sys.exit(shell.main(args, open_engine=open_engine))

@@ -5,6 +5,7 @@ import signal
 
 import pytest
 
+from hotsnap_nova.cmd import interrupts
 from tests.fakes.cluster import until
 
 CREATE = ('snapshot', 'create', 'one', '--domain', 'a', '--domain', 'b', '--max-hold-ms', '20000')
@@ -18,7 +19,19 @@ def _until(hotsnap, phase):
     until(is_there, every_s=0.2)
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_the_end_of_a_terminal_is_nothing_to_whom_nohup_keeps_from_it():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interrupts.Interrupts() as wish:
+            signal.raise_signal(signal.SIGHUP)
+
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        assert not wish.come
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_aborts_and_leaves_nothing(hotsnap, number):
     process = hotsnap.process(*CREATE, '--wait', SAVE_S='60')
     _until(hotsnap, 'save')
