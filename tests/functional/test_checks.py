@@ -2,18 +2,22 @@
 """What a check finds in real QEMUs, each of which has one thing that stands in the way."""
 
 import contextlib
+import json
 import os
 import pathlib
 
 import blake3
 import libvirt
+import libvirt_qemu
 import pytest
 
 from hotsnap_nova import exception
 from hotsnap_nova.virt import domain, host, records
+from hotsnap_nova.virt.checks import inside
+from hotsnap_nova.virt.disks import image as qcow2
 from hotsnap_nova.virt.disks import media
 from tests.functional.bare import Bare, disk, drive, findings, image
-from tests.functional.command import Hotsnap
+from tests.functional.command import PATIENT, Hotsnap
 from tests.functional.witness import trace
 from tests.lab import Lab, enclosure
 
@@ -81,6 +85,30 @@ def test_what_was_plugged_into_the_running_guest_alone_rules_its_restore_out(lab
         guest.domain.attachDevice(disk(image(lab.folder / 'more.qcow2'), target='vdb'))
 
         assert only(told(lab, guest), 'vdb', ('restore',), 'not in its definition')
+
+
+def test_internal_snapshots_and_checkpoints_go_with_the_disk_only_if_that_is_meant(lab, tmp_path):
+    user = Hotsnap(lab.uri, tmp_path)
+    with Bare(lab) as guest:
+        made = user.run('snapshot', 'create', 'one', '--domain', guest.name, '--wait', *PATIENT)
+        guest.domain.checkpointCreateXML(
+            '<domaincheckpoint><name>tuesday</name></domaincheckpoint>')
+        libvirt_qemu.qemuMonitorCommand(guest.domain, json.dumps({
+            'execute': 'blockdev-snapshot-internal-sync',
+            'arguments': {'device': 'libvirt-1-format', 'name': 'monday'}}), 0)
+        found, runs = told(lab, guest), guest.pid
+        refused = user.run('snapshot', 'restore', 'one')
+        runs_on = guest.pid == runs
+        restored = user.run('snapshot', 'restore', 'one', '--drop-internal-snapshots')
+        now = qcow2.describe(guest.disk, 'qcow2')
+
+    assert made.status == 0, made.errors
+    assert [each[:2] for each in found] == [('vda', ('restore',))] * 2
+    assert ('(monday)' in found[0][2], '(tuesday)' in found[1][2]) == (True, True)
+    assert (refused.status, runs_on) == (1, True)
+    assert 'restore with --drop-internal-snapshots' in refused.errors
+    assert restored.status == 0, restored.errors
+    assert list(inside.dropped(now)) == []
 
 
 @pytest.mark.parametrize('content', [b'SEED' * 1024, b'OTHER' * 1024])
