@@ -115,6 +115,14 @@ class Part:
                     member=self.spec, reason=f'its disk {target} was {placed.path} when the '
                     f'restore was prepared, and is now {now.get(target, "gone")}')
 
+    def take_owners(self) -> None:
+        """Each disk of the cut belongs to whoever has its predecessor now, that its guest is off.
+
+        Repeatable.
+        """
+        for placed in self.replaced:
+            placed.take_owner()
+
     @contextlib.contextmanager
     def locked(self):
         """For the block, nobody can open its old disks or those of the cut; see `replacement`.

@@ -91,9 +91,8 @@ class Replacement:
         # Opened and changed while it is ours: afterwards only QEMU's user may.
         with open(self.new, 'rb') as new:
             with contextlib.suppress(FileNotFoundError):
-                old = os.stat(self.path)
-                os.chmod(self.new, old.st_mode & 0o7777)
-                self._privileged.chown(self.new, old.st_uid, old.st_gid)
+                os.chmod(self.new, os.stat(self.path).st_mode & 0o7777)
+                self._take_owner()
             os.fsync(new.fileno())
         durable.sync_folder_of(self.path)
 
@@ -118,6 +117,20 @@ class Replacement:
             raise exception.TargetFailed(
                 member=self._member, device=self.path,
                 reason=said.strip().splitlines()[-1] if said else 'qemu-img failed')
+
+    def take_owner(self) -> None:
+        """The disk of the cut belongs to whoever has the image now. Repeatable.
+
+        libvirt lends disks to QEMU's user, and only a guest that has stopped tells from whom.
+        """
+        if not os.path.exists(self.old):    # else it may be ours for a moment: see `_link_old`
+            with contextlib.suppress(FileNotFoundError):
+                self._take_owner()
+
+    def _take_owner(self):
+        owner, new = os.stat(self.path), os.stat(self.new)
+        if (owner.st_uid, owner.st_gid) != (new.st_uid, new.st_gid):
+            self._privileged.chown(self.new, owner.st_uid, owner.st_gid)
 
     def noted(self) -> dict:
         """What a swap must find again: which files these are, and what of the cut's would change.

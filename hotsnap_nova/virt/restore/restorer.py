@@ -127,6 +127,7 @@ class Restorer(keeping.Keeper):
                     f'it is off, and {open_path} is open in a QEMU or a tool of its all the same'
                     if state.off else f'still {state.name} after being stopped'))
             time.sleep(_LOOK_S)
+        part.take_owners()
         self.definitions.stopped(old.uuid)
 
     def restore_start(self, work: records.RestoreWork,

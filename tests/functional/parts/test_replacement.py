@@ -397,6 +397,21 @@ def test_a_disk_of_another_user_comes_back(foreign):
     assert seen(image) == (QEMU, QEMU, 0o600, b'\xaa')
 
 
+@pytest.mark.parametrize('owner', [NOVA, 0])
+def test_what_libvirt_gave_back_when_the_guest_stopped_is_not_qemus_again(foreign, owner):
+    image, source = foreign
+    placed = replacement.Replacement('guest', str(image), 'raw', 'r1', Helper())
+    placed.prepare(source)
+    Helper().chown(str(image), owner, owner)
+
+    placed.take_owner()
+    placed.swap()
+    placed.take_owner()    # as a step that is repeated
+
+    assert seen(image) == (owner, owner, 0o600, b'\xcc')
+    assert seen(pathlib.Path(placed.old)) == (owner, owner, 0o600, b'\xaa')
+
+
 def test_a_disk_that_was_ours_when_we_died_is_given_back(foreign):
     image, source = foreign
     placed = replacement.Replacement('guest', str(image), 'raw', 'r1', Helper())
