@@ -2,6 +2,7 @@
 """Nova defines what a restored instance starts with, as for a hard reboot."""
 
 import json
+import xml.etree.ElementTree as ET
 
 from nova import conf as nova_conf
 from nova import context as nova_context
@@ -19,6 +20,8 @@ CONF = nova_conf.CONF
 _ATTRIBUTES = ['system_metadata', 'metadata', 'flavor', 'info_cache', 'numa_topology',
                'pci_devices', 'pci_requests', 'device_metadata', 'resources', 'trusted_certs',
                'vcpu_model', 'migration_context']
+#: Of a port; disks have a serial number without attributes.
+_SERIAL = '<serial '
 
 
 class Definitions(definitions.Definitions):
@@ -38,10 +41,11 @@ class Definitions(definitions.Definitions):
             devices = virt_driver.get_block_device_info(instance, mappings)
             disks = blockinfo.get_disk_info(CONF.libvirt.virt_type, instance,
                                             instance.image_meta, devices)
-            return self._driver._get_guest_xml(
+            xml = self._driver._get_guest_xml(
                 context, instance, instance.get_network_info(), disks, instance.image_meta,
                 block_device_info=devices,
                 old_guest=self._driver._get_existing_guest_config(instance))
+            return xml if _SERIAL in xml else self._with_serial_consoles(xml, instance)
         except Exception as exc:    # of Nova, os-vif, privsep, a program that they run
             raise exception.Refused(
                 member=instances.spec(instance), device='guest',
@@ -53,6 +57,21 @@ class Definitions(definitions.Definitions):
             mappings = objects.BlockDeviceMappingList.get_by_instance_uuid(
                 nova_context.get_admin_context(), member_id)
         return tuple(map(_volume, (each for each in mappings if each.is_volume)))
+
+    def _with_serial_consoles(self, xml, instance):
+        """Nova takes a guest that has some for one that migrates here, and defines none.
+
+        They are its own, at the addresses that Nova holds for it.
+        """
+        try:
+            guest = self._driver._host.get_guest(instance)
+        except nova_exception.InstanceNotFound:
+            return xml
+        there = ET.fromstring(  # noqa: S314 - libvirt's own words
+            guest.get_xml_desc(dump_inactive=True)).findall("./devices/serial[@type='tcp']")
+        before, end, after = xml.rpartition('</devices>')
+        consoles = ''.join(ET.tostring(each, encoding='unicode') for each in there)
+        return f'{before}{consoles}{end}{after}'
 
     def stopped(self, member_id):
         _context, instance = _instance(member_id)

@@ -689,6 +689,19 @@ class TestRestores(ComputeTestCase):
             ('v-1', 'nfs', 'v-1', 'vdb'), ('v-2', 'attached', 'v-2', '')}
 
 
+    def test_its_serial_console_is_where_it_was(self):
+        """Nova defines none for a guest that has one, and it would lead nowhere."""
+        self.flags(enabled=True, group='serial_console')
+        runs = self.driver()._host.get_guest(self.instance(self.server)).get_xml_desc()
+
+        found = ET.fromstring(self.engine.definitions.xml(self.server))
+
+        (port,) = found.findall('devices/serial')
+        assert port.get('type') == 'tcp'
+        assert port.find('source').attrib == ET.fromstring(runs).find(
+            "devices/serial[@type='tcp']/source").attrib
+
+
 class TestNics(ComputeTestCase):
     """What option ``virtio_without_vhost`` does to the NICs that Nova defines."""
 
