@@ -39,7 +39,8 @@ UPDATE = _exactly('server_group_snapshot', {
 RESTORE = _only('restore', {
     'type': ['null', 'object'],
     'properties': {'ignore_new_members': {'type': 'boolean'},
-                   'drop_internal_snapshots': {'type': 'boolean'}},
+                   'drop_internal_snapshots': {'type': 'boolean'},
+                   'keep_present': types.name},
     'additionalProperties': False,
 })
 VERIFY = _only('verify', _NOTHING)

@@ -92,8 +92,11 @@ class SnapshotsController(wsgi.Controller):
         conductor = coordinator.of(context, **{
             rpcapi.MAY_UNLOCK: authorization.may_unlock(context, snapshot['project_id'])})
         wanted = body['restore'] or {}
+        if 'keep_present' in wanted:
+            authorization.require(context, rules.CREATE, snapshot['project_id'])
         conductor.restore(id, wanted.get('ignore_new_members', False),
-                          wanted.get('drop_internal_snapshots', False))
+                          wanted.get('drop_internal_snapshots', False),
+                          wanted.get('keep_present'))
 
     @wsgi.response(202)
     @wsgi.expected_errors(faults.EXPECTED)

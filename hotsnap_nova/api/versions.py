@@ -5,7 +5,8 @@ Version history; the first number grows when a client of the old one breaks:
 
 * 1.0  all routes
 * 1.1  a check says what each finding ``rules_out``, and whether a snapshot would be ``restorable``
-* 1.2  a restore takes ``drop_internal_snapshots``
+* 1.2  a restore takes ``drop_internal_snapshots``, and ``keep_present``: its ``result`` has the
+       snapshot's id under ``kept_present``
 """
 
 from nova.api.openstack import common, wsgi

@@ -101,16 +101,20 @@ class Client:
         self._send('DELETE', _one(snapshot_id), params={'force': 'true'} if force else {})
 
     def restore(self, snapshot_id: str, ignore_new_members: bool = False,
-                drop_internal_snapshots: bool = False) -> None:
+                drop_internal_snapshots: bool = False,
+                keep_present: str | None = None) -> None:
         """Begin to bring all members back to the cut.
+
+        A service of before 1.2 refuses what it does not know of these.
 
         :param drop_internal_snapshots: those in the disks of today, and checkpoints, may go with
             them
+        :param keep_present: name of a snapshot of the members as they are, made first
         """
         wanted = {'ignore_new_members': ignore_new_members}
         if drop_internal_snapshots:    # which services of before 1.2 do not know
             wanted['drop_internal_snapshots'] = True
-        self._act(snapshot_id, restore=wanted)
+        self._act(snapshot_id, restore=wanted | _given({'keep_present': keep_present}))
 
     def verify(self, snapshot_id: str) -> None:
         """Begin to compare what is kept with what was written."""

@@ -49,23 +49,30 @@ def create(app, args):
 
 
 def _request(conf, args):
-    from hotsnap_nova.conductor import requests
     if not os.environ.get(_LAB) and (args.gate == 'none' or args.record_delay):
         raise exception.InvalidValue(name='gate', reason='none breaks every snapshot; it is for '
                                      f'experiments, with {_LAB}=1 in the environment')
     delays = dict(each.rsplit('=', 1) for each in args.record_delay)
 
-    def given(value, default):
-        return default if value is None else value
+    given = {name: getattr(args, name) for name in
+             ('gate', 'max_pause_ms', 'max_hold_ms', 'deadline_s', 'compress')}
+    return as_configured(
+        conf, args.name, args.domain, description=args.description,
+        record_delays_s={name: float(delay) for name, delay in delays.items()},
+        **{name: value for name, value in given.items() if value is not None})
+
+
+def as_configured(conf, name: str, domains, **more):
+    """A request for a snapshot of these guests of this host.
+
+    :param more: of `requests.CreateRequest`, instead of what is configured
+    """
+    from hotsnap_nova.conductor import requests
+    configured = {each: getattr(conf, each) for each in (
+        'gate', 'max_pause_ms', 'max_hold_ms', 'prepare_timeout_s', 'save_timeout_s', 'compress')}
     return requests.CreateRequest(
-        name=args.name, members=tuple((name, conf.host) for name in args.domain),
-        gate=given(args.gate, conf.gate),
-        max_pause_ms=given(args.max_pause_ms, conf.max_pause_ms),
-        max_hold_ms=given(args.max_hold_ms, conf.max_hold_ms),
-        deadline_s=args.deadline_s, prepare_timeout_s=conf.prepare_timeout_s,
-        save_timeout_s=conf.save_timeout_s, compress=given(args.compress, conf.compress),
-        description=args.description,
-        record_delays_s={name: float(delay) for name, delay in delays.items()})
+        name=name, members=tuple((domain, conf.host) for domain in domains),
+        **configured | more)
 
 
 def _create_here(app, request):

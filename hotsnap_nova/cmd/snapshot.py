@@ -85,7 +85,10 @@ class Restore(base.OfOne, base.Command):
     that are replaced are kept aside (restore_keep_hours, 24 if not configured).
     """
 
-    examples = '  hotsnap snapshot restore nightly\n  hotsnap snapshot restore nightly --paused\n'
+    examples = """\
+  hotsnap snapshot restore nightly
+  hotsnap snapshot restore nightly --keep-present before-restore
+"""
 
     def get_parser(self, prog_name):
         parser = super().get_parser(prog_name)
@@ -94,15 +97,27 @@ class Restore(base.OfOne, base.Command):
         parser.add_argument('--drop-internal-snapshots', action='store_true',
                             help='drop snapshots and checkpoints of backups that are in the disks '
                                  'of today, and go with them')
+        parser.add_argument('--keep-present', metavar='NAME',
+                            help='take a snapshot of the members as they are first, and name it '
+                                 'so: a restore of that undoes this one; where it fails nothing '
+                                 'is restored')
         return parser
 
     def take_action(self, args):
         from hotsnap_nova.cmd import interrupts, progress
         with (self.app.open_services() as services, interrupts.Interrupts() as wish,
               progress.open_progress(self.app.stderr, base.is_quiet(self.app)) as bars):
-            services.open().restore(args.snapshot, args.paused, bars.watch,
-                                    is_unwanted=lambda: wish.come,
-                                    drop_internal_snapshots=args.drop_internal_snapshots)
+            snapshots = services.open()
+            snapshots.restore(args.snapshot, args.paused, bars.watch,
+                              is_unwanted=lambda: wish.come,
+                              drop_internal_snapshots=args.drop_internal_snapshots,
+                              present=args.keep_present and self._present(args, snapshots))
+
+    def _present(self, args, snapshots):
+        found = snapshots.get(args.snapshot)
+        return create.as_configured(
+            self.app.conf, args.keep_present, [each.member_id for each in found.members],
+            group_id=found.group_id, group_name=found.group_name)
 
 
 class Export(base.OfOne, base.Lister):

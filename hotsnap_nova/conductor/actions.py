@@ -9,14 +9,21 @@ from hotsnap_nova import exception
 RUNNING, DONE, FAILED = 'running', 'done', 'failed'
 
 
-def begun(name: str, request_id: str, hosts: Iterable[str] = ()) -> dict:
+def begun(name: str, request_id: str, hosts: Iterable[str] = (),
+          result: dict | None = None) -> dict:
     """Columns for an action that begins now.
 
     :param hosts: which it may come to speak of
+    :param result: what there is to say of it already
     """
     return _columns({'name': name, 'status': RUNNING, 'started_at': moment(),
                      'finished_at': None, 'request_id': request_id, 'error': None,
-                     'result': None, 'hosts': list(hosts)})
+                     'result': result, 'hosts': list(hosts)})
+
+
+def goes_on(action: dict, **result) -> dict:
+    """Columns for what `begun` began, and of which there is more to say."""
+    return _columns({**action, 'result': {**(action['result'] or {}), **result} or None})
 
 
 def ended(action: dict | None, error: Exception | None = None,

@@ -52,31 +52,10 @@ class ConductorManager:
     def create(self, context, *, group, name, description, properties, gate, disk):
         ends = _answered_by(context)
         found = self._cells.group(group)
-        membership.must_run(found)
-        membership.must_answer(self._cells.states(each.host for each in found.servers))
-        conf = self._conf
-        caller = _caller(context)
-
-        def must_fit(others):
-            quotas.must_have_room(
-                others, conf.max_gib_per_project, conf.restore_keep_hours, found.project_id,
-                datetime.datetime.now(datetime.UTC))
-        # Before hosts are asked, which takes a while, and once more when it is added: meanwhile
-        # others may have been, and their hosts have told what they copy.
-        must_fit(self._database.list(project_id=found.project_id, status=_COUNTED))
-        limits = (('project_id', found.project_id, conf.max_snapshots_per_project),
-                  ('group_id', found.id, conf.max_snapshots_per_group))
-        snapshot = self._snapshots.create(requests.CreateRequest(
-            name or '', **_members(found), gate=_gate(gate, conf), disk=disk,
-            max_pause_ms=conf.max_pause_ms, max_hold_ms=conf.max_hold_ms,
-            prepare_timeout_s=conf.prepare_timeout_s, save_timeout_s=conf.save_timeout_s,
-            compress=conf.compress, description=description, properties=properties,
-            group_id=found.id, group_name=found.name, project_id=found.project_id,
-            **{key: caller[key] or '' for key in ('user_id', 'request_id')},
-            unique_name=False, quotas=tuple(each for each in limits if each[2] >= 0),
-            must_fit=must_fit if conf.max_gib_per_project >= 0 else None,
-            keep_failed=None if conf.max_failed_per_project < 0 else conf.max_failed_per_project,
-            context=caller), must_be_wanted=lambda: _must_be_in_time(ends))
+        snapshot = self._snapshots.create(
+            self._wanted(context, found, name or '', description=description,
+                         properties=properties, gate=gate, disk=disk),
+            must_be_wanted=lambda: _must_be_in_time(ends))
         return shown.of(self._get(snapshot))
 
     @rpc.answers
@@ -106,7 +85,8 @@ class ConductorManager:
             self._snapshots.begin_delete(found, force)
 
     @rpc.answers
-    def restore(self, context, *, snapshot, ignore_new_members, drop_internal_snapshots=False):
+    def restore(self, context, *, snapshot, ignore_new_members, drop_internal_snapshots=False,
+                keep_present=None):
         ends = _answered_by(context)
         found = self._get(snapshot)
         snapshots.must_be_available(found)
@@ -128,12 +108,21 @@ class ConductorManager:
         planned = self._snapshots.plan_restore(
             found, places=places, context=caller,
             drop_internal_snapshots=drop_internal_snapshots)
+        present = keep_present and self._wanted(
+            context, membership.Group(found.group_id, found.group_name, found.project_id, tuple(
+                servers[each.member_id] for each in found.members)), keep_present)
         _must_be_in_time(ends)
         self._snapshots.check_restore(
             planned, min(_CHECK_S, ends - _SPARE_S - time.monotonic()))
         _must_be_in_time(ends)
+        request_id = caller['request_id'] or ''
         with _in_users_way(found):
-            self._snapshots.begin_restore(found, planned, caller['request_id'] or '')
+            if present:
+                self._snapshots.begin_restore_keeping(
+                    found, planned, present, request_id,
+                    must_be_wanted=lambda: _must_be_in_time(ends))
+            else:
+                self._snapshots.begin_restore(found, planned, request_id)
 
     @rpc.answers
     def verify(self, context, *, snapshot):
@@ -173,6 +162,37 @@ class ConductorManager:
         return self._snapshots.forget_part(at_host, part)
 
     # -- inside --------------------------------------------------------------------------------
+
+    def _wanted(self, context, group, name, gate='auto', **more):
+        """A request for a snapshot of a group, as its project may have it.
+
+        :param more: of `requests.CreateRequest`
+        :raises HotsnapError: it may not, or a member or host is not as it must be
+        """
+        membership.must_run(group)
+        membership.must_answer(self._cells.states(each.host for each in group.servers))
+        conf, caller = self._conf, _caller(context)
+
+        def must_fit(others):
+            quotas.must_have_room(
+                others, conf.max_gib_per_project, conf.restore_keep_hours, group.project_id,
+                datetime.datetime.now(datetime.UTC))
+        # Before hosts are asked, which takes a while, and once more when it is added: meanwhile
+        # others may have been, and their hosts have told what they copy.
+        must_fit(self._database.list(project_id=group.project_id, status=_COUNTED))
+        limits = (('project_id', group.project_id, conf.max_snapshots_per_project),
+                  ('group_id', group.id, conf.max_snapshots_per_group))
+        return requests.CreateRequest(
+            name, **_members(group), gate=_gate(gate, conf),
+            max_pause_ms=conf.max_pause_ms, max_hold_ms=conf.max_hold_ms,
+            prepare_timeout_s=conf.prepare_timeout_s, save_timeout_s=conf.save_timeout_s,
+            compress=conf.compress,
+            group_id=group.id, group_name=group.name, project_id=group.project_id,
+            **{key: caller[key] or '' for key in ('user_id', 'request_id')},
+            unique_name=False, quotas=tuple(each for each in limits if each[2] >= 0),
+            must_fit=must_fit if conf.max_gib_per_project >= 0 else None,
+            keep_failed=None if conf.max_failed_per_project < 0 else conf.max_failed_per_project,
+            context=caller, **more)
 
     def _get(self, snapshot):
         """By id alone: names are not unique, and another project may have one like an id."""

@@ -2,6 +2,7 @@
 """What goes on with a coordinator's snapshots: looked after, and taken over from dead ones."""
 
 import threading
+import time
 import uuid
 from collections.abc import Callable
 
@@ -62,18 +63,21 @@ class Recovery:
 
     def wait(self, snapshot: str, timeout_s: float | None = None) -> bool:
         """Whether nothing goes on with a snapshot here any more, after waiting for that."""
-        going_on = self._work_on(snapshot)
-        return going_on is None or going_on.wait(timeout_s)
+        ends = None if timeout_s is None else time.monotonic() + timeout_s
+        while going_on := self._work_on(snapshot):    # one may have begun the next
+            if not going_on.wait(None if ends is None else max(0.0, ends - time.monotonic())):
+                return False
+        return True
 
     def wait_patiently(self, snapshot: str, timeout_s: float) -> bool:
         """As `wait`, but where hosts fail at what was decided not for ever.
 
         :raises CleanupIncomplete: recovery goes on with it
         """
-        going_on = self._work_on(snapshot)
-        if going_on is None or going_on.wait(timeout_s):
+        if self.wait(snapshot, timeout_s):
             return True
-        if going_on.seconds_decided() >= self._patience_s:
+        going_on = self._work_on(snapshot)
+        if going_on and going_on.seconds_decided() >= self._patience_s:
             found = self._database.get(snapshot)
             raise exception.CleanupIncomplete(
                 snapshot=found.name, decision=found.phase if found.restore else found.decision)
@@ -111,10 +115,13 @@ class Recovery:
 
     def close(self) -> None:
         """Return when nothing goes on here any more; what hosts fail at is left to recovery."""
-        for going_on in tuple(self._works.values()):
-            while not going_on.wait(timeout_s=0.2):
-                if going_on.seconds_decided() >= self._patience_s:
-                    going_on.leave()
+        closed: set[work.Work] = set()
+        while left := [each for each in tuple(self._works.values()) if each not in closed]:
+            for going_on in left:    # one may have begun another
+                closed.add(going_on)
+                while not going_on.wait(timeout_s=0.2):
+                    if going_on.seconds_decided() >= self._patience_s:
+                        going_on.leave()
 
     # -- inside --------------------------------------------------------------------------------
 

@@ -68,9 +68,22 @@ def names(found) -> dict[str, str]:
 
 def begun(row: durable.Restore, request_id: str) -> dict:
     """Columns with which a restore begins."""
-    return {'status': rows.RESTORING, 'phase': 'prepare', 'restore': _dump(row),
-            'abort_request': None} | actions.begun(
-                'restore', request_id, (host for host, _ in row.hosts))
+    return _begins(row) | {'abort_request': None} | actions.begun(
+        'restore', request_id, hosts(row))
+
+
+def begun_after(row: durable.Restore, action: dict) -> dict:
+    """Likewise, of one whose action was begun before: it may have been aborted meanwhile."""
+    return _begins(row) | actions.goes_on(action)
+
+
+def hosts(row: durable.Restore) -> tuple[str, ...]:
+    """That bring members back."""
+    return tuple(host for host, _ in row.hosts)
+
+
+def _begins(row):
+    return {'status': rows.RESTORING, 'phase': 'prepare', 'restore': _dump(row)}
 
 
 def load(found, limits: durable.RestoreLimits) -> durable.Restore:
@@ -103,7 +116,7 @@ def resolved(row: durable.Restore, write: commands.Resolve, action: dict | None,
     if not write.closed:
         return {'restore': _dump(row), 'phase': str(row.resolution)}
     return {'status': rows.AVAILABLE, 'phase': 'closed', 'restore': None} | actions.ended(
-        action, failure(row, called, untold))
+        action, failure(row, called, untold), action and action['result'])
 
 
 def failure(row: durable.Restore, called: Mapping[str, str],

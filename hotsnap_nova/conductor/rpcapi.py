@@ -34,7 +34,7 @@ Version history:
 
 * 1.0  create, get, list, update, delete, restore, verify, abort, reset_status, check
 * 1.1  parts, forget: for the operator's command, and not in the API
-* 1.2  restore takes ``drop_internal_snapshots``
+* 1.2  restore takes ``drop_internal_snapshots`` and ``keep_present``
 """
 
 import oslo_messaging
@@ -46,7 +46,7 @@ VERSION = '1.2'
 #: What the API asks for, of coordinators that may be older.
 _API_VERSION = '1.0'
 _PARTS_VERSION = '1.1'
-_DROPS_VERSION = '1.2'
+_RESTORE_VERSION = '1.2'
 
 STATUSES = ('creating', 'available', 'restoring', 'deleting', 'error', 'error_deleting')
 #: What `reset_status` may set.
@@ -166,22 +166,27 @@ class ConductorApi:
         self._call('delete', _SHORT_S, snapshot=snapshot, force=force)
 
     def restore(self, snapshot: str, ignore_new_members: bool,
-                drop_internal_snapshots: bool = False) -> None:
+                drop_internal_snapshots: bool = False, keep_present: str | None = None) -> None:
         """Begin to bring all members back to the cut.
 
         :param drop_internal_snapshots: those in the disks of today, and checkpoints, may go with
             them
-        :raises HostTooOld: the coordinator cannot be told so
+        :param keep_present: the name of a snapshot of the members that is made first; where it
+            fails nothing is restored. Refused is then also whatever `create` refuses
         :raises SnapshotNotFound, SnapshotBusy, MembersAdded, MembersDeleted, MembersMoved,
             MembersForeign, MembersLocked:
             nothing was touched
         :raises Refused, GuestBusy: likewise
         :raises HostUnreachable: likewise; a host that does not answer may still run its members
+        :raises HostTooOld: the coordinator cannot be told of either
         """
-        told = {'version': _DROPS_VERSION, 'drop_internal_snapshots': True} if \
-            drop_internal_snapshots else {}
+        more: dict = {'drop_internal_snapshots': True} if drop_internal_snapshots else {}
+        if keep_present:
+            more['keep_present'] = keep_present
+        if more:    # of which coordinators of before that version know nothing
+            more['version'] = _RESTORE_VERSION
         self._call('restore', HOSTS_S, snapshot=snapshot, ignore_new_members=ignore_new_members,
-                   **told)
+                   **more)
 
     def verify(self, snapshot: str) -> None:
         """Begin to read everything kept and compare it with what was written.

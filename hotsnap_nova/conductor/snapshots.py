@@ -13,6 +13,7 @@ from hotsnap_nova.conductor import (
     deletion,
     errands,
     fanout,
+    keeping,
     making,
     parts,
     recovery,
@@ -30,6 +31,9 @@ _NAMESPACE = uuid.UUID('0f5a6c1e-94c9-4f4b-8d4b-6f1c5b0b2f6e')
 _POLL_S = 0.1
 #: In which hosts say whether they can restore, where nobody waits for an answer.
 _CHECK_S = 600.0
+#: Longer than hosts may take to say whether a snapshot is possible: so long the row is kept for a
+#: restore that is to wait for one.
+_KEEP_S = 60.0
 
 
 class Snapshots(recovery.Recovery):
@@ -41,17 +45,18 @@ class Snapshots(recovery.Recovery):
     # -- making --------------------------------------------------------------------------------
 
     def create(self, request: requests.CreateRequest, watcher: work.Watcher | None = None,
-               must_be_wanted: Callable[[], None] = lambda: None) -> str:
+               must_be_wanted: Callable[[], None] = lambda: None, wanted_id: str = '') -> str:
         """The id of a snapshot that is now being made; see `wait`.
 
         :param must_be_wanted: raises where nobody wants it any more; asked before it begins
+        :param wanted_id: of the snapshot; empty: a new one
         :raises Invalid: nothing was touched
         """
         request.check()
         members = self._find(request)
         gate = requests.choose_gate(request.gate, self._check(members, request))
         must_be_wanted()
-        snapshot = str(uuid.uuid4())
+        snapshot = wanted_id or str(uuid.uuid4())
         group = request.group_id or _group_of(members)
         epoch = self._database.next_epoch(group)
         request = dataclasses.replace(request, name=requests.name_of(request, epoch))
@@ -207,20 +212,70 @@ class Snapshots(recovery.Recovery):
         :param found: the row
         :raises StaleGeneration: somebody else was quicker
         """
-        owner, begun = self._new_owner(), restorations.begun(planned, request_id)
+        self._begin_restore(found, planned, found.generation,
+                            restorations.begun(planned, request_id), watcher)
+
+    def _begin_restore(self, found, planned, generation, begun, watcher):
+        owner = self._new_owner()
         generation = self._database.compare_and_swap(
-            found.id, found.generation, **begun, lease=(owner, self._lease_s))
+            found.id, generation, **begun, lease=(owner, self._lease_s))
         self._start(restoring.Restoring(
             dataclasses.replace(planned, generation=generation), self._database, self._compute,
             owner, self._lease_s, begun['last_action'], restorations.names(found), watcher))
 
+    def begin_restore_keeping(self, found, planned: restores.Restore,
+                              present: requests.CreateRequest, request_id: str = '',
+                              watcher: work.Watcher | None = None,
+                              must_be_wanted: Callable[[], None] = lambda: None) -> str:
+        """Have a snapshot keep the present, and a restore go on once it is available.
+
+        The row tells the end of both, and the id of that snapshot from the beginning.
+
+        :param found: the row
+        :param present: of the members of ``planned``
+        :param must_be_wanted: as of `create`
+        :returns: the id of the snapshot that is now being made
+        :raises StaleGeneration: somebody else was quicker
+        :raises HotsnapError: the snapshot is not possible; nothing was touched
+        """
+        owner, kept = self._new_owner(), str(uuid.uuid4())
+        begun = actions.begun('restore', request_id, restorations.hosts(planned),
+                              {keeping.RESULT: kept})
+        generation = self._database.compare_and_swap(
+            found.id, found.generation, **begun, abort_request=None,
+            lease=(owner, self._lease_s + _KEEP_S))
+
+        def begin(must_be_wanted):
+            self.check_restore(planned, _CHECK_S)    # as things are by now
+            must_be_wanted()
+            self._begin_restore(found, planned, generation,
+                                restorations.begun_after(planned, begun['last_action']), watcher)
+        waiting = keeping.Keeping(found.id, generation, kept, self._database, owner,
+                                  self._lease_s, begun['last_action'], begin, self._give_up,
+                                  watcher)
+        self._beginning.add(found.id)    # before our own recovery can find its row
+        try:
+            self.create(present, waiting.watch, must_be_wanted, kept)
+            self._start(waiting)
+        except BaseException:
+            with contextlib.suppress(exception.HotsnapError):    # its lease ends by itself
+                self._database.compare_and_swap(
+                    found.id, generation, last_action=found.last_action,
+                    action_status=found.action_status, lease=(None, 0))
+            raise
+        finally:
+            self._beginning.discard(found.id)
+        return kept
+
     def restore(self, name: str, paused: bool = False, watcher: work.Watcher | None = None,
                 is_unwanted: Callable[[], bool] = lambda: False,
-                drop_internal_snapshots: bool = False) -> None:
+                drop_internal_snapshots: bool = False,
+                present: requests.CreateRequest | None = None) -> None:
         """Bring all members back to the cut; returns when they run, or with ``paused`` stand.
 
         :param is_unwanted: asked now and then whether to give up
         :param drop_internal_snapshots: see `restorations.options`
+        :param present: the snapshot to be made first, whose members and group this names
         :raises CleanupIncomplete: the end is decided, and a host fails at it
         :raises LeaseHeld: another coordinator has taken it over
         :raises HotsnapError: everything is as before, but that old members may be stopped; or
@@ -231,7 +286,10 @@ class Snapshots(recovery.Recovery):
         planned = self.plan_restore(found, paused,
                                     drop_internal_snapshots=drop_internal_snapshots)
         self.check_restore(planned, _CHECK_S)
-        self.begin_restore(found, planned, watcher=watcher)
+        if present:
+            self.begin_restore_keeping(found, planned, present, watcher=watcher)
+        else:
+            self.begin_restore(found, planned, watcher=watcher)
         aborted = False
         while not self.wait_patiently(found.id, timeout_s=0.2):
             if is_unwanted() and not aborted:
@@ -251,6 +309,11 @@ class Snapshots(recovery.Recovery):
         return parts.forget(self._database, self._compute, host, part)
 
     # -- inside --------------------------------------------------------------------------------
+
+    def _give_up(self, snapshot, why):
+        """Have a snapshot given up that nobody waits for any more, if that is still possible."""
+        with contextlib.suppress(exception.SnapshotBusy, exception.SnapshotNotFound):
+            self.abort(snapshot, why)
 
     def _available(self, name):
         found = self._database.get(name)

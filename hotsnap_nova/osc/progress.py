@@ -7,7 +7,7 @@ _WORDS = {
     'prepare': 'preparing', 'record': 'taking the cut', 'release': 'opening the gates',
     'save': 'saving', 'finish': 'publishing', 'discard': 'cleaning up', 'check': 'checking',
     'stop': 'stopping the old members', 'start': 'starting, paused', 'resume': 'resuming',
-    'undo': 'putting the old disks back', 'verify': 'verifying',
+    'undo': 'putting the old disks back', 'verify': 'verifying', 'restore': 'keeping the present',
 }
 
 

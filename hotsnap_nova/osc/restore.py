@@ -17,6 +17,10 @@ class RestoreSnapshot(command.Command):
             '--drop-internal-snapshots', action='store_true',
             help='Drop snapshots and checkpoints of backups that are in the disks of today, and '
                  'go with them')
+        parser.add_argument(
+            '--keep-present', metavar='<name>',
+            help='Take a snapshot of the servers as they are first, and name it so: a restore of '
+                 'that undoes this one. Where it fails nothing is restored')
         arguments.add_wait(parser, 'all members run')
         return parser
 
@@ -24,7 +28,7 @@ class RestoreSnapshot(command.Command):
         snapshots = self.app.client_manager.hotsnap
         snapshot = snapshots.find(parsed_args.snapshot)
         snapshots.restore(snapshot.id, parsed_args.ignore_new_members,
-                          parsed_args.drop_internal_snapshots)
+                          parsed_args.drop_internal_snapshots, parsed_args.keep_present)
         if parsed_args.wait:
             snapshots.wait_until_acted(
                 snapshot.id, watch=progress.teller(self.app, snapshot.name))

@@ -106,9 +106,10 @@ class Conductor:
         self._future[snapshot] = [{}, self._deleted]
 
     @rpc.answers
-    def restore(self, context, *, snapshot, ignore_new_members, drop_internal_snapshots=False):
+    def restore(self, context, *, snapshot, ignore_new_members, drop_internal_snapshots=False,
+                keep_present=None):
         self._begin(context, 'restore', ignore_new_members=ignore_new_members,
-                    drop_internal_snapshots=drop_internal_snapshots)
+                    drop_internal_snapshots=drop_internal_snapshots, keep_present=keep_present)
         found = self._must_be(snapshot, 'available')
         now = self.groups[found['group_id']]['members']
         then = {each['id'] for each in found['members']}
@@ -118,8 +119,12 @@ class Conductor:
         if set(now) - then and not ignore_new_members:
             raise rpcapi.MembersAdded(members=', '.join(sorted(
                 name for member, name in now.items() if member not in then)))
-        found['status'] = 'restoring'
-        self._act(context, found, 'restore', ('stop', 'start', 'resume'), None)
+        if keep_present is None:
+            found['status'] = 'restoring'
+            self._act(context, found, 'restore', ('stop', 'start', 'resume'), None)
+        else:
+            self._act(context, found, 'restore', ('restore', 'stop', 'start', 'resume'),
+                      {'kept_present': str(uuid.uuid4())})
 
     @rpc.answers
     def verify(self, context, *, snapshot):
@@ -204,7 +209,7 @@ class Conductor:
     def _act(self, context, found, name, phases, result):
         action = {'name': name, 'status': 'running', 'started_at': self._now(),
                   'finished_at': None, 'request_id': context['request_id'], 'error': None,
-                  'result': None}
+                  'result': result if name == 'restore' else None}
         found['last_action'] = action
 
         def end(found):

@@ -67,7 +67,8 @@ class SamplesTest(base.ApiTestCase):
         self.ask('snapshot-list-detail', 'GET', f'{SNAPSHOTS}/detail?status=error&limit=1')
         self.ask('snapshot-check', 'POST', f'/os-server-groups/{group}/snapshot-check',
                  {'snapshot_check': {'gate': 'auto'}})
-        for action, body in (('verify', None), ('restore', {'ignore_new_members': True})):
+        for action, body in (('verify', None), ('restore', {
+                'ignore_new_members': True, 'keep_present': 'before-restore'})):
             self.ask(f'snapshot-{action}', 'POST', one + '/action', {action: body}, 202)
             for _ in range(5):
                 self.api.get(one)

@@ -386,6 +386,29 @@ class ChangeTest(base.ApiTestCase):
             assert told['drop_internal_snapshots'] is bool(
                 (wanted or {}).get('drop_internal_snapshots'))
 
+    def test_restore_asks_to_keep_the_present_by_a_name_and_tells_the_snapshots_id(self):
+        made = self.make_available(name='nightly')
+
+        assert self.act(made, restore={'keep_present': 'before'}).status_code == 202
+
+        assert self.conductor.calls[-1] == ('restore', {
+            'ignore_new_members': False, 'drop_internal_snapshots': False,
+            'keep_present': 'before'})
+        shown = self.api.get(f'{SNAPSHOTS}/{made["id"]}').json()['server_group_snapshot']
+        assert uuid.UUID(shown['last_action']['result']['kept_present'])
+
+    def test_a_restore_that_keeps_the_present_needs_both_rules(self):
+        made = self.make_available()
+        for rule in ('create', 'restore'):
+            with self.subTest(rule):
+                name = f'hotsnap:server_group_snapshots:{rule}'
+                self.policy.set_rules({name: 'role:admin'}, overwrite=False)
+                answer = self.act(made, restore={'keep_present': 'before'})
+                self.fault(answer, 403, 'forbidden')
+                self.policy.set_rules({name: 'role:member'}, overwrite=False)
+
+        assert self.act(made, restore={'keep_present': 'before'}).status_code == 202
+
     def test_verify_and_abort_answer_202(self):
         made, making = self.make_available(), self.make_snapshot()
 
@@ -409,6 +432,7 @@ class ChangeTest(base.ApiTestCase):
         for bad in ({}, {'explode': None}, {'restore': None, 'verify': None},
                     {'restore': {'at': 'once'}}, {'restore': {'ignore_new_members': 'yes'}},
                     {'restore': {'drop_internal_snapshots': 1}},
+                    {'restore': {'keep_present': ''}}, {'restore': {'keep_present': None}},
                     {'verify': {'deep': True}}, {'reset_status': None},
                     {'reset_status': {'status': 'creating'}}, {'abort': 1}):
             with self.subTest(bad):

@@ -287,6 +287,33 @@ class RefusedTest(cloud.CloudTestCase):
 
         assert self.acted(made)['last_action']['status'] == 'done'
 
+    def test_a_restore_that_keeps_the_present_first(self):
+        group = self.make_group()
+        made = self.make_available(group)['id']
+
+        assert self.act(made, restore={'keep_present': 'before'}).status_code == 202
+
+        done = self.acted(made)['last_action']
+        assert (done['status'], done['error']) == ('done', None)
+        kept = self.api.get(f'{SNAPSHOTS}/{done["result"]["kept_present"]}').json()[
+            'server_group_snapshot']
+        assert (kept['name'], kept['status'], kept['server_group_id']) == (
+            'before', 'available', group)
+        assert self.world.guest('web-1')['disk'] == made
+        assert self.act(kept['id'], restore=None).status_code == 202
+        assert self.acted(kept['id'])['last_action']['status'] == 'done'
+        assert self.world.guest('web-1')['disk'] == kept['id']
+
+    def test_a_restore_that_keeps_the_present_is_refused_what_a_snapshot_is(self):
+        made = self.make_available()['id']
+        self.change(self.world.spec('web-2').id, vm_state='stopped')
+
+        answer = self.act(made, restore={'keep_present': 'before'})
+
+        self.refused(answer, 409, 'guest_not_running', 'web-2')
+        assert 'restore_prepare' not in self.hosts['h1'].engine.calls
+        assert self.act(made, restore=None).status_code == 202
+
     def test_a_restore_after_servers_joined(self):
         group = self.make_group()
         made = self.make_available(group)['id']

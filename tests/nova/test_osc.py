@@ -258,6 +258,18 @@ class OscTest(osc.OscTestCase):
             'restoring', 'stopping the old members', 'starting, paused', 'resuming',
             'available')]
 
+    def test_restore_may_keep_the_present_first(self):
+        self.make_available(name='nightly')
+
+        ran = self.snapshot('restore', 'nightly', '--keep-present', 'before', '--wait')
+
+        assert (ran.status, ran.out) == (0, '')
+        assert ('restore', {'ignore_new_members': False, 'drop_internal_snapshots': False,
+                            'keep_present': 'before'}) in self.conductor.calls
+        assert ran.err.splitlines() == [f'nightly: {each}' for each in (
+            'available', 'keeping the present', 'stopping the old members', 'starting, paused',
+            'resuming', 'available')]
+
     def test_restore_wait_of_one_that_fails_says_why_and_exits_1(self):
         self.make_available(name='nightly')
         self.conductor.fail_next = FAILURE | {'code': 'snapshot_damaged', 'message': 'Bits rot.'}

@@ -108,6 +108,28 @@ def test_restore_brings_killed_members_back(hotsnap):
     assert hotsnap.world.untouched()
 
 
+def test_restore_keeps_the_present_first_where_it_is_told_to(hotsnap):
+    made = hotsnap.create().json
+
+    ran = hotsnap('snapshot', 'restore', 'one', '--keep-present', 'before')
+
+    assert (ran.status, ran.err) == (0, '')
+    assert hotsnap.world.guest('a')['disk'] == made['id']
+    assert hotsnap('snapshot', 'restore', 'before').status == 0
+    assert hotsnap.world.guest('a')['disk'] == hotsnap.show('before')['id']
+    assert hotsnap.left() == []
+
+
+def test_restore_of_a_group_whose_present_cannot_be_kept_fails(hotsnap):
+    hotsnap.create()
+    hotsnap.faults['save'] = OSError('broken')
+
+    ran = hotsnap('snapshot', 'restore', 'one', '--keep-present', 'before')
+
+    assert (ran.status, hotsnap.world.untouched()) == (1, True)
+    assert 'nothing was restored' in ran.err
+
+
 def test_restore_paused_leaves_them_at_the_cut(hotsnap):
     hotsnap.create()
 

@@ -181,26 +181,30 @@ def test_a_verdict_that_takes_too_long_refuses_a_restore_for_good(cluster, api, 
     assert ended(api, snapshot)['last_action']['error'] is None
 
 
+@pytest.mark.parametrize('keeps', [None, 'before'])
 @pytest.mark.parametrize('drops', [False, True])
-def test_hosts_are_told_whether_internal_snapshots_may_go(cluster, api, drops):
+def test_hosts_are_told_whether_internal_snapshots_may_go(cluster, api, drops, keeps):
     snapshot, told = available(api), []
     for host in cluster.hosts.values():
         for step in ('restore_check', 'restore_start'):
             host.engine.faults[step] = lambda work: told.append(work.drops_internal_snapshots)
 
-    api.restore(snapshot, False, drops)
+    api.restore(snapshot, False, drops, keeps)
 
     assert ended(api, snapshot)['last_action']['error'] is None
-    assert told == [drops] * 2 * len(cluster.hosts)
+    asked = 3 if keeps else 2    # once more, when the present is kept
+    assert told == [drops] * asked * len(cluster.hosts)
 
 
-def test_a_coordinator_that_cannot_drop_internal_snapshots_is_named_too_old(
-        cluster, api, monkeypatch):
+@pytest.mark.parametrize('more', [
+    {'drop_internal_snapshots': True}, {'keep_present': 'before'}])
+def test_a_coordinator_that_does_not_know_what_a_restore_is_to_do_is_named_too_old(
+        cluster, api, monkeypatch, more):
     snapshot = available(api)
-    monkeypatch.setattr(rpcapi, '_DROPS_VERSION', '1.99')    # to it, ours is as old
+    monkeypatch.setattr(rpcapi, '_RESTORE_VERSION', '1.99')    # to it, ours is as old
 
     with pytest.raises(exception.HostTooOld):
-        api.restore(snapshot, False, True)
+        api.restore(snapshot, False, **more)
 
     assert api.get(snapshot)['last_action'] is None
 
