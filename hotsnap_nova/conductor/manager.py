@@ -97,9 +97,10 @@ class ConductorManager:
             group = self._cells.group(found.group_id)
         except rpcapi.GroupNotFound:
             group = None
-        errands.must_not_be_owed(
-            self._database, found,
-            lambda host: self._cells.states([host])[host] == membership.GONE)
+
+        def is_gone(host):
+            return self._cells.states([host])[host] == membership.GONE
+        errands.must_not_be_owed(self._database, found, is_gone)
         places = membership.must_be_as_then(
             found.members, servers, group, self._cells.states(
                 {each.host for each in found.members}
@@ -120,7 +121,7 @@ class ConductorManager:
             if present:
                 self._snapshots.begin_restore_keeping(
                     found, planned, present, request_id,
-                    must_be_wanted=lambda: _must_be_in_time(ends))
+                    must_be_wanted=lambda: _must_be_in_time(ends), is_gone=is_gone)
             else:
                 self._snapshots.begin_restore(found, planned, request_id)
 

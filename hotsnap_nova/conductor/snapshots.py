@@ -226,7 +226,8 @@ class Snapshots(recovery.Recovery):
     def begin_restore_keeping(self, found, planned: restores.Restore,
                               present: requests.CreateRequest, request_id: str = '',
                               watcher: work.Watcher | None = None,
-                              must_be_wanted: Callable[[], None] = lambda: None) -> str:
+                              must_be_wanted: Callable[[], None] = lambda: None,
+                              is_gone: Callable[[str], bool] = lambda _host: False) -> str:
         """Have a snapshot keep the present, and a restore go on once it is available.
 
         The row tells the end of both, and the id of that snapshot from the beginning.
@@ -234,6 +235,7 @@ class Snapshots(recovery.Recovery):
         :param found: the row
         :param present: of the members of ``planned``
         :param must_be_wanted: as of `create`
+        :param is_gone: as of `errands.must_not_be_owed`, which is asked once more then
         :returns: the id of the snapshot that is now being made
         :raises StaleGeneration: somebody else was quicker
         :raises HotsnapError: the snapshot is not possible; nothing was touched
@@ -246,7 +248,9 @@ class Snapshots(recovery.Recovery):
             lease=(owner, self._lease_s + _KEEP_S))
 
         def begin(must_be_wanted):
-            self.check_restore(planned, _CHECK_S)    # as things are by now
+            # As things are by now: while the present was kept others may have been restored.
+            errands.must_not_be_owed(self._database, found, is_gone)
+            self.check_restore(planned, _CHECK_S)
             must_be_wanted()
             self._begin_restore(found, planned, generation,
                                 restorations.begun_after(planned, begun['last_action']), watcher)

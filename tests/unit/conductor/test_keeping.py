@@ -6,7 +6,8 @@ import threading
 import pytest
 
 from hotsnap_nova import exception
-from hotsnap_nova.conductor import keeping, rows
+from hotsnap_nova.conductor import errands, keeping, rows
+from hotsnap_nova.protocol.restore import messages as restores
 from tests.fakes import cluster as clusters
 
 
@@ -162,6 +163,24 @@ def test_what_stands_in_the_way_by_then_is_told_and_the_snapshot_stays(cluster):
     action = cluster.database.get(row.id).last_action
     assert (action['status'], action['error']['code']) == ('failed', 'refused')
     assert cluster.database.get(action['result']['kept_present']).status == 'available'
+    assert not was_touched(cluster)
+
+
+def test_a_host_that_owes_the_end_of_another_restore_by_then_is_given_no_other(cluster):
+    row, other = cluster.create(), cluster.create('other')
+    stands = Gate(cluster.hosts['h1'].engine, 'save')
+    begin(cluster, row)
+    assert stands.reached.wait(60)
+    planned = cluster.snapshots.plan_restore(other)
+    cluster.database.add_errand(other.id, 'h2', *errands.of(restores.Order(
+        planned.restore, 'h2', restores.Step.UNDO, dict(planned.hosts)['h2'])))
+
+    stands.open()
+
+    assert cluster.snapshots.wait(row.id, 60)
+    error = cluster.database.get(row.id).last_action['error']
+    assert (error['code'], error['host']) == ('snapshot_busy', 'h2')
+    assert cluster.snapshots.get('before').status == 'available'
     assert not was_touched(cluster)
 
 

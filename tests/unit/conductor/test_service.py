@@ -604,11 +604,12 @@ def test_what_a_host_has_no_longer_got_it_owes_nothing_for(cluster, api):
     clusters.until(lambda: not cluster.database.errands(), 20)
 
 
-def test_a_host_that_nova_no_longer_knows_owes_nothing(cluster, api, cells):
+@pytest.mark.parametrize('keeps', [None, 'before'])
+def test_a_host_that_nova_no_longer_knows_owes_nothing(cluster, api, cells, keeps):
     snapshot = available(api)
     cluster.database.add_errand(snapshot, 'removed', *order(cluster.database.get(snapshot), 'h2'))
 
-    api.restore(snapshot, False)    # it is in nobody's way
+    api.restore(snapshot, False, keep_present=keeps)    # it is in nobody's way
     assert ended(api, snapshot)['last_action']['error'] is None
     assert cluster.database.errands('removed')    # for its mapping may be away for a moment only
 
