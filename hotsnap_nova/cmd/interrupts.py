@@ -22,7 +22,9 @@ class Interrupts:
 
     def __enter__(self):
         for number in SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:    # as nohup wants it
+            # What nohup keeps from us stays so. Not SIGINT: a script's background jobs have it
+            # ignored, and whoever sends it by kill wants an end.
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._note)
         return self
 

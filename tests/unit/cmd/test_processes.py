@@ -31,6 +31,19 @@ def test_the_end_of_a_terminal_is_nothing_to_whom_nohup_keeps_from_it():
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_what_a_scripts_background_jobs_have_ignored_is_a_wish_to_stop(number):
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with interrupts.Interrupts() as wish:
+            signal.raise_signal(number)
+
+            assert wish.come
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+
+
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_aborts_and_leaves_nothing(hotsnap, number):
     process = hotsnap.process(*CREATE, '--wait', SAVE_S='60')
