@@ -54,7 +54,7 @@ test: ## everything: lint, and test-core, -mutants, -nova, -functional, -crash-s
 
 .PHONY: test-core
 test-core: core-ready ## what needs neither root nor QEMU: units, protocol, explorer, properties
-	$(CORE) -m pytest $(PYTEST_OPTIONS) -n 4 --dist worksteal $(or $(TESTS),$(CORE_TESTS))
+	$(CORE) -m pytest $(PYTEST_OPTIONS) -n 5 --dist worksteal $(or $(TESTS),$(CORE_TESTS))
 
 .PHONY: explore
 explore: core-ready ## the explorers' long campaign, all states and a million random steps of each

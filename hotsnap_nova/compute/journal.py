@@ -50,6 +50,7 @@ class Journal:
         self._ledger = os.path.join(state_path, 'epochs.json')
         self._locks = host_locks
         self._unread: frozenset[str] = frozenset()
+        self._ledger_is_read = True
         files.make_folders(self.folder)
 
     def known(self) -> tuple[str, ...]:
@@ -75,14 +76,19 @@ class Journal:
     def must_be_read(self, snapshot: str) -> None:
         """Nothing, where what this host has of a snapshot is known.
 
-        :raises Unavailable: there is a part that `adopt` could not read
+        :raises Unavailable: there is a part that `adopt` could not read; or there is none, and
+            `decided` could not read how those ended that are no more
         """
         must_be_read(snapshot, self._path(snapshot), self._unread)
+        if not self._ledger_is_read and not os.path.lexists(self._path(snapshot)):
+            raise unread(self._ledger)
 
     def decided(self) -> tuple[durable.Decided, ...]:
         """The ledger of epochs; none of it where it cannot be read now, see `read_at_start`."""
         with self._locks.held('epochs'):
-            return read_at_start({'': self._ledger}, _decoded_rows)[0].get('', ())
+            found, left = read_at_start({'': self._ledger}, _decoded_rows)
+        self._ledger_is_read = not left
+        return found.get('', ())
 
     def claim(self, snapshot: str) -> bool:
         """Whether this process may work on the snapshot; no other can until `forget`."""
@@ -160,36 +166,41 @@ def read_at_start(paths: Mapping[str, str], decoded: Callable) -> tuple[dict, fr
     cannot be read stays where it is, and whoever starts next tries again; it keeps nobody from
     the others.
     """
-    found, unread = {}, dict.fromkeys(paths)
+    found, left = {}, dict.fromkeys(paths)
     for wait_s in (0.0, *_AGAIN_S):
-        if not unread:
+        if not left:
             break
         time.sleep(wait_s)
-        for key in tuple(unread):
-            with _noted(unread, key):
+        for key in tuple(left):
+            with _noted(left, key):
                 content = read_own(paths[key], decoded)
-                del unread[key]
+                del left[key]
                 if content is not None:
                     found[key] = content
-    for key, error in tuple(unread.items()):
+    for key, error in tuple(left.items()):
         if error.errno == errno.EIO:
-            with _noted(unread, key):
+            with _noted(left, key):
                 _put_aside(paths[key], error)
-                del unread[key]
+                del left[key]
         else:
             LOG.error('%(path)s cannot be read now, and waits for the next start: %(why)s. Repair '
                       'that, and start this service again', {'path': paths[key], 'why': error})
-    return found, frozenset(unread)
+    return found, frozenset(left)
 
 
-def must_be_read(key: str, path: str, unread: frozenset[str]) -> None:
+def must_be_read(key: str, path: str, unread_keys: frozenset[str]) -> None:
     """Nothing, unless `read_at_start` left a file that is still there.
 
     :raises Unavailable: it is; what it would be asked would be answered as by one that lost it
     """
-    if key in unread and os.path.lexists(path):
-        raise exception.Unavailable(f'What is on record in {path} could not be read: repair that, '
-                                    'and start the service again.')
+    if key in unread_keys and os.path.lexists(path):
+        raise unread(path)
+
+
+def unread(path: str) -> exception.Unavailable:
+    """What to raise where a file is there that could not be read at the start."""
+    return exception.Unavailable(f'What is on record in {path} could not be read: repair that, '
+                                 'and start the service again.')
 
 
 @contextlib.contextmanager

@@ -17,12 +17,16 @@ import os
 import threading
 import urllib.parse
 
+from oslo_log import log as logging
+
 from hotsnap_nova import exception
 from hotsnap_nova.compute import journal, locks
 from hotsnap_nova.protocol import messages, wire
 from hotsnap_nova.protocol.restore import durable, participant
 from hotsnap_nova.protocol.restore import messages as restore_messages
 from hotsnap_nova.storage import durable as files
+
+LOG = logging.getLogger(__name__)
 
 _ENDED = 'ended.json'
 _KEPT = 'kept_members'
@@ -43,6 +47,7 @@ class Orders:
         self._kept: dict[str, list[dict]] = {}
         self._parts: dict[str, durable.RestorePart] = {}    # as they are on disk
         self._unread: frozenset[str] = frozenset()
+        self._ledger_is_read = True
         self._mutex = threading.RLock()
         files.make_folders(self.folder)
 
@@ -76,30 +81,41 @@ class Orders:
     def must_be_read(self, restore: str) -> None:
         """Nothing, where what this host has of a restore is known.
 
-        :raises Unavailable: there is a part that `adopt` could not read
+        :raises Unavailable: there is a part that `adopt` could not read; or there is none, and
+            `ended` could not read how those ended that are no more
         """
         journal.must_be_read(restore, self._path(restore), self._unread)
+        if not self._ledger_is_read and not os.path.lexists(self._path(restore)):
+            raise journal.unread(self._path_of(_ENDED))
 
-    def under_way(self) -> dict[str, tuple[str, ...]]:
+    def under_way(self) -> dict[str, tuple[str, ...] | None]:
         """Ids of the members by restore, of all that have not ended here; not of those withdrawn.
 
-        Whoever is at work on one may write it meanwhile: what is damaged is left to them.
-
-        :raises OSError: one cannot be read now, so that it is not known
+        None: its part cannot be read now. Whoever is at work on one may write it meanwhile: what
+        is damaged is left to them.
         """
-        parts = []
+        found = {}
         for restore in self.known():
             with contextlib.suppress(journal.Damaged):
-                parts.append(journal.read(self._path(restore), _decoded))
-        return {part.restore: tuple(member.id for member in part.share.members
-                                    if member.id not in part.withdrawn)
-                for part, _kept in filter(None, parts)}
+                try:
+                    read = journal.read(self._path(restore), _decoded)
+                except OSError as exc:
+                    LOG.warning('Restore %(id)s: whose it is cannot be read now: %(error)s',
+                                {'id': restore, 'error': exc})
+                    found[restore] = None
+                    continue
+                if read:
+                    part, _kept = read
+                    found[part.restore] = tuple(member.id for member in part.share.members
+                                                if member.id not in part.withdrawn)
+        return found
 
     def ended(self) -> tuple[durable.RestoreEnded, ...]:
         """The ledger, oldest first; none where it cannot be read, see `journal.read_at_start`."""
         with self._locks.held('restores-ended'):
-            return journal.read_at_start(
-                {_ENDED: self._path_of(_ENDED)}, _decoded_rows)[0].get(_ENDED, ())
+            found, left = journal.read_at_start({_ENDED: self._path_of(_ENDED)}, _decoded_rows)
+        self._ledger_is_read = not left
+        return found.get(_ENDED, ())
 
     def claim(self, restore: str) -> None:
         """Nothing, where this process may work on the restore; no other can until `end`.

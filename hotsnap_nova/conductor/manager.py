@@ -90,21 +90,13 @@ class ConductorManager:
         ends = _answered_by(context)
         found = self._get(snapshot)
         snapshots.must_be_available(found)
-        servers = self._cells.servers(each.member_id for each in found.members)
-        membership.must_be_of_project(servers.values(), found.project_id)
-        membership.must_be_unlocked(servers.values(), context.get(rpcapi.MAY_UNLOCK))
-        try:
-            group = self._cells.group(found.group_id)
-        except rpcapi.GroupNotFound:
-            group = None
+        servers, places = self._places(context, found, ignore_new_members)
 
-        def is_gone(host):
-            return self._cells.states([host])[host] == membership.GONE
-        errands.must_not_be_owed(self._database, found, is_gone)
-        places = membership.must_be_as_then(
-            found.members, servers, group, self._cells.states(
-                {each.host for each in found.members}
-                | {each.host for each in servers.values() if each.host}), ignore_new_members)
+        def look_again():
+            _, now = self._places(context, found, ignore_new_members)
+            if moved := [each.name for each in found.members
+                         if now[each.member_id] != places[each.member_id]]:
+                raise exception.MembersMoved(members=', '.join(sorted(moved)))
         caller = _caller(context)
         planned = self._snapshots.plan_restore(
             found, places=places, context=caller,
@@ -121,7 +113,7 @@ class ConductorManager:
             if present:
                 self._snapshots.begin_restore_keeping(
                     found, planned, present, request_id,
-                    must_be_wanted=lambda: _must_be_in_time(ends), is_gone=is_gone)
+                    must_be_wanted=lambda: _must_be_in_time(ends), look_again=look_again)
             else:
                 self._snapshots.begin_restore(found, planned, request_id)
 
@@ -163,6 +155,26 @@ class ConductorManager:
         return self._snapshots.forget_part(at_host, part)
 
     # -- inside --------------------------------------------------------------------------------
+
+    def _places(self, context, found, ignore_new_members):
+        """The members of a row's snapshot, and where they are, by id, where it can be restored.
+
+        :raises HotsnapError: it cannot; see `membership` and `errands`
+        """
+        servers = self._cells.servers(each.member_id for each in found.members)
+        membership.must_be_of_project(servers.values(), found.project_id)
+        membership.must_be_unlocked(servers.values(), context.get(rpcapi.MAY_UNLOCK))
+        try:
+            group = self._cells.group(found.group_id)
+        except rpcapi.GroupNotFound:
+            group = None
+        errands.must_not_be_owed(
+            self._database, found,
+            lambda host: self._cells.states([host])[host] == membership.GONE)
+        return servers, membership.must_be_as_then(
+            found.members, servers, group, self._cells.states(
+                {each.host for each in found.members}
+                | {each.host for each in servers.values() if each.host}), ignore_new_members)
 
     def _wanted(self, context, group, name, gate='auto', **more):
         """A request for a snapshot of a group, as its project may have it.

@@ -144,7 +144,8 @@ class Recovery:
         elif found.action_status == actions.RUNNING:
             self._database.compare_and_swap(
                 found.id, found.generation, lease=(None, 0), **actions.ended(
-                    found.last_action, exception.Aborted(who='a restart of the coordinator')))
+                    found.last_action, exception.Aborted(who='a restart of the coordinator'),
+                    (found.last_action or {}).get('result')))
         else:
             self._start(making.Making(
                 rows.load(found.machine, found.generation, self._absent_s), self._database,

@@ -227,7 +227,7 @@ class Snapshots(recovery.Recovery):
                               present: requests.CreateRequest, request_id: str = '',
                               watcher: work.Watcher | None = None,
                               must_be_wanted: Callable[[], None] = lambda: None,
-                              is_gone: Callable[[str], bool] = lambda _host: False) -> str:
+                              look_again: Callable[[], None] = lambda: None) -> str:
         """Have a snapshot keep the present, and a restore go on once it is available.
 
         The row tells the end of both, and the id of that snapshot from the beginning.
@@ -235,7 +235,7 @@ class Snapshots(recovery.Recovery):
         :param found: the row
         :param present: of the members of ``planned``
         :param must_be_wanted: as of `create`
-        :param is_gone: as of `errands.must_not_be_owed`, which is asked once more then
+        :param look_again: raises where the restore is not possible by then; hosts are asked, too
         :returns: the id of the snapshot that is now being made
         :raises StaleGeneration: somebody else was quicker
         :raises HotsnapError: the snapshot is not possible; nothing was touched
@@ -249,7 +249,8 @@ class Snapshots(recovery.Recovery):
 
         def begin(must_be_wanted):
             # As things are by now: while the present was kept others may have been restored.
-            errands.must_not_be_owed(self._database, found, is_gone)
+            errands.must_not_be_owed(self._database, self._database.get(kept))
+            look_again()
             self.check_restore(planned, _CHECK_S)
             must_be_wanted()
             self._begin_restore(found, planned, generation,
@@ -291,7 +292,9 @@ class Snapshots(recovery.Recovery):
                                     drop_internal_snapshots=drop_internal_snapshots)
         self.check_restore(planned, _CHECK_S)
         if present:
-            self.begin_restore_keeping(found, planned, present, watcher=watcher)
+            self.begin_restore_keeping(
+                found, planned, present, watcher=watcher,
+                look_again=lambda: errands.must_not_be_owed(self._database, found))
         else:
             self.begin_restore(found, planned, watcher=watcher)
         aborted = False

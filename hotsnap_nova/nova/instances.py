@@ -118,7 +118,7 @@ class Instances(owner.Owner):
                 raise failures[0]
             self._claims.pop(claim, None)
 
-    def recover(self, under_way: Mapping[str, Collection[str]]) -> None:
+    def recover(self, under_way: Mapping[str, Collection[str] | None]) -> None:
         """Keep what a restore held when this service died and still needs; give back the rest.
 
         May be repeated until it succeeds.
@@ -127,11 +127,12 @@ class Instances(owner.Owner):
         or have another disk, and nobody else may work on them. Nova itself gives back what a
         snapshot held.
 
-        :param under_way: ids of instances, by the restore that has begun and not ended
+        :param under_way: ids of instances, by the restore that has begun and not ended; None:
+            they are not known, and whoever they may be is left as it is
         :raises Unavailable: Nova's conductor or libvirt does not answer; all else is done
         """
         context, failures = nova_context.get_admin_context(), []
-        restores = {uuid: claim for claim, uuids in under_way.items() for uuid in uuids}
+        restores = {uuid: claim for claim, uuids in under_way.items() for uuid in uuids or ()}
         kept = {instance.uuid for claim in self._claims.values() for instance in claim.instances}
         with asking(self._host):
             found = objects.InstanceList.get_by_host(context, self._host)
@@ -141,6 +142,8 @@ class Instances(owner.Owner):
                     or instance.vm_state == vm_states.SOFT_DELETED):
                 continue
             LOG.info('A restore of its group was interrupted', instance=instance)
+            if instance.uuid not in restores and None in under_way.values():
+                continue
             try:
                 self._recover(context, instance, restores.get(instance.uuid))
             except exception.Unavailable as exc:    # which keeps no other instance

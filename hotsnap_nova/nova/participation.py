@@ -105,10 +105,14 @@ class Participation:
     def restores(self, instance) -> bool:
         """Whether a restore has this guest, be it one that a dead predecessor began."""
         try:
-            return any(instance.uuid in members for members in self._under_way().values())
+            under_way = self._under_way().values()
+            if any(instance.uuid in members for members in under_way if members is not None):
+                return True
+            if None not in under_way:
+                return False
         except Exception:
             LOG.exception('Which restore has it cannot be known', instance=instance)
-            return instance.task_state == task_states.RESTORING
+        return instance.task_state == task_states.RESTORING
 
     def _under_way(self):
         if self._state_path is None:
@@ -120,12 +124,10 @@ class Participation:
     def _under_way_after_a_while(self):
         """What cannot be read then is for the participant, which comes next, to deal with."""
         for _ in range(_READ_AGAIN):
-            try:
-                return self._under_way()
-            except OSError as exc:
-                LOG.warning('Which restores are under way cannot be read, and is tried again: %s',
-                            exc)
-                self._ended.wait(_READ_AGAIN_S)
+            under_way = self._under_way()
+            if None not in under_way.values():
+                return under_way
+            self._ended.wait(_READ_AGAIN_S)
         return self._under_way()
 
     def _recover(self, instances):

@@ -2,6 +2,7 @@
 """The coordinator for real behind Nova's API: the life of a snapshot, and all that is refused."""
 
 import json
+import threading
 import uuid
 
 from hotsnap_nova import exception
@@ -303,6 +304,21 @@ class RefusedTest(cloud.CloudTestCase):
         assert self.act(kept['id'], restore=None).status_code == 202
         assert self.acted(kept['id'])['last_action']['status'] == 'done'
         assert self.world.guest('web-1')['disk'] == kept['id']
+
+    def test_a_restore_that_keeps_the_present_looks_at_its_servers_again(self):
+        group = self.make_group()
+        made = self.make_available(group)['id']
+        engine, reached, goes_on = self.hosts['h1'].engine, threading.Event(), threading.Event()
+        engine.faults['save'] = lambda _work: (reached.set(), goes_on.wait(60))
+        assert self.act(made, restore={'keep_present': 'before'}).status_code == 202
+        assert reached.wait(60)
+
+        self.boot('web-3', 'h1', group)
+        goes_on.set()
+
+        done = self.acted(made)['last_action']
+        assert (done['status'], done['error']['code']) == ('failed', 'members_added')
+        assert 'restore_prepare' not in engine.calls
 
     def test_a_restore_that_keeps_the_present_is_refused_what_a_snapshot_is(self):
         made = self.make_available()['id']

@@ -22,8 +22,9 @@ from hotsnap_nova.virt.restore import parts
 LOG = log.getLogger(__name__)
 
 #: A disk of the cut that nobody put in its place for so long belongs to no restore any more. One
-#: that needs it all the same fails before it has touched anything. So do a member's memory and
-#: marks of a restore that is not on record.
+#: that needs it all the same fails before it has touched anything. So does a member's memory of a
+#: restore that is not on record here, which whoever needs it unpacks again. Marks, which nobody
+#: could make again, stay: other processes may have them on record.
 _ABANDONED_HOURS = 24.0
 
 
@@ -41,8 +42,8 @@ class Keeper:
         """Drop disks that restores replaced more than ``keep_hours`` ago, or never came to use.
 
         They are looked for beside the disks of every domain defined here; what
-        is a disk of one, or below one, stays. So are its memory and marks of restores that have
-        ended: where a host lost its power at the end, or its journal, they may be there again.
+        is a disk of one, or below one, stays. So is its memory of restores that have ended: where
+        a host lost its power at the end, or its journal, it may be there again.
 
         :param on_record: ids of restores that may still need what they have
         :returns: paths of what was dropped
@@ -66,16 +67,15 @@ class Keeper:
         for each in definitions:
             for folder in {os.path.dirname(os.path.realpath(disk.path)) for disk in each.disks
                            if disk.writable and disk.path}:
-                for what in parts.FILES:
-                    start = os.path.join(folder, parts.before(each.uuid, what))
-                    try:
-                        dropped += _expire(
-                            start, _ABANDONED_HOURS, lambda path, start=start:
-                            path.removeprefix(start).removesuffix('.new') in on_record
-                            or used(path), self.files)
-                    except OSError as exc:
-                        LOG.warning('What ended restores left in %(folder)s cannot be dropped: '
-                                    '%(error)s', {'folder': folder, 'error': exc})
+                start = os.path.join(folder, parts.before(each.uuid, parts.MEMORY))
+                try:
+                    dropped += _expire(
+                        start, _ABANDONED_HOURS, lambda path, start=start:
+                        path.removeprefix(start).removesuffix('.new') in on_record
+                        or used(path), self.files)
+                except OSError as exc:
+                    LOG.warning('What ended restores left in %(folder)s cannot be dropped: '
+                                '%(error)s', {'folder': folder, 'error': exc})
         return dropped
 
     def drop_older(self, part: parts.Part) -> None:

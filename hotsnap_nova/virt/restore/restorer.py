@@ -32,6 +32,8 @@ _STOPPED_TIMEOUT_S = 30.0
 #: How long one member's resumption is tried; all others run meanwhile.
 _RESUME_TIMEOUT_S = 10.0
 _LOOK_S = 0.1
+#: How long, and how often, a member that an undo stopped is started again.
+_BOOT_TIMEOUT_S, _BOOT_AGAIN_S = 10.0, 1.0
 #: Loading is bound by processor and disk.
 _LOADS_AT_ONCE = 2
 _STEPS_AT_ONCE = 8
@@ -278,7 +280,7 @@ class Restorer(keeping.Keeper):
 
         :returns: as faults, what had to be left as it is, and what booted anew
         """
-        told = _Told()
+        told = _Told(is_undo=True)
         undoing = [self._part(work, member) for member in work.members]
 
         def undo(part):
@@ -326,16 +328,26 @@ class Restorer(keeping.Keeper):
             raise exception.HostUnreachable(host='libvirt', reason=str(exc)) from exc
 
     def _boot(self, part, found):
-        try:
-            self.definitions.starting(found.uuid)
-            if (today := self._wanted(found, part.member)) != found.xml(live=False):
-                self._define(today, part.member)
-            found.boot()
-        except exception.HypervisorError as exc:
-            if found.state().off:
-                raise exception.MemberLeft(
-                    member=part.spec, reason='it was stopped for the restore, its disks are as '
-                    f'they were, and it does not start again: {exc}') from exc
+        deadline = time.monotonic() + _BOOT_TIMEOUT_S
+        while True:
+            try:
+                self.definitions.starting(found.uuid)
+                if (today := self._wanted(found, part.member)) != found.xml(live=False):
+                    self._define(today, part.member)
+                found.boot()
+                return
+            except exception.HostUnreachable:
+                raise
+            except Exception as exc:    # of whoever defines guests, too, and it may pass
+                if not found.state().off:
+                    return
+                if time.monotonic() > deadline:
+                    raise exception.MemberLeft(
+                        member=part.spec, reason='it was stopped for the restore, its disks are '
+                        f'as they were, and it does not start again: {exc}') from exc
+                LOG.warning('%(member)s is started again: %(error)s',
+                            {'member': part.spec, 'error': exc})
+            time.sleep(_BOOT_AGAIN_S)
 
     def restore_touched(self, work: records.RestoreWork) -> bool:
         """Whether anything of this restore is beside any of the members' disks, by names."""
@@ -383,9 +395,13 @@ def _is_ours(part, state):
 
 
 class _Told:
-    """What cannot be done for a member is its fault, and keeps no other."""
+    """What cannot be done for a member is its fault, and keeps no other.
 
-    def __init__(self):
+    :param is_undo: disks have to come back, so what nobody expected is tried again
+    """
+
+    def __init__(self, is_undo: bool = False):
+        self._is_undo = is_undo
         self._faults = []
         self._again = []
 
@@ -401,6 +417,9 @@ class _Told:
             self._faults.append(records.RestoreFault(part.spec.id, exc))
         except Exception as exc:    # of whoever defines guests, or a bug
             LOG.exception('%s is left as it is', part.spec)
+            if self._is_undo:
+                self._again.append(exc)
+                return
             self._faults.append(records.RestoreFault(part.spec.id, exception.MemberLeft(
                 member=part.spec, reason=f'{type(exc).__name__}: {exc}; {part.where()}')))
 

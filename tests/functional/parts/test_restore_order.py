@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from hotsnap_nova import exception
 from hotsnap_nova.virt import guest, records
 from hotsnap_nova.virt.restore import clocks, parts, restorer
 from tests.fakes import power
@@ -43,6 +44,10 @@ class Guest:
 
     def resume(self):
         self.told('resume')
+        self.is_ = 'running'
+
+    def boot(self):
+        self.told('boot')
         self.is_ = 'running'
 
     def set_clock(self, _seconds):
@@ -116,3 +121,42 @@ def test_what_nobody_expected_of_a_member_keeps_no_other(make, tmp_path, monkeyp
     assert other.is_ == 'running'
     (fault,) = outcome.faults
     assert (fault.member, 'of a library' in str(fault.error)) == ('a', True)
+
+
+def test_what_an_undo_cannot_boot_for_a_moment_it_boots_then(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(restorer, '_BOOT_AGAIN_S', 0.01)
+    member, engine = make('off')
+    (tmp_path / f'a.hotsnap-{parts.STOPPED}-r1').write_text('running')
+    passing = [OSError('of privsep'), exception.HypervisorError(member='a', reason='busy')]
+
+    def told(_what):
+        if passing:
+            raise passing.pop()
+    member.told = told
+
+    outcome = engine.restore_undo(WORK)
+
+    (fault,) = outcome.faults
+    assert isinstance(fault.error, exception.MemberRebooted)
+    assert member.is_ == 'running'
+
+
+def test_an_undo_that_meets_what_nobody_expected_keeps_its_marks_and_is_tried_again(
+        make, tmp_path, monkeypatch):
+    member, engine = make('off')
+    mark = tmp_path / f'a.hotsnap-{parts.STOPPED}-r1'
+    mark.write_text('running')
+
+    def fail():
+        raise RuntimeError('no thread can be started')
+    monkeypatch.setattr(member, 'state', fail)
+    with pytest.raises(RuntimeError):
+        engine.restore_undo(WORK)
+    assert mark.exists()
+    monkeypatch.undo()
+
+    monkeypatch.setattr(engine, '_member', lambda _spec: member, raising=False)
+    engine.restore_undo(WORK)
+
+    assert member.is_ == 'running'
+    assert not mark.exists()

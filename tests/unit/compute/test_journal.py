@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files of a host that cannot be read are in nobody's way, and none are left for ever."""
 
+import dataclasses
 import errno
 import os
 
@@ -117,14 +118,14 @@ def test_what_cannot_be_read_for_a_moment_is_adopted_all_the_same(state, unreada
 def test_who_asks_what_is_under_way_moves_nothing(state, unreadable, error):
     kept = open_orders(state)
     kept.write(ORDER)
+    kept.write(dataclasses.replace(ORDER, restore='r2'))
 
     unreadable.fail('r1.json', error)
-    with pytest.raises(OSError, match='r1.json'):
-        open_orders(state).under_way()
-    assert open_orders(state).under_way() == {'r1': ('a',)}
+    assert open_orders(state).under_way() == {'r1': None, 'r2': ('a',)}
+    assert open_orders(state).under_way() == {'r1': ('a',), 'r2': ('a',)}
 
     (state / 'restores' / 'r1.json').write_text('{')
-    assert open_orders(state).under_way() == {}
+    assert open_orders(state).under_way() == {'r2': ('a',)}
     assert journal.damaged(kept.folder) == ()
 
 
@@ -175,6 +176,30 @@ def test_a_host_does_not_say_that_it_lost_what_it_could_not_read(tmp_path, unrea
             with pytest.raises(exception.Unavailable, match=name):
                 host.manager.serve(request)
             host.kill()
+
+
+def test_a_host_says_nothing_of_what_a_ledger_would_tell_that_it_could_not_read(
+        tmp_path, unreadable):
+    with clusters.Cluster(tmp_path, {'h1': 'a'}) as cluster:
+        host = cluster.hosts['h1']
+        host.kill()
+        state = tmp_path / 'state-h1'
+        open_journal(state).forget('s1', [ROW])
+        open_orders(state).end(END)
+        died(state)
+        for name, request in (
+                ('epochs.json', messages.Finish('s1', 1, 'h1')),
+                ('ended.json', orders_messages.Order('r1', 'h1', orders_messages.Step.UNDO,
+                                                     ORDER.share))):
+            unreadable.fail(name, errno.EACCES, times=9)
+            host.start()
+
+            with pytest.raises(exception.Unavailable, match=name):
+                host.manager.serve(request)
+            host.kill()
+            unreadable.times = 0
+        host.start()
+        assert isinstance(host.manager.serve(request), orders_messages.OrderDone)
 
 
 @pytest.mark.parametrize('error', PASSING)

@@ -199,6 +199,7 @@ def test_where_the_coordinator_dies_meanwhile_nothing_is_restored(cluster):
     clusters.until(lambda: cluster.snapshots.get('before').closed)
     action = cluster.database.get(row.id).last_action
     assert (action['status'], action['error']['code']) == ('failed', 'aborted')
+    assert action['result']['kept_present'] == cluster.snapshots.get('before').id
     assert not was_touched(cluster)
     heir.close()
     cluster.snapshots.restore('nightly')
