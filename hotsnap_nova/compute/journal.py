@@ -81,7 +81,12 @@ class Journal:
         """
         must_be_read(snapshot, self._path(snapshot), self._unread)
         if not self._ledger_is_read and not os.path.lexists(self._path(snapshot)):
-            raise unread(self._ledger)
+            raise unavailable(self._ledger)
+
+    def unread(self) -> dict[str, str]:
+        """Paths of the parts that `adopt` could not read, by snapshot."""
+        return {each: self._path(each) for each in sorted(self._unread)
+                if os.path.lexists(self._path(each))}
 
     def decided(self) -> tuple[durable.Decided, ...]:
         """The ledger of epochs; none of it where it cannot be read now, see `read_at_start`."""
@@ -194,10 +199,10 @@ def must_be_read(key: str, path: str, unread_keys: frozenset[str]) -> None:
     :raises Unavailable: it is; what it would be asked would be answered as by one that lost it
     """
     if key in unread_keys and os.path.lexists(path):
-        raise unread(path)
+        raise unavailable(path)
 
 
-def unread(path: str) -> exception.Unavailable:
+def unavailable(path: str) -> exception.Unavailable:
     """What to raise where a file is there that could not be read at the start."""
     return exception.Unavailable(f'What is on record in {path} could not be read: repair that, '
                                  'and start the service again.')

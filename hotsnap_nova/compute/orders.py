@@ -86,7 +86,12 @@ class Orders:
         """
         journal.must_be_read(restore, self._path(restore), self._unread)
         if not self._ledger_is_read and not os.path.lexists(self._path(restore)):
-            raise journal.unread(self._path_of(_ENDED))
+            raise journal.unavailable(self._path_of(_ENDED))
+
+    def unread(self) -> dict[str, str]:
+        """Paths of the parts that `adopt` could not read, by restore."""
+        return {each: self._path(each) for each in sorted(self._unread)
+                if os.path.lexists(self._path(each))}
 
     def under_way(self) -> dict[str, tuple[str, ...] | None]:
         """Ids of the members by restore, of all that have not ended here; not of those withdrawn.

@@ -216,6 +216,10 @@ class Participants:
         """The parts that this process has."""
         return self._machine.state.parts
 
+    def unread(self) -> dict[str, str]:
+        """Paths of parts that could not be read at the start, by snapshot."""
+        return self._journal.unread()
+
     def has_ended(self, snapshot: str) -> bool:
         """Whether it is on record here how it ended."""
         return self._machine.state.decision_of(snapshot) is not None

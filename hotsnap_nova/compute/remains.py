@@ -36,7 +36,7 @@ class Remains:
 
         ``kind`` is "snapshot" or "restore", ``id`` its own, ``members`` names of guests,
         ``reason`` why it does not go on, where that is known. What cannot be read any more has
-        the state "damaged".
+        the state "damaged", what could not at the start "unread".
         """
         return [_row(SNAPSHOT, part.snapshot, part.snapshot, part.phase, part.work.members,
                      part.refusal and part.refusal.cause) for part in self._snapshots.busy()] + [
@@ -45,7 +45,10 @@ class Remains:
             for part in self._restores.busy()] + [
             _row(kind, id_, id_ if kind == SNAPSHOT else '', 'damaged', (), None,
                  f'its file {path} cannot be read')
-            for kind in self._folders for id_, path in self._damaged(kind).items()]
+            for kind in self._folders for id_, path in self._damaged(kind).items()] + [
+            _row(kind, id_, id_ if kind == SNAPSHOT else '', 'unread', (), None,
+                 f'its file {path} could not be read at the start')
+            for kind, unread in self._unread().items() for id_, path in unread.items()]
 
     def end(self, id_: str) -> bool:
         """Whether the snapshot's or restore's part has ended; False: it is at it, ask again.
@@ -55,6 +58,7 @@ class Remains:
 
         :raises SnapshotNotFound: this host has no such part
         :raises SnapshotBusy: it is decided, and comes to another end
+        :raises Unavailable: its file could not be read at the start
         """
         part = next((part for part in self._restores.busy() if part.restore == id_), None)
         if part:
@@ -69,6 +73,9 @@ class Remains:
         if path := self._damaged(RESTORE).get(id_):
             journal.remove(path)
             return True
+        for unread in self._unread().values():
+            if id_ in unread:
+                raise journal.unavailable(unread[id_])
         if self._snapshots.has_ended(id_) or self._restores.has_ended(id_):
             return True
         raise exception.SnapshotNotFound(snapshot=id_)
@@ -79,6 +86,9 @@ class Remains:
         if isinstance(answer, messages.Refused):
             raise exception.SnapshotBusy(snapshot=snapshot, status=f'ending: {answer.cause.code}')
         return isinstance(answer, messages.Discarded)
+
+    def _unread(self):
+        return {SNAPSHOT: self._snapshots.unread(), RESTORE: self._restores.unread()}
 
     def _damaged(self, kind):
         """Paths by id."""

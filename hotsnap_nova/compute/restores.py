@@ -148,6 +148,10 @@ class Restores:
         """The parts that this process has."""
         return self._machine.state.parts
 
+    def unread(self) -> dict[str, str]:
+        """Paths of parts that could not be read at the start, by restore."""
+        return self._orders.unread()
+
     def on_record(self) -> frozenset[str]:
         """Ids of all restores that may not have ended on this host, whoever is at work on them."""
         return self._orders.on_record()

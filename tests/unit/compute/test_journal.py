@@ -175,6 +175,11 @@ def test_a_host_does_not_say_that_it_lost_what_it_could_not_read(tmp_path, unrea
 
             with pytest.raises(exception.Unavailable, match=name):
                 host.manager.serve(request)
+            id_ = name.removesuffix('.json')
+            (row,) = [row for row in host.manager.remains.list() if row['id'] == id_]
+            assert (row['state'], name in row['reason']) == ('unread', True)
+            with pytest.raises(exception.Unavailable, match=name):
+                host.manager.remains.end(id_)
             host.kill()
 
 
