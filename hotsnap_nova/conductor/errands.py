@@ -68,7 +68,18 @@ def must_not_be_owed(database, found,
     :param is_gone: whether there is no such host any more
     :raises SnapshotBusy:
     """
-    members = {member.member_id for member in found.members}
+    _must_not(database, found, {member.member_id for member in found.members}, is_gone)
+
+
+def must_be_published(database, found) -> None:
+    """Nothing, where every host, be it gone, has published its part of a snapshot.
+
+    :raises SnapshotBusy:
+    """
+    _must_not(database, found, frozenset(), lambda _host: False)
+
+
+def _must_not(database, found, members, is_gone):
     for errand in database.errands():
         what = _in_the_way(errand, found.id, members)
         if what and not is_gone(errand.host):

@@ -249,7 +249,7 @@ class Snapshots(recovery.Recovery):
 
         def begin(must_be_wanted):
             # As things are by now: while the present was kept others may have been restored.
-            errands.must_not_be_owed(self._database, self._database.get(kept))
+            errands.must_be_published(self._database, self._database.get(kept))
             look_again()
             self.check_restore(planned, _CHECK_S)
             must_be_wanted()

@@ -7,6 +7,7 @@ import pytest
 
 from hotsnap_nova import exception
 from hotsnap_nova.conductor import errands, keeping, rows
+from hotsnap_nova.protocol import messages
 from hotsnap_nova.protocol.restore import messages as restores
 from tests.fakes import cluster as clusters
 
@@ -28,7 +29,8 @@ def begin(cluster, row, coordinator=None, name='before'):
     """Have a restore go on that keeps the present first; the id of that snapshot."""
     coordinator = coordinator or cluster.snapshots
     return coordinator.begin_restore_keeping(
-        row, coordinator.plan_restore(row), cluster.request(name))
+        row, coordinator.plan_restore(row), cluster.request(name),
+        look_again=lambda: errands.must_not_be_owed(cluster.database, row))
 
 
 def restore(cluster, name='nightly', keep='before', **more):
@@ -181,6 +183,21 @@ def test_a_host_that_owes_the_end_of_another_restore_by_then_is_given_no_other(c
     error = cluster.database.get(row.id).last_action['error']
     assert (error['code'], error['host']) == ('snapshot_busy', 'h2')
     assert cluster.snapshots.get('before').status == 'available'
+    assert not was_touched(cluster)
+
+
+def test_a_present_that_a_host_has_yet_to_publish_is_not_kept_yet(cluster):
+    row = cluster.create()
+    stands = Gate(cluster.hosts['h1'].engine, 'save')
+    kept = begin(cluster, row)
+    assert stands.reached.wait(60)
+    cluster.database.add_errand(kept, 'removed', *errands.of(messages.Finish(kept, 2, 'removed')))
+
+    stands.open()
+
+    assert cluster.snapshots.wait(row.id, 60)
+    error = cluster.database.get(row.id).last_action['error']
+    assert (error['code'], error['host']) == ('snapshot_busy', 'removed')
     assert not was_touched(cluster)
 
 
