@@ -4,6 +4,8 @@
 SQLite would not do: Neutron's migrations fail on it.
 """
 
+import pathlib
+
 import pymysql
 
 from tests.cloud.services import Cloud
@@ -18,7 +20,8 @@ def start(cloud: Cloud) -> None:
     data = settings.folder / 'database'
     cloud.processes.run(
         'database-install', 'mariadb-install-db', '--no-defaults', '--user=root',
-        f'--datadir={data}', '--auth-root-authentication-method=normal', '--skip-test-db')
+        f'--datadir={data}', '--auth-root-authentication-method=normal', '--skip-test-db',
+        TMPDIR=str(_scratch(cloud)))
     start_again(cloud)
     with _connect(cloud) as connection, connection.cursor() as cursor:
         for name in _NAMES:
@@ -33,12 +36,10 @@ def start(cloud: Cloud) -> None:
 def start_again(cloud: Cloud) -> None:
     """The server with what it kept; also after it was killed."""
     settings = cloud.settings
-    data, scratch = settings.folder / 'database', settings.folder / 'tmp'
-    scratch.mkdir(exist_ok=True)
+    data = settings.folder / 'database'
     cloud.processes.start(
         'database', 'mariadbd', '--no-defaults', '--user=root', f'--datadir={data}',
-        # Its files there have its process's number in their names, which another cloud's has, too.
-        f'--tmpdir={scratch}', f'--socket={_socket(cloud)}', f'--pid-file={data}/pid',
+        f'--tmpdir={_scratch(cloud)}', f'--socket={_socket(cloud)}', f'--pid-file={data}/pid',
         '--bind-address=127.0.0.1', f'--port={settings.ports["database"]}', '--skip-name-resolve',
         '--max-connections=500',
         # What is committed survives the server's death; nothing here need survive the machine.
@@ -53,6 +54,13 @@ def query(cloud: Cloud, database: str, statement: str) -> list[tuple]:
     with _connect(cloud, database) as connection, connection.cursor() as cursor:
         cursor.execute(statement)
         return list(cursor.fetchall())
+
+
+def _scratch(cloud: Cloud) -> pathlib.Path:
+    """Its own: one that starts removes the temporary tables that it finds, were they another's."""
+    folder = cloud.settings.folder / 'tmp'
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def _socket(cloud: Cloud) -> str:

@@ -25,16 +25,19 @@ class Server:
         self._folder = str(folder)
         self._socket = f'{folder}/s'
         self._options = options
-        self._env = os.environ | (env or {})
+        # One that starts removes the temporary tables that it finds there, were they another's.
+        self._scratch = f'{folder}/tmp'
+        self._env = os.environ | {'TMPDIR': self._scratch} | (env or {})
         self._process = None
 
     def start(self, *more):
         data = f'{self._folder}/data'
+        os.makedirs(self._scratch, exist_ok=True)
         if not os.path.exists(data):
             subprocess.run(
                 ['mariadb-install-db', '--no-defaults', '--user=root', f'--datadir={data}',
                  '--auth-root-authentication-method=normal', '--skip-test-db'],
-                check=True, capture_output=True)
+                check=True, capture_output=True, env=self._env)
         with open(f'{self._folder}/log', 'wb') as log:
             self._process = subprocess.Popen(
                 ['mariadbd', '--no-defaults', '--user=root', f'--datadir={data}',
