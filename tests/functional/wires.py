@@ -172,3 +172,19 @@ def _opened(path, name, queues):
     # Without end, as QEMU has it.
     fcntl.ioctl(descriptor, _SET_SEND_BUFFER, struct.pack('i', 0x7fffffff))
     return descriptor
+
+
+def qdiscs() -> str:
+    """Those at the guest's device, as tc tells."""
+    return run('tc', 'qdisc', 'show', 'dev', GUEST)
+
+
+def filters() -> str:
+    """Likewise the filters, of both ways."""
+    return ''.join(run('tc', 'filter', 'show', 'dev', GUEST, side)
+                   for side in ('ingress', 'egress'))
+
+
+def devices() -> str:
+    """All taps."""
+    return run('ip', '-br', 'link', 'show', 'type', 'tun')

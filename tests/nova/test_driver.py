@@ -439,15 +439,20 @@ class TestRestores(ComputeTestCase):
 
         assert self.state(self.server) == AT_REST
 
-    def test_a_guest_is_its_owners_while_ours_takes_long_to_start(self):
-        """Nova has waited for so long, and serves; steps of restores go on already."""
-        self.orders(*ALL[:2])
+    def takes_long_to_start(self):
+        """Ours works on guests, and has not started until this is set; Nova does not wait."""
         real, goes_on = manager.ComputeManager.start, threading.Event()
         self.addCleanup(goes_on.set)
         self.useFixture(fixtures.MonkeyPatch(
             'hotsnap_nova.compute.manager.ComputeManager.start',
             lambda made: (real(made), goes_on.wait(300))))
         self.useFixture(fixtures.MonkeyPatch('hotsnap_nova.nova.participation._START_S', 0.0))
+        return goes_on
+
+    def test_a_guest_is_its_owners_while_ours_takes_long_to_start(self):
+        """Nova has waited for so long, and serves; steps of restores go on already."""
+        self.orders(*ALL[:2])
+        self.takes_long_to_start()
 
         self.restart_compute_service('compute1')
 
@@ -461,12 +466,7 @@ class TestRestores(ComputeTestCase):
         assert part.withdrawn == (self.server,)
 
     def test_what_is_ended_while_it_starts_is_ended_by_what_starts_it(self):
-        real, goes_on = manager.ComputeManager.start, threading.Event()
-        self.addCleanup(goes_on.set)
-        self.useFixture(fixtures.MonkeyPatch(
-            'hotsnap_nova.compute.manager.ComputeManager.start',
-            lambda made: (real(made), goes_on.wait(300))))
-        self.useFixture(fixtures.MonkeyPatch('hotsnap_nova.nova.participation._START_S', 0.0))
+        goes_on = self.takes_long_to_start()
         self.restart_compute_service('compute1')
         until(self.manager)
         starting, stopped = self.manager(), threading.Event()

@@ -236,7 +236,7 @@ def main(asked: dict, command: list[str]) -> None:
     try:
         # S606 warns of a program that is started without a shell: to become one is the purpose
         # here, its path is found and not given by a guest, and a shell is what must not be.
-        os.execv(found, command)  # noqa: S606
+        os.execv(found, command)  # noqa: S606 - no shell: that is meant
     except OSError as exc:
         raise OSError(exc.errno, exc.strerror, found) from None
 

@@ -22,45 +22,32 @@ def side(wire):
     return 'ingress' if wire.nic.ingress else 'egress'
 
 
-def qdiscs():
-    return wires.run('tc', 'qdisc', 'show', 'dev', wires.GUEST)
-
-
-def filters():
-    return ''.join(wires.run('tc', 'filter', 'show', 'dev', wires.GUEST, side)
-                   for side in ('ingress', 'egress'))
-
-
-def devices():
-    return wires.run('ip', '-br', 'link', 'show', 'type', 'tun')
-
-
 def test_what_came_with_a_gate_goes_with_it(wire):
-    before = qdiscs(), filters(), devices()
+    before = wires.qdiscs(), wires.filters(), wires.devices()
 
     gate = kernel.KernelGate('test', (wire.nic.name,))
     between = hooks.leftovers()
     gate.close()
 
     assert {hook.name for hook in between} == {'test'}
-    assert (qdiscs(), filters(), devices()) == before
+    assert (wires.qdiscs(), wires.filters(), wires.devices()) == before
     assert hooks.leftovers() == ()
 
 
 def test_a_qdisc_of_others_stays_though_nothing_is_in_it(wire):
     wires.run('tc', 'qdisc', 'add', 'dev', wires.GUEST, 'clsact')
-    before = qdiscs(), filters()
+    before = wires.qdiscs(), wires.filters()
 
     kernel.KernelGate('test', (wire.nic.name,)).close()
 
-    assert (qdiscs(), filters()) == before
+    assert (wires.qdiscs(), wires.filters()) == before
 
 
 @pytest.mark.parametrize('other', ['ingress', 'egress'])
 def test_the_qdisc_and_filters_of_others_stay(wire, other):
     wires.run('tc', 'qdisc', 'add', 'dev', wires.GUEST, 'clsact')
     wires.run('tc', 'filter', 'add', 'dev', wires.GUEST, other, *FOREIGN)
-    before = qdiscs(), filters()
+    before = wires.qdiscs(), wires.filters()
 
     gate = kernel.KernelGate('test', (wire.nic.name,))
     gate.word.close_gate(60_000)
@@ -69,7 +56,7 @@ def test_the_qdisc_and_filters_of_others_stay(wire, other):
     gate.close()
 
     assert held == 1    # though the other's filter would let it pass
-    assert (qdiscs(), filters()) == before
+    assert (wires.qdiscs(), wires.filters()) == before
 
 
 def test_a_qdisc_of_ours_that_others_came_to_use_stays(wire, side):
@@ -77,7 +64,7 @@ def test_a_qdisc_of_ours_that_others_came_to_use_stays(wire, side):
     wires.run('tc', 'filter', 'add', 'dev', wires.GUEST, side, *FOREIGN)
     gate.close()
 
-    assert 'u32' in filters()
+    assert 'u32' in wires.filters()
     assert hooks.leftovers() == ()
 
 
@@ -89,7 +76,7 @@ def test_before_a_program_of_others_with_our_priority_ours_runs(wire):
         ip.tc('add-filter', 'bpf', socket.if_nametoindex(wires.GUEST), 0x77,
               fd=theirs.program('put_back'), name='theirs', direct_action=True, prio=1,
               parent=0xfffffff2 if wire.nic.ingress else 0xfffffff3, protocol=3)
-    before = qdiscs(), filters()
+    before = wires.qdiscs(), wires.filters()
 
     gate = kernel.KernelGate('test', (wire.nic.name,))
     gate.word.close_gate(60_000)
@@ -99,8 +86,8 @@ def test_before_a_program_of_others_with_our_priority_ours_runs(wire):
     theirs.close()
 
     assert held == 1
-    assert 'theirs' in filters()
-    assert (qdiscs(), filters()) == before
+    assert 'theirs' in wires.filters()
+    assert (wires.qdiscs(), wires.filters()) == before
 
 
 @pytest.mark.parametrize('protocol', ['all', 'ip'])
@@ -108,24 +95,24 @@ def test_who_would_come_behind_a_filter_of_others_is_refused(wire, side, protoco
     wires.run('tc', 'qdisc', 'add', 'dev', wires.GUEST, 'clsact')
     wires.run('tc', 'filter', 'add', 'dev', wires.GUEST, side, 'prio', '1', 'protocol', protocol,
               *PASSES)
-    before = qdiscs(), filters(), devices()
+    before = wires.qdiscs(), wires.filters(), wires.devices()
 
     with pytest.raises(bpf.GateUnavailable, match='u32 filter of priority 1'):
         kernel.KernelGate('test', (wire.nic.name,))
 
-    assert (qdiscs(), filters(), devices()) == before
+    assert (wires.qdiscs(), wires.filters(), wires.devices()) == before
 
 
 def test_beside_an_ingress_qdisc_a_macvtap_is_refused():
     with wires.own_network():
         wire = wires.macvtap_wire()
         wires.run('tc', 'qdisc', 'add', 'dev', wires.GUEST, 'ingress')
-        before = qdiscs(), filters(), devices()
+        before = wires.qdiscs(), wires.filters(), wires.devices()
 
         with pytest.raises(bpf.GateUnavailable, match='ingress qdisc'):
             kernel.KernelGate('test', (wire.nic.name,))
 
-        assert (qdiscs(), filters(), devices()) == before
+        assert (wires.qdiscs(), wires.filters(), wires.devices()) == before
         wire.close()
 
 
@@ -136,7 +123,7 @@ def test_limits_of_bandwidth_at_a_tap_stay():
         wires.run('tc', 'qdisc', 'add', 'dev', wires.GUEST, 'ingress')
         wires.run('tc', 'filter', 'add', 'dev', wires.GUEST, 'parent', 'ffff:', 'protocol', 'all',
                   'prio', '49', *PASSES)
-        before = qdiscs(), filters()
+        before = wires.qdiscs(), wires.filters()
 
         gate = kernel.KernelGate('test', (wire.nic.name,))
         gate.word.close_gate(60_000)
@@ -150,20 +137,20 @@ def test_limits_of_bandwidth_at_a_tap_stay():
         assert leaked == []
         assert got == list(range(100))
         assert bypassed == ()
-        assert (qdiscs(), filters()) == before
+        assert (wires.qdiscs(), wires.filters()) == before
         wire.close()
 
 
 def test_a_later_process_takes_out_what_a_dead_one_left(wire, side):
     wires.run('tc', 'qdisc', 'add', 'dev', wires.GUEST, 'clsact')
     wires.run('tc', 'filter', 'add', 'dev', wires.GUEST, side, *FOREIGN)
-    before = qdiscs(), filters()
+    before = wires.qdiscs(), wires.filters()
     left = kernel.KernelGate('test', (wire.nic.name,))
 
     kernel.remove(wires.GUEST)
     kernel.remove(wires.GUEST)
 
-    assert (qdiscs(), filters()) == before
+    assert (wires.qdiscs(), wires.filters()) == before
     left.close()
 
 
@@ -207,7 +194,7 @@ def probed(privileges):
 def test_here_nothing_is_missing_and_nothing_stays_of_having_tried():
     with wires.own_network():
         assert probe.missing() is None
-        assert devices() == ''
+        assert wires.devices() == ''
 
 
 def test_two_privileges_suffice():
@@ -220,7 +207,7 @@ def test_two_privileges_suffice():
 def test_a_privilege_that_is_missing_is_named(privileges, missing):
     with wires.own_network():
         assert missing in probed(privileges)
-        assert devices() == ''
+        assert wires.devices() == ''
 
 
 def test_a_library_that_is_missing_is_named(monkeypatch):
@@ -259,10 +246,10 @@ def test_a_kernel_that_refuses_the_programs_is_quoted(monkeypatch, tmp_path):
 def test_what_cannot_be_armed_leaves_a_device_as_it_was(wire):
     code = ('from hotsnap_nova.virt.gates import kernel\n'
             f'kernel.KernelGate("test", ({wires.GUEST!r},))')
-    before = qdiscs(), filters(), devices()
+    before = wires.qdiscs(), wires.filters(), wires.devices()
 
     failed = subprocess.run(['setpriv', '--bounding-set=-all,+net_admin', sys.executable, '-c',
                              code], capture_output=True, text=True)
 
     assert 'GateUnavailable' in failed.stderr
-    assert (qdiscs(), filters(), devices()) == before
+    assert (wires.qdiscs(), wires.filters(), wires.devices()) == before

@@ -352,41 +352,28 @@ def test_of_marks_on_several_queues_at_once_none_gets_through_and_one_asks(kind)
 
 # --- beside others ---
 
-def qdiscs():
-    return wires.run('tc', 'qdisc', 'show', 'dev', wires.GUEST)
-
-
-def filters():
-    return ''.join(wires.run('tc', 'filter', 'show', 'dev', wires.GUEST, side)
-                   for side in ('ingress', 'egress'))
-
-
-def devices():
-    return wires.run('ip', '-br', 'link', 'show', 'type', 'tun')
-
-
 @pytest.mark.parametrize('foreign', [False, True], ids=['alone', 'beside a qdisc of others'])
 def test_what_came_with_a_gate_that_marks_goes_with_it(wire, foreign):
     if foreign:
         wires.run('tc', 'qdisc', 'add', 'dev', wires.GUEST, 'clsact')
-    before = qdiscs(), filters(), devices()
+    before = wires.qdiscs(), wires.filters(), wires.devices()
 
     gate = kernel.KernelGate('test', (wires.GUEST,), marker=marker())
     at_device = hooks.leftovers(socket.if_nametoindex(wires.GUEST))
     gate.close()
 
     assert {hook.ingress for hook in at_device} == {True, False}
-    assert (qdiscs(), filters(), devices()) == before
+    assert (wires.qdiscs(), wires.filters(), wires.devices()) == before
     assert hooks.leftovers() == ()
 
 
 def test_a_later_process_takes_out_both_sides_of_what_a_dead_one_left(wire):
-    before = qdiscs(), filters()
+    before = wires.qdiscs(), wires.filters()
     left = kernel.KernelGate('test', (wires.GUEST,), marker=marker())
 
     kernel.remove(wires.GUEST)
 
-    assert (qdiscs(), filters()) == before
+    assert (wires.qdiscs(), wires.filters()) == before
     left.close()
 
 
@@ -395,12 +382,12 @@ def test_a_tap_with_a_limit_of_bandwidth_has_no_place_for_it_and_stays_as_it_was
     with wires.own_network():
         wire = wires.tap_wire()
         wires.run('tc', 'qdisc', 'add', 'dev', wires.GUEST, 'ingress')
-        before = qdiscs(), filters(), devices()
+        before = wires.qdiscs(), wires.filters(), wires.devices()
 
         with pytest.raises(bpf.GateUnavailable, match='ingress qdisc'):
             kernel.KernelGate('test', (wires.GUEST,), marker=marker())
 
-        assert (qdiscs(), filters(), devices()) == before
+        assert (wires.qdiscs(), wires.filters(), wires.devices()) == before
         wire.close()
 
 
