@@ -12,7 +12,7 @@ from collections.abc import Callable
 from oslo_log import log as logging
 
 from hotsnap_nova import exception
-from hotsnap_nova.conductor import actions, rows, work
+from hotsnap_nova.conductor import rows, work
 from hotsnap_nova.protocol import messages
 
 LOG = logging.getLogger(__name__)
@@ -123,18 +123,7 @@ class Keeping(work.Work):
 
     def _tell(self, error):
         """Have the row tell the end, unless it is another's by now; where that fails, later."""
-        try:
-            self._database.compare_and_swap(
-                self.snapshot, self._generation,
-                **actions.ended(self._action, error, self._action['result']))
-        except (exception.StaleGeneration, exception.SnapshotNotFound):
-            LOG.warning('Snapshot %s: why its restore did not begin nobody wants to know any more',
-                        self.snapshot)
-        except exception.HotsnapError as exc:
-            LOG.warning('Snapshot %(id)s: why its restore did not begin cannot be told yet: '
-                        '%(error)s', {'id': self.snapshot, 'error': exc})
-            return
-        self._told = True
+        self._told = self._tell_end(self._generation, self._action, error, self._action['result'])
 
 
 def _not_kept(found):

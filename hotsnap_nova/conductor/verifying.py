@@ -4,13 +4,9 @@
 import threading
 from collections.abc import Iterable
 
-from oslo_log import log as logging
-
 from hotsnap_nova import exception
-from hotsnap_nova.conductor import actions, fanout, work
+from hotsnap_nova.conductor import fanout, work
 from hotsnap_nova.protocol import messages
-
-LOG = logging.getLogger(__name__)
 
 
 class Verifying(work.Work):
@@ -55,17 +51,7 @@ class Verifying(work.Work):
         error = self._error
         if self._wish and not self._result:
             error = exception.Aborted(self._wish.text)
-        try:
-            self._database.compare_and_swap(self.snapshot, self._generation,
-                                            **actions.ended(self._action, error, self._result))
-        except (exception.StaleGeneration, exception.SnapshotNotFound):
-            LOG.warning('Snapshot %s: how its verification ended nobody wants to know any more',
-                        self.snapshot)
-        except exception.HotsnapError as exc:
-            LOG.warning('Snapshot %(id)s: how its verification ended cannot be told yet: '
-                        '%(error)s', {'id': self.snapshot, 'error': exc})
-            return
-        self._told = True
+        self._told = self._tell_end(self._generation, self._action, error, self._result)
 
     def _read(self):
         try:

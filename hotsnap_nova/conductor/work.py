@@ -13,6 +13,7 @@ from collections.abc import Callable
 from oslo_log import log as logging
 
 from hotsnap_nova import exception
+from hotsnap_nova.conductor import actions
 from hotsnap_nova.protocol import messages
 
 LOG = logging.getLogger(__name__)
@@ -140,6 +141,21 @@ class Work(abc.ABC):
 
     def _is_over(self):
         return self._leaving or self._is_done()
+
+    def _tell_end(self, generation, action, error, result):
+        """Whether the row tells how the action ended, or is another's by now; else later."""
+        about = {'id': self.snapshot, 'action': action['name']}
+        try:
+            self._database.compare_and_swap(self.snapshot, generation,
+                                            **actions.ended(action, error, result))
+        except (exception.StaleGeneration, exception.SnapshotNotFound):
+            LOG.warning('Snapshot %(id)s: how its %(action)s ended nobody wants to know any more',
+                        about)
+        except exception.HotsnapError as exc:
+            LOG.warning('Snapshot %(id)s: how its %(action)s ended cannot be told yet: %(error)s',
+                        about | {'error': exc})
+            return False
+        return True
 
     def _quietly(self, call, *args, **kwargs):
         """Nothing depends on it, and the next time may be better."""
