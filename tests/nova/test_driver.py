@@ -647,7 +647,7 @@ class TestRestores(ComputeTestCase):
 
         refused = do(Step.PREPARE)
 
-        assert begun.is_set()
+        assert begun.wait(60)    # which looks now and then
         assert refused.cause.code == 'withdrawn'
         do(Step.UNDO)
         self._wait_until_deleted({'id': self.server})
