@@ -7,7 +7,8 @@ stop     every old member proved stopped
 start    disks swapped, members started, paused
 resume   members run
 finish   what was replaced is kept aside, members given back to their owner
-undo     old disks back, members given back
+undo     old disks back, what ran before runs again
+clear    what the undo had to know is dropped, members given back
 ======== =====================================================================================
 
 Each may be repeated, in this process or in the next one. The locks are let go of when the end is
@@ -49,7 +50,6 @@ class Steps:
         self._orders = kept
         self._claims = claims.Claims(domain_locks)
         self._owner = guests_owner
-        self._undone: dict[str, records.RestoreOutcome] = {}    # whose owner is still to be told
 
     def check(self, restore: str, share: restores.Share) -> None:
         """Nothing, where the share can be restored; touches nothing.
@@ -121,13 +121,15 @@ class Steps:
         return done
 
     def _undo(self, command, withdrawn, *_):
-        done = self._undone.get(command.restore) or records.RestoreOutcome()
-        if command.restore not in self._undone and self._is_touched(command):
-            done = self._engine.restore_undo(self._lockable(command, withdrawn))
-        self._undone[command.restore] = done    # the engine tells once what it had to leave
+        if not self._is_touched(command):
+            return records.RestoreOutcome()
+        return self._engine.restore_undo(self._lockable(command, withdrawn))
+
+    def _clear(self, command, withdrawn, *_):
+        if self._is_touched(command):
+            self._engine.restore_clear(self._lockable(command, withdrawn))
         self._owner.end(command.restore, _UNDONE)
-        del self._undone[command.restore]
-        return done
+        return records.RestoreOutcome()
 
     # -- members -------------------------------------------------------------------------------
 

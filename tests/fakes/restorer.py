@@ -183,7 +183,6 @@ class Restorer:
                 guest.update(state='shut off', off_reason='destroyed', open=0)
             swapped = files.get(f'old-{restore_id}', files['disk']) != files['disk']
             if guest['state'] in ACTIVE and swapped:
-                self._forget_restore(guest, work)
                 return _left(
                     member.spec, f'somebody has it, and it stays so: {_where(guest, work)}')
             if swapped:
@@ -194,7 +193,6 @@ class Restorer:
             files.pop(f'old-{restore_id}', None)
             ran = guest['stopped'].get(restore_id)
             if not guest['defined']:
-                self._forget_restore(guest, work)
                 return None
             boots = ran == 'running' and guest['state'] not in ACTIVE and not owned
         if boots:
@@ -206,13 +204,18 @@ class Restorer:
                     reason=f'it was stopped for the restore, and does not start again: {exc}'))
             self.world.boot(self._name(member))
         with self._guests([member.spec]) as (guest,):
-            self._forget_restore(guest, work)
-            if ran and guest['state'] in ACTIVE:
+            if ran and guest['state'] in ACTIVE and not owned:
                 return records.RestoreFault(
                     guest['id'], exception.MemberRebooted(member=member.spec))
             if ran == 'paused' and not owned:
                 return _left(member.spec, 'it was paused before the restore, and is now off')
         return None
+
+    def restore_clear(self, work):
+        self._begin('restore_clear', work)
+        for guest in self._there(work):
+            self._forget_restore(guest, work)
+        return records.RestoreOutcome()
 
     def restore_touched(self, work):
         return any(name.endswith(f'-{work.restore_id}') and not name.startswith('kept-')

@@ -156,6 +156,13 @@ class LeavesNoErrand(RestoreCoordinator):
         return []
 
 
+class TellsWhatItHasForgotten(Engine):
+    """Drops what an undo has to know before what it has to tell is on record."""
+
+    def boot(self, guest, restore, work):
+        return self._forget(super().boot(guest, restore, work), restore)
+
+
 # -- rule 5: what is ended stays ended ------------------------------------------------------------
 class ForgetsTheEnd(RestoreParticipant):
     """Takes a repeated decision for a new one."""

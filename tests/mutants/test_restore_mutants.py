@@ -33,6 +33,8 @@ MUTANTS = [
      "nobody says so|has files of"),
     (4, Build(restores=m.CallsItDone), "r1", {"failures": 1}, "nobody says so|which is closed"),
     (4, Build(restore_coordinator=m.LeavesNoErrand), "r1", {}, "waits for ever"),
+    (4, Build(engine=m.TellsWhatItHasForgotten()), "r1", {"crashes": 1, "timeouts": 1},
+     "started anew, and nobody says so"),
     (5, Build(restores=m.ForgetsTheEnd), "r1", {}, "has ended here"),
     (5, Build(restores=m.EndsAgain), "r1", {"failures": 1}, "has ended here"),
     (5, Build(engine=m.ResumesUnmarked()), "r1", {"crashes": 1}, "nothing has happened to it"),

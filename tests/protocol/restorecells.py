@@ -53,7 +53,7 @@ def _host_states():
             parts[f"{step} failed"] = _part(step, Status.FAILED, trouble="broken")
             parts[f"{step} unwritten"] = _part(step, Status.DONE, trouble="broken")
         parts[f"{step} interrupted"] = _part(step, Status.INTERRUPTED)
-    del parts["resume unwritten"]  # it goes on to finish
+    del parts["resume unwritten"], parts["undo unwritten"]  # they go on to finish, and to clear
     ends = {
         f"ended with {step}": RestoreHostState("h", (), (RestoreEnded("r", step),))
         for step in DECISIONS

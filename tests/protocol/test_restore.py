@@ -114,26 +114,45 @@ def test_an_order_that_comes_behind_its_undo_begins_nothing(host, late):
     assert not host.carried_out
 
 
-def test_the_end_of_a_resume_is_on_record_before_what_was_replaced_is_let_go_of(host):
+ENDS = [(Step.RESUME, Step.FINISH), (Step.UNDO, Step.CLEAR)]
+
+
+@pytest.mark.parametrize(("decision", "last"), ENDS)
+def test_that_a_decision_was_carried_out_is_on_record_before_what_it_needs_goes(
+    host, decision, last
+):
     up_to(host, Step.START)
 
-    host.told(order(Step.RESUME))
+    host.told(order(decision))
 
     journalled = [each.part.step if each.part else "end" for each in host.journal[-3:]]
-    assert journalled == [Step.RESUME, Step.FINISH, "end"]
-    assert host.carried_out[-2:] == [Step.RESUME, Step.FINISH]
+    assert journalled == [decision, last, "end"]
+    assert host.carried_out[-2:] == [decision, last]
 
 
-def test_after_a_restart_a_resume_that_was_done_is_not_done_again(host):
+@pytest.mark.parametrize(("decision", "last"), ENDS)
+def test_after_a_restart_a_decision_that_was_carried_out_is_not_again(host, decision, last):
     up_to(host, Step.START)
-    host.fails = {Step.FINISH}
-    host.told(order(Step.RESUME))
+    host.fails = {last}
+    host.told(order(decision))
 
     again, todo = host.restarted()
 
-    assert [(each.part.step, each.begins) for each in todo] == [(Step.FINISH, True)]
+    assert [(each.part.step, each.begins) for each in todo] == [(last, True)]
     again.told(do.OrderJournaled(todo[0]))
-    assert again.carried_out == [Step.FINISH]
+    assert again.carried_out == [last]
+
+
+@pytest.mark.parametrize(("decision", "last"), ENDS)
+def test_what_a_decision_has_to_tell_is_told_after_a_restart(host, decision, last):
+    up_to(host, Step.START)
+    host.fails, host.faults = {last}, (MemberFault("g", BROKEN),)
+    host.told(order(decision))
+
+    again, todo = host.restarted()
+
+    done = again.told(do.OrderJournaled(todo[0]))
+    assert done == OrderDone("r", "h", decision, (MemberFault("g", BROKEN),))
 
 
 # -- hosts: decisions are obeyed from anywhere ----------------------------------------------------
@@ -153,7 +172,7 @@ def test_a_decision_waits_for_the_step_that_is_under_way_and_hastens_it(host):
 
     assert hasten == do.Hasten("r")
     assert isinstance(working.answer, OrderWorking)
-    assert host.carried_out == [Step.UNDO]
+    assert host.carried_out == [Step.UNDO, Step.CLEAR]
 
 
 def test_a_decision_that_comes_while_an_intent_is_journalled_replaces_it(host):
@@ -161,7 +180,7 @@ def test_a_decision_that_comes_while_an_intent_is_journalled_replaces_it(host):
     host.machine.receive(order(Step.UNDO), 0)
 
     assert host.told(do.OrderJournaled(journal)) == OrderDone("r", "h", Step.UNDO)
-    assert host.carried_out == [Step.UNDO]
+    assert host.carried_out == [Step.UNDO, Step.CLEAR]
 
 
 def test_a_decision_is_carried_out_although_the_journal_fails_and_only_once(host):
@@ -217,7 +236,9 @@ def test_an_end_that_cannot_be_put_on_record_is_tried_again_and_nothing_else_is(
 def test_an_end_is_put_on_record_once_however_often_it_is_asked_for(host):
     (journal,) = host.machine.receive(order(Step.UNDO), 0)
     host.machine.receive(do.OrderJournaled(journal), 0)
-    host.machine.receive(do.CarriedOut("r", Step.UNDO), 0)
+    (journal,) = host.machine.receive(do.CarriedOut("r", Step.UNDO), 0)
+    host.machine.receive(do.OrderJournaled(journal), 0)
+    host.machine.receive(do.CarriedOut("r", Step.CLEAR), 0)
 
     (reply,) = host.machine.receive(order(Step.UNDO), 0)
 

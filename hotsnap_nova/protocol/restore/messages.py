@@ -19,14 +19,15 @@ _frozen = dataclasses.dataclass(frozen=True, slots=True)
 
 
 class Step(enum.StrEnum):
-    """What a host can be at; `FINISH` is never ordered, it follows a `RESUME` by itself."""
+    """What a host can be at; `FINISH` and `CLEAR` are never ordered: each follows its decision."""
 
     PREPARE = "prepare"  # members locked, every digest proved, files placed; old members run on
     STOP = "stop"  # every old member proved stopped
     START = "start"  # disks swapped, members started, paused at the cut
     RESUME = "resume"  # decided: members run
     FINISH = "finish"  # what was replaced is kept aside, members unlocked
-    UNDO = "undo"  # decided: old disks back, members unlocked
+    UNDO = "undo"  # decided: old disks back, what ran before runs again
+    CLEAR = "clear"  # what the undo had to know is dropped, members unlocked
 
 
 BEFORE_DECISION = (Step.PREPARE, Step.STOP, Step.START)

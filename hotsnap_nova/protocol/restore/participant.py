@@ -10,7 +10,7 @@ ended here, and nothing that is said of it touches a guest.
 ::
 
     PREPARE ─► STOP ─► START ─► RESUME ─► FINISH ─► ended
-       └─────────┴───────┴────► UNDO ─────────────► ended
+       └─────────┴───────┴────► UNDO ────► CLEAR ─► ended
 """
 
 import dataclasses
@@ -34,7 +34,11 @@ from hotsnap_nova.protocol.restore.messages import (
 KEPT = 1024
 """So many restores that have ended are remembered; messages do not linger for longer."""
 
-_DECISION_OF = {Step.RESUME: Step.RESUME, Step.FINISH: Step.RESUME, Step.UNDO: Step.UNDO}
+_DECISION_OF = {
+    Step.RESUME: Step.RESUME, Step.FINISH: Step.RESUME,
+    Step.UNDO: Step.UNDO, Step.CLEAR: Step.UNDO,
+}  # fmt: skip
+_THEN = {Step.RESUME: Step.FINISH, Step.UNDO: Step.CLEAR}
 
 _replace = dataclasses.replace
 
@@ -194,13 +198,14 @@ class RestoreParticipant:
             return []
         part = _replace(part, notes=outcome.notes or part.notes)
         match part.step:
-            case Step.RESUME:  # on record before anything else, or a repeat might resume again
-                faults = self._with_withdrawn(part, outcome.faults)
-                return self._begin(_replace(part, faults=faults), Step.FINISH)
-            case Step.FINISH:  # who died since it ran is only known by now
+            case Step.RESUME | Step.UNDO:  # on record before anything else, or a repeat might
+                # resume again, or find nothing any more of what it has to tell
+                faults = outcome.faults
+                if part.step is Step.RESUME:
+                    faults = self._with_withdrawn(part, faults)
+                return self._begin(_replace(part, faults=faults), _THEN[part.step])
+            case Step.FINISH | Step.CLEAR:  # who died since it ran is only known by now
                 return self._end(_replace(part, faults=_with(part.faults, outcome.faults)))
-            case Step.UNDO:
-                return self._end(_replace(part, faults=outcome.faults))
         if part.then:
             return self._begin(part, part.then)
         status = Status.FAILED if part.refusal else Status.DONE
@@ -301,8 +306,10 @@ class RestoreParticipant:
         return do.ReplyToOrder(OrderDone(end.restore, self.state.host, end.step, end.faults))
 
     def _working(self, part):
+        # Coordinators of earlier versions know of no `CLEAR`.
+        step = Step.UNDO if part.step is Step.CLEAR else part.step
         return do.ReplyToOrder(OrderWorking(
-            part.restore, self.state.host, part.step, part.progress, part.trouble
+            part.restore, self.state.host, step, part.progress, part.trouble
         ))  # fmt: skip
 
     def _refuse(self, restore, cause):

@@ -278,6 +278,8 @@ class Restorer(keeping.Keeper):
     def restore_undo(self, work: records.RestoreWork) -> records.RestoreOutcome:
         """Old disks back; what this restore started is ended, what it stopped boots again.
 
+        Its marks stay, until what it returns is on record: see `restore_clear`.
+
         :returns: as faults, what had to be left as it is, and what booted anew
         """
         told = _Told(is_undo=True)
@@ -287,10 +289,13 @@ class Restorer(keeping.Keeper):
             with told.of(part):
                 self._undo(part, part.spec.id in work.withdrawn)
         _together(undo, undoing)
-        outcome = told.outcome()
-        for part in undoing:    # all is done, and has been told of
-            part.end()
-        return outcome
+        return told.outcome()
+
+    def restore_clear(self, work: records.RestoreWork) -> records.RestoreOutcome:
+        """What an undo had to know goes; no guest is touched."""
+        for member in work.members:
+            self._part(work, member).end()
+        return records.RestoreOutcome()
 
     def _undo(self, part, withdrawn):
         found = self._found(part.member)

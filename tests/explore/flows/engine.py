@@ -40,6 +40,7 @@ _RESTORE = {
     Step.RESUME: (("claim",), ("stand",), ("mark",), ("let_run",)),
     Step.FINISH: (("try_lock",), ("keep",),),
     Step.UNDO: (("try_lock",), ("kill", "put_back", "boot")),
+    Step.CLEAR: (("try_lock",), ("forget",),),
 }
 _SNAPSHOT = {
     snap.PrepareMembers: (("snap_claim",), ("insert",)),
@@ -67,7 +68,7 @@ class Engine:
         if isinstance(command, rest.CarryOut):
             rounds = _RESTORE[command.step]
             ours = [each for each in work.ids if each not in work.withdrawn]
-            ending = command.step in (Step.FINISH, Step.UNDO)
+            ending = command.step in (Step.FINISH, Step.UNDO, Step.CLEAR)
         else:
             rounds, ours, ending = _SNAPSHOT[type(command)], work.ids, True
         return [
@@ -215,8 +216,8 @@ class Engine:
         swapped = old and old != guest.disk
         new, kept = f"new_{restore}", f"kept_{restore}"
         if swapped and (guest.active or guest.elsewhere):
-            work.faults += (guest.name,)  # and again, if it is asked again: by the same names
-            return self._forget(guest, restore)
+            work.faults += (guest.name,)
+            return guest
         if swapped:
             cut = guest.disk if guest.disk in guest.written else None
             guest = guest.with_files(disk=old, **{kept: cut})
@@ -226,10 +227,15 @@ class Engine:
         """As it was before: what ran, runs."""
         if guest.gone or not self._is_touched(guest, restore):
             return guest
-        free = not (guest.active or guest.elsewhere or guest.name in work.withdrawn)
-        if restore in guest.stopped and free:
-            guest = guest.booted()
+        back = not (guest.named(f"old-{restore}") or guest.elsewhere)
+        if restore in guest.stopped and back and guest.name not in work.withdrawn:
+            if not guest.active:
+                guest = replace(guest.booted(), rebooted=plus(guest.rebooted, restore))
             work.faults += (guest.name,)
+        return guest
+
+    def forget(self, guest, restore, _work):
+        """What the undo had to know, once what it has to tell is on record."""
         return self._forget(guest, restore)
 
     def _is_touched(self, guest, restore):

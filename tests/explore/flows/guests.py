@@ -40,6 +40,7 @@ class Guest:
     guarded: bool = False  # its disk is locked so that no QEMU can open it
     before: tuple[tuple[str, str], ...] = ()  # on record: the disk that a restore replaces
     ran: tuple[str, ...] = ()  # restores that let it run at the cut
+    rebooted: tuple[str, ...] = ()  # restores that were undone, which started it anew
     owned: tuple[str, ...] = ()  # restores that were told that its owner needs it
     unrecorded: tuple[str, ...] = ()  # those of them that only the service's memory knows
     harmed: bool = False  # something has happened to it that a restore cannot make good

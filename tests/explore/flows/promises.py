@@ -64,6 +64,9 @@ def _check_restore(host, row):
         if not (runs or guest.harmed) and is_at_rest(host):
             raise Violation(f"{guest.name} is left {guest.state}")
         undone = row.resolution is Resolution.UNDO
+        told = guest.name in named or guest.harmed
+        if undone and row.restore in guest.rebooted and not told:
+            raise Violation(f"{guest.name} was started anew, and nobody says so")
         if undone and guest.disk == f"cut-{row.restore}" and guest.name not in named:
             raise Violation(f"{guest.name} has the disk of a cut that never was; nobody says so")
 

@@ -159,4 +159,6 @@ def test_an_undo_that_meets_what_nobody_expected_keeps_its_marks_and_is_tried_ag
     engine.restore_undo(WORK)
 
     assert member.is_ == 'running'
+    assert mark.exists()
+    engine.restore_clear(WORK)
     assert not mark.exists()

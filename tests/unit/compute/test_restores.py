@@ -565,7 +565,7 @@ def test_a_host_that_dies_in_a_step_goes_on_when_it_is_asked_again(
 
 @pytest.mark.parametrize(('end', 'at'), [
     (Step.RESUME, 'restore_resume'), (Step.RESUME, 'let_run'), (Step.RESUME, 'restore_finish'),
-    (Step.UNDO, 'restore_undo'), (Step.UNDO, 'boot')])
+    (Step.UNDO, 'restore_undo'), (Step.UNDO, 'boot'), (Step.UNDO, 'restore_clear')])
 def test_what_was_decided_goes_on_by_itself_when_a_host_comes_back(
         cluster, host, share, ask, do, end, at):
     do(*BEFORE)
@@ -578,6 +578,28 @@ def test_what_was_decided_goes_on_by_itself_when_a_host_comes_back(
 
     clusters.until(lambda: is_free(host))
     assert states(cluster) == [('running', share.snapshot if end is Step.RESUME else 'own')] * 2
+
+
+@pytest.mark.parametrize('at', ['restore_undo', 'restore_clear', 'the end'])
+def test_who_was_booted_by_an_undo_is_told_by_a_host_that_comes_back(
+        cluster, host, ids, ask, do, at):
+    do(*BEFORE)
+    if at == 'the end':    # all is dropped, and it is not on record
+        host.owner.fault = exception.HostUnreachable(host='nova-conductor', reason='it restarts')
+        assert 'nova-conductor' in do(Step.UNDO).trouble
+        host.owner.fault = None
+    else:
+        reached, _goes_on = hold(host, at)
+        ask(Step.UNDO)
+        assert reached.wait(30)
+    host.kill()
+
+    host.start()
+
+    clusters.until(lambda: is_free(host))
+    answer = do(Step.UNDO)
+    assert {fault.member: fault.cause.code for fault in answer.faults} == dict.fromkeys(
+        ids.values(), 'member_rebooted')
 
 
 def test_a_service_that_ends_has_not_failed_at_what_it_did(host, ask, do):

@@ -25,6 +25,13 @@ def do(rig, work, step):
     return work, {fault.member: fault.error for fault in outcome.faults}
 
 
+def undo(rig, work):
+    """Undo all, once what there is to tell is on record; (work, faults)."""
+    told = do(rig, work, 'undo')
+    assert do(rig, work, 'clear') == (work, {})
+    return told
+
+
 def through(rig, work, last):
     """Do all steps up to this one; the work of the next."""
     for step in STEPS[:STEPS.index(last) + 1]:
@@ -189,7 +196,7 @@ class RestoreSuite:
     def test_after_an_undo_all_is_as_before_and_what_ran_was_booted(self, rig, last):
         work = through(rig, rig.work('a'), last) if last else rig.work('a')
 
-        _, faults = do(rig, work, 'undo')
+        _, faults = undo(rig, work)
 
         assert whole(rig, 'a') == OWN
         assert rig.beside('a') == {}
@@ -199,19 +206,31 @@ class RestoreSuite:
 
     def test_a_repeated_undo_changes_nothing(self, rig):
         work = through(rig, rig.work('a'), 'start')
-        do(rig, work, 'undo')
+        undo(rig, work)
         rig.stop('a')    # by its owner
 
-        _, faults = do(rig, work, 'undo')
+        _, faults = undo(rig, work)
 
         assert faults == {}
         assert whole(rig, 'a') == OFF
+
+    @pytest.mark.parametrize('last', ['stop', 'start'])
+    def test_an_undo_tells_the_same_until_it_is_cleared(self, rig, last):
+        work = through(rig, rig.work('a'), last)
+        _, first = do(rig, work, 'undo')
+        before = whole(rig, 'a'), rig.starts('a')
+
+        _, faults = do(rig, work, 'undo')
+
+        assert {each: type(fault) for each, fault in faults.items()} == {
+            each: type(fault) for each, fault in first.items()} != {}
+        assert (whole(rig, 'a'), rig.starts('a')) == before
 
     def test_what_was_off_stays_off_after_an_undo(self, rig):
         rig.stop('a')
         work = through(rig, rig.work('a'), 'start')
 
-        _, faults = do(rig, work, 'undo')
+        _, faults = undo(rig, work)
 
         assert faults == {}
         assert whole(rig, 'a') == OFF
@@ -220,7 +239,7 @@ class RestoreSuite:
         rig.pause('a')
         work = through(rig, rig.work('a'), 'start')
 
-        _, faults = do(rig, work, 'undo')
+        _, faults = undo(rig, work)
 
         assert isinstance(faults[rig.id('a')], exception.MemberLeft)
         assert 'paused' in str(faults[rig.id('a')])
@@ -231,7 +250,7 @@ class RestoreSuite:
         before = rig.state('a'), rig.opened('a'), rig.starts('a')
         work = through(rig, rig.work('a', restore_id='r2'), 'prepare')
 
-        _, faults = do(rig, work, 'undo')
+        _, faults = undo(rig, work)
 
         assert faults == {}
         assert (rig.state('a'), rig.opened('a'), rig.starts('a')) == before
@@ -251,7 +270,7 @@ class RestoreSuite:
         work = through(rig, rig.work('a'), 'start')
         rig.kill('a')
 
-        do(rig, work, 'undo')
+        undo(rig, work)
 
         assert whole(rig, 'a') == OWN
 
@@ -259,7 +278,7 @@ class RestoreSuite:
         work = through(rig, rig.work('a'), 'start')
         rig.undefine('a')
 
-        _, faults = do(rig, work, 'undo')
+        _, faults = undo(rig, work)
 
         assert faults == {}
         assert (rig.disk('a'), rig.beside('a')) == ('own', {})
@@ -268,7 +287,7 @@ class RestoreSuite:
         work = through(rig, rig.work('a', 'b'), 'start')
         rig.delete('a')
 
-        do(rig, work, 'undo')
+        undo(rig, work)
 
         assert whole(rig, 'b') == OWN
 
@@ -283,7 +302,7 @@ class RestoreSuite:
 
         assert which_is_which(rig, 'a') in str(told.value)
         assert whole(rig, 'a') == OWN
-        _, faults = do(rig, work, 'undo')
+        _, faults = undo(rig, work)
         assert whole(rig, 'a') == OWN
         assert rig.beside('a') == {}
         assert rig.id('a') in faults
@@ -293,7 +312,7 @@ class RestoreSuite:
         rig.kill('a')
         rig.boot('a')
 
-        _, faults = do(rig, work, 'undo')
+        _, faults = undo(rig, work)
 
         assert isinstance(faults[rig.id('a')], exception.MemberLeft)
         assert which_is_which(rig, 'a') in str(faults[rig.id('a')])
@@ -328,7 +347,7 @@ class RestoreSuite:
     def test_a_fault_calls_a_member_as_its_user_does_and_carries_its_id(self, rig):
         work = through(rig, called(rig.work('a'), CALLED), 'stop')
 
-        _, faults = do(rig, work, 'undo')
+        _, faults = undo(rig, work)
 
         (fault,) = faults.values()
         assert str(fault).startswith(f'Member {CALLED} had been stopped')
@@ -344,7 +363,7 @@ class RestoreSuite:
         with pytest.raises(exception.MemberNotFound):
             do(rig, work, step)
 
-        _, faults = do(rig, work, 'undo')
+        _, faults = undo(rig, work)
         assert faults == {}
         assert (rig.disk('a'), rig.beside('a')) == ('own', {})
 
@@ -356,7 +375,7 @@ class RestoreSuite:
             do(rig, work, 'start')
 
         assert (rig.state('a'), rig.disk('a')) == ('shut off', 'other')
-        do(rig, work, 'undo')
+        undo(rig, work)
         assert (rig.disk('a'), rig.beside('a')) == ('other', {})
 
     def test_a_member_that_has_another_disk_now_is_not_started_at_the_cut(self, rig):
@@ -367,7 +386,7 @@ class RestoreSuite:
             do(rig, work, 'start')
 
         assert rig.state('a') == 'shut off'
-        _, faults = do(rig, work, 'undo')
+        _, faults = undo(rig, work)
         assert (rig.disk('a'), rig.beside('a')) == ('own', {})
         assert (rig.state('a'), rig.opened('a')) == ('running', 'other')
         assert isinstance(faults[rig.id('a')], exception.MemberRebooted)
@@ -382,7 +401,7 @@ class RestoreSuite:
             do(rig, work, 'start')
 
         assert (rig.disk('a'), rig.opened('a')) == ('own', 'own')
-        _, faults = do(rig, work, 'undo')
+        _, faults = undo(rig, work)
         assert faults == {}
         assert (rig.disk('a'), rig.opened('a'), rig.beside('a')) == ('own', 'own', {})
 
@@ -390,7 +409,7 @@ class RestoreSuite:
         work = through(rig, rig.work('a', 'b'), 'start')
         rig.evacuate('a')
 
-        _, faults = do(rig, work, 'undo')
+        _, faults = undo(rig, work)
 
         assert which_is_which(rig, 'a') in str(faults[rig.id('a')])
         assert (rig.disk('a'), rig.opened('a'), rig.beside('a')['old']) == ('cut', 'cut', 'own')
@@ -436,7 +455,7 @@ class RestoreSuite:
         rig.boot('a')
         rig.stop('a')
 
-        do(rig, work, 'undo')
+        undo(rig, work)
 
         assert rig.disk('a') == 'own'
         assert rig.beside('a') == {'kept': 'cut'}
@@ -445,7 +464,7 @@ class RestoreSuite:
         work = through(rig, rig.work('a'), 'start')
         rig.go_on('a')
 
-        _, faults = do(rig, work, 'undo')
+        _, faults = undo(rig, work)
 
         assert isinstance(faults[rig.id('a')], exception.MemberLeft)
         assert whole(rig, 'a') == AT_CUT
@@ -471,7 +490,7 @@ class RestoreSuite:
         before = rig.state('a'), rig.opened('a'), rig.starts('a')
         work = dataclasses.replace(work, withdrawn=(rig.id('a'),))
 
-        do(rig, work, 'undo')
+        undo(rig, work)
 
         assert (rig.state('a'), rig.opened('a'), rig.starts('a')) == before
         assert rig.opened('a') in ('', rig.disk('a'))
