@@ -67,12 +67,13 @@ class Keeper:
         for each in definitions:
             for folder in {os.path.dirname(os.path.realpath(disk.path)) for disk in each.disks
                            if disk.writable and disk.path}:
-                start = os.path.join(folder, parts.before(each.uuid, parts.MEMORY))
                 try:
-                    dropped += _expire(
-                        start, _ABANDONED_HOURS, lambda path, start=start:
-                        path.removeprefix(start).removesuffix('.new') in on_record
-                        or used(path), self.files)
+                    for what in parts.MADE_AGAIN:
+                        start = os.path.join(folder, parts.before(each.uuid, what))
+                        dropped += _expire(
+                            start, _ABANDONED_HOURS, lambda path, start=start:
+                            path.removeprefix(start).removesuffix('.new') in on_record
+                            or used(path), self.files)
                 except OSError as exc:
                     LOG.warning('What ended restores left in %(folder)s cannot be dropped: '
                                 '%(error)s', {'folder': folder, 'error': exc})

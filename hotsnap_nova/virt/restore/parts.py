@@ -6,6 +6,7 @@ In the folder of its first disk, named after the member and the restore::
     <member>.hotsnap-memory-<restore>    memory unpacked, while the member may have to be loaded
     <member>.hotsnap-stopped-<restore>   the restore stopped it; inside, what it was: ``running``
     <member>.hotsnap-loaded-<restore>    the restore has loaded it, or was about to
+    <member>.hotsnap-ready-<restore>     becomes the next: a disk that is full has room for a name
     <member>.hotsnap-resumed-<restore>   the restore let it run: from then on it is its owner's
 
 A mark is on the disk before what it tells of is done.
@@ -24,10 +25,12 @@ from hotsnap_nova.virt import domain, files, records
 from hotsnap_nova.virt.definition import cut
 from hotsnap_nova.virt.restore import durable, imagelock, replacement
 
-MEMORY, STOPPED, LOADED, RESUMED = 'memory', 'stopped', 'loaded', 'resumed'
+MEMORY, STOPPED, LOADED, READY, RESUMED = 'memory', 'stopped', 'loaded', 'ready', 'resumed'
 _MARKS = (STOPPED, LOADED, RESUMED)
+#: What a restore that misses it does without, or makes anew.
+MADE_AGAIN = (MEMORY, READY)
 #: What a restore has of a member in the folder.
-FILES = (*_MARKS, MEMORY)
+FILES = (*_MARKS, *MADE_AGAIN)
 
 
 class Part:
@@ -80,6 +83,8 @@ class Part:
             done += os.path.getsize(source)
             tell(done)
         self.memory(lambda _bytes: tell(done))
+        if not self.marked(RESUMED):
+            self.mark(READY, self._restore)
         return {'folder': self._folder,
                 'disks': {target: placed.noted()
                           for target, (_source, placed) in self._disks.items()}}
@@ -204,6 +209,15 @@ class Part:
     def mark(self, what: str, text: str) -> None:
         """Durable on return."""
         durable.write(self._at(what), io.BytesIO(text.encode()))
+
+    def mark_resumed(self) -> None:
+        """Durable on return; after the decision, when it must not fail for want of room."""
+        try:
+            os.rename(self._at(READY), self._at(RESUMED))
+        except FileNotFoundError:    # it is marked, or was prepared by a version without it
+            self.mark(RESUMED, self._restore)
+            return
+        durable.sync_folder_of(self._at(RESUMED))
 
     def marked(self, what: str) -> str:
         """The text of a mark; '' where it was not set."""

@@ -23,7 +23,7 @@ from hotsnap_nova import exception
 from hotsnap_nova.virt import definitions, guest, records
 from hotsnap_nova.virt.checks import obstacles, room
 from hotsnap_nova.virt.definition import cut, merging
-from hotsnap_nova.virt.restore import clocks, exporting, keeping, parts
+from hotsnap_nova.virt.restore import clocks, exporting, keeping, parts, telling
 
 LOG = log.getLogger(__name__)
 
@@ -211,20 +211,25 @@ class Restorer(keeping.Keeper):
 
         :raises HostUnreachable: libvirt is away, and nothing can be judged; to be tried again
         """
-        told, standing = _Told(), []
-        for part in self._parts(work):
-            with told.of(part):
-                found = self._member(part.spec)
-                if self._stands(part, found):
-                    part.mark(parts.RESUMED, work.restore_id)
-                    standing.append((part, found))
+        told, standing = telling.Told(), []
+
+        def mark(part):
+            found = self._member(part.spec)
+            if self._stands(part, found):
+                part.mark_resumed()
+                standing.append((part, found))
 
         def let_run(each):
             with told.of(each[0]):
                 _let_run(*each)
-        if not work.paused:
-            _together(let_run, standing)
-            clocks.set_all([found for _part, found in standing])
+
+        def let_all_run():
+            ready = list(standing)
+            standing.clear()
+            if not work.paused:
+                _together(let_run, ready)
+                clocks.set_all([found for _part, found in ready])
+        told.each(self._parts(work), mark, let_all_run)
         return told.outcome()
 
     def _stands(self, part, found):
@@ -258,14 +263,14 @@ class Restorer(keeping.Keeper):
         :returns: as faults, who has died since it was let run, if only with its host
         :raises HostUnreachable: libvirt is away; to be tried again
         """
-        told = _Told()
-        for member in work.members:
-            part = self._part(work, member)
-            with told.of(part):
-                if member.spec.id not in work.withdrawn:
-                    self._require_not_died(part, self._found(member))
+        told = telling.Told()
+
+        def finish(part):
             part.finish(self.keep_hours)
             self.drop_older(part)
+            if part.spec.id not in work.withdrawn:
+                self._require_not_died(part, self._found(part.member))
+        told.each([self._part(work, member) for member in work.members], finish)
         return told.outcome()
 
     @staticmethod
@@ -282,7 +287,7 @@ class Restorer(keeping.Keeper):
 
         :returns: as faults, what had to be left as it is, and what booted anew
         """
-        told = _Told(is_undo=True)
+        told = telling.Told(is_undo=True)
         undoing = [self._part(work, member) for member in work.members]
 
         def undo(part):
@@ -397,42 +402,6 @@ def _ours(work):
 def _is_ours(part, state):
     """Whether it stands at the cut because this restore loaded it."""
     return state.loaded and part.loaded
-
-
-class _Told:
-    """What cannot be done for a member is its fault, and keeps no other.
-
-    :param is_undo: disks have to come back, so what nobody expected is tried again
-    """
-
-    def __init__(self, is_undo: bool = False):
-        self._is_undo = is_undo
-        self._faults = []
-        self._again = []
-
-    @contextlib.contextmanager
-    def of(self, part):
-        """Whatever is raised within is of this member, or nothing could be judged."""
-        try:
-            yield
-        except (exception.HostUnreachable, OSError) as exc:
-            self._again.append(exc)
-        except exception.HotsnapError as exc:
-            LOG.warning('%s', exc)
-            self._faults.append(records.RestoreFault(part.spec.id, exc))
-        except Exception as exc:    # of whoever defines guests, or a bug
-            LOG.exception('%s is left as it is', part.spec)
-            if self._is_undo:
-                self._again.append(exc)
-                return
-            self._faults.append(records.RestoreFault(part.spec.id, exception.MemberLeft(
-                member=part.spec, reason=f'{type(exc).__name__}: {exc}; {part.where()}')))
-
-    def outcome(self):
-        """:raises Exception: libvirt or a file system was away: all is to be tried again"""
-        if self._again:
-            raise self._again[0]
-        return records.RestoreOutcome(tuple(self._faults))
 
 
 @contextlib.contextmanager

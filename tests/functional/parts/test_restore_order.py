@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a restore has on the disk before it touches a guest, and whom it does not wait for."""
 
+import contextlib
+import subprocess
 import threading
+import types
 
 import pytest
 
 from hotsnap_nova import exception
 from hotsnap_nova.virt import guest, records
-from hotsnap_nova.virt.restore import clocks, parts, restorer
+from hotsnap_nova.virt.restore import clocks, parts, restorer, telling
 from tests.fakes import power
 
 _STATES = {'running': guest.State('running'), 'off': guest.State('shut off'),
@@ -162,3 +165,87 @@ def test_an_undo_that_meets_what_nobody_expected_keeps_its_marks_and_is_tried_ag
     assert mark.exists()
     engine.restore_clear(WORK)
     assert not mark.exists()
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A file system of 1 MiB, which is real; `remount` changes its options, `fill` fills it."""
+    folder = tmp_path / 'small'
+    folder.mkdir()
+
+    def mount(*options):
+        subprocess.run(['mount', *options, str(folder)], check=True)
+    mount('-t', 'tmpfs', '-o', 'size=1m', 'small')
+
+    def fill():
+        with contextlib.suppress(OSError), open(folder / 'full', 'wb', buffering=0) as file:
+            while file.write(bytes(4096)) == 4096:
+                pass
+        with pytest.raises(OSError, match='No space'):
+            (folder / 'more').write_bytes(bytes(1))
+    yield types.SimpleNamespace(
+        folder=folder, fill=fill, remount=lambda how: mount('-o', f'remount,{how}'))
+    subprocess.run(['umount', '--lazy', str(folder)], check=True)
+
+
+@pytest.fixture
+def two(make, small, tmp_path, monkeypatch):
+    """(members at the cut by name, an engine, their work); the disks of ``a`` are on `small`."""
+    monkeypatch.setattr(telling, '_FILES_TIMEOUT_S', 0.3)
+    found, folders = {}, {'a': small.folder, 'b': tmp_path}
+    for name in folders:
+        found[name], engine = make('at the cut')
+    noted = {}
+    for name, folder in folders.items():
+        for what in (parts.LOADED, parts.READY):
+            (folder / f'{name}.hotsnap-{what}-r1').write_text('a')
+        noted[name] = {'folder': str(folder), 'disks': {}}
+    monkeypatch.setattr(engine, '_member', lambda spec: found[spec.id])
+    return found, engine, records.RestoreWork('s1', 'r1', tuple(
+        records.RestoreMember(records.MemberSpec(name, name), '', {}) for name in folders),
+        notes={'members': noted})
+
+
+def names(folder):
+    return {each.name for each in folder.iterdir() if '.hotsnap-' in each.name}
+
+
+def test_a_full_disk_has_room_for_the_mark_that_a_member_runs(two, small):
+    members, engine, work = two
+    small.fill()
+
+    outcome = engine.restore_resume(work)
+
+    assert outcome.faults == ()
+    assert [members[name].is_ for name in 'ab'] == ['running'] * 2
+    assert 'a.hotsnap-resumed-r1' in names(small.folder)
+    engine.restore_finish(work)
+    assert not names(small.folder)
+
+
+def test_a_disk_that_can_only_be_read_keeps_no_other_member_from_its_end(two, small, tmp_path):
+    members, engine, work = two
+    small.remount('ro')
+
+    outcome = engine.restore_resume(work)
+
+    (fault,) = outcome.faults
+    assert fault.member == 'a'
+    assert 'Read-only file system' in str(fault.error)
+    assert [members[name].is_ for name in 'ab'] == ['at the cut', 'running']
+    (fault,) = engine.restore_finish(work).faults
+    assert (fault.member, 'Read-only file system' in str(fault.error)) == ('a', True)
+    assert not [each for each in names(tmp_path) if each.startswith('b.')]
+    assert 'a.hotsnap-ready-r1' in names(small.folder)
+    small.remount('rw')
+
+
+def test_a_file_system_that_fails_for_a_moment_costs_nobody_his_member(two, small):
+    members, engine, work = two
+    small.remount('ro')
+    members['b'].told = lambda _what: small.remount('rw')    # which goes first then
+
+    outcome = engine.restore_resume(work)
+
+    assert outcome.faults == ()
+    assert [members[name].is_ for name in 'ab'] == ['running'] * 2

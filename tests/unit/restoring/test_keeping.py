@@ -45,8 +45,8 @@ def test_marks_stay_for_they_may_be_on_record_elsewhere(tmp_path, leave):
     assert set(os.listdir(tmp_path)) == {'disk.raw', *marks}
 
 
-def test_memory_that_is_there_again_of_an_ended_restore_goes_after_a_day(tmp_path, leave):
-    what = parts.MEMORY
+@pytest.mark.parametrize('what', parts.MADE_AGAIN)
+def test_what_is_there_again_of_an_ended_restore_goes_after_a_day(tmp_path, leave, what):
     old = leave(f'a.hotsnap-{what}-r1'), leave(f'a.hotsnap-{what}-r2.new')
     kept = [leave(f'a.hotsnap-{what}-r3', age_hours=23), leave(f'a.hotsnap-{what}-r4'),
             leave(f'a.hotsnap-{what}-r4.new'), leave(f'b.hotsnap-{what}-r1')]
