@@ -65,6 +65,7 @@ class TestPairs(ComputeTestCase):
               suppress_health_check=list(HealthCheck))
     @given(before=SETTINGS, now=SETTINGS)
     @example(before=AS_IT_WAS, now=AS_IT_WAS)
+    @example(before={**AS_IT_WAS, 'console': 'spice', 'video': 'qxl'}, now=AS_IT_WAS)
     def test_what_settings_change_is_the_cuts_and_what_people_change_is_refused(
             self, before, now):
         cut, today = worded(self.definition(before), before), self.definition(now)

@@ -8,9 +8,10 @@ import xml.etree.ElementTree as ET
 
 from hotsnap_nova.virt.definition import pairing, table
 
-#: What QEMU serves by SPICE alone.
-_SPICE = ("./devices/video/model[@type='qxl']", "./devices/channel[@type='spicevmc']",
-          "./devices/redirdev[@type='spicevmc']", "./devices/smartcard[@type='spicevmc']")
+#: What QEMU serves by SPICE alone. QXL is not among it: with VNC it has a server of its own within
+#: QEMU, which listens nowhere, and its memory is the same.
+_SPICE = ("./devices/channel[@type='spicevmc']", "./devices/redirdev[@type='spicevmc']",
+          "./devices/smartcard[@type='spicevmc']")
 _PORTS = ('serial', 'parallel', 'console', 'channel')
 
 
