@@ -41,6 +41,14 @@ class Definitions:
         """
         return ()
 
+    def addresses(self, _member_id: str) -> dict[str, tuple[str, ...]]:
+        """IP addresses that the network has for the guest's NICs, by MAC, beside what the
+        definition says.
+
+        :raises HotsnapError: that cannot be known just now
+        """
+        return {}
+
     def stopped(self, _member_id: str) -> None:
         """The old guest is proved stopped: its ports go."""
 

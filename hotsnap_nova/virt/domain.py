@@ -51,6 +51,8 @@ class NicXml:
     driver: str
     queues: int
     mac: str
+    #: That its network filter is told of.
+    ips: tuple[str, ...] = ()
 
     @property
     def netdev(self) -> str:
@@ -233,4 +235,6 @@ def _nic(element: ET.Element) -> NicXml:
         model=_child(element, 'model', 'type'),
         driver=_child(element, 'driver', 'name'),
         queues=int(_child(element, 'driver', 'queues') or 1),
-        mac=_child(element, 'mac', 'address'))
+        mac=_child(element, 'mac', 'address').lower(),
+        ips=tuple(each.get('value', '') for each in element.iterfind('./filterref/parameter')
+                  if each.get('name') in ('IP', 'IPV6')))

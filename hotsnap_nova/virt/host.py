@@ -15,7 +15,7 @@ import time
 from oslo_log import log
 
 from hotsnap_nova import exception
-from hotsnap_nova.virt import guardian, guest, records, sweep
+from hotsnap_nova.virt import cuts, guardian, guest, records, sweep
 from hotsnap_nova.virt import member as member_module
 from hotsnap_nova.virt.checks import preflight
 from hotsnap_nova.virt.disks import freezing
@@ -111,7 +111,7 @@ class Engine(restorer.Restorer):
         return current.facts
 
     def record(self, work: records.Work) -> tuple[records.CutRecord, ...]:
-        """Cut every member, one after the other.
+        """Cut every member, one after the other; one that a mark asks it of at once.
 
         :raises exception.HotsnapError: there is no cut; call :meth:`discard`
         """
@@ -119,13 +119,10 @@ class Engine(restorer.Restorer):
         if current.cuts:
             return current.cuts
         delays = work.record_delays_s or (0.0,) * len(current.members)
-        for each, delay_s in zip(current.members, delays, strict=True):
-            time.sleep(delay_s)
-            if work.gate != records.NO_GATE:
-                self._guardian.arm(each.guest.uuid, each.filters,
-                                   time.monotonic_ns() + work.max_hold_ms * 1_000_000,
-                                   each.memory_socket)
-            each.cut()
+        with cuts.Cuts(current.members, lambda *asked: self._cut(work, *asked)) as taken:
+            for each, delay_s in zip(current.members, delays, strict=True):
+                time.sleep(delay_s)
+                taken.take(each)
         current.cuts = tuple(each.recorded() for each in current.members)
         return current.cuts
 
@@ -219,6 +216,13 @@ class Engine(restorer.Restorer):
             self._connection.close()
 
     # --- inside ---
+
+    def _cut(self, work, each, asked_by_mark):
+        if work.gate != records.NO_GATE:
+            self._guardian.arm(each.guest.uuid, each.filters,
+                               time.monotonic_ns() + work.max_hold_ms * 1_000_000,
+                               each.memory_socket)
+        each.cut(asked_by_mark=asked_by_mark)
 
     def _libvirt(self):
         with self._lock:

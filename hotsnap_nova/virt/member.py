@@ -75,6 +75,7 @@ class Member:
         self._cut_ns = self._cut_wall_ns = 0
         self._stops_before = self._resumes_before = 0
         self._opened_ns = 0
+        self._asked_by_mark = False
         self._gate_lost = False
         self.wait_ms = 0.0
         self._stop_issued = False
@@ -155,16 +156,28 @@ class Member:
         """Where we read the memory from, for the guardian."""
         return self._sink.socket
 
+    @property
+    def asks(self) -> int | None:
+        """Readable once a mark asks for the cut; None where none can."""
+        return self._gate.asks if self._gate else None
+
     # --- record: the pause ---
 
-    def cut(self) -> None:
+    def cut(self, *, asked_by_mark: bool = False) -> None:
         """Freeze the guest's state at this instant; :meth:`recorded` tells how it went.
 
         Whatever fails, the guest runs again when this returns or raises, but
-        for ``barrier``, whose guests run again with the release.
+        for ``barrier``, whose guests run again with the release; and it has what waited for this.
 
         :raises exception.HotsnapError: there is no cut; call :meth:`end`
         """
+        self._asked_by_mark = asked_by_mark
+        try:
+            self._cut()
+        finally:
+            self._gate.deliver()
+
+    def _cut(self):
         self._stops_before = self._watch.count('STOP')
         self._resumes_before = self._watch.count('RESUME')
         if not self._qemu.running():    # libvirt may not have heard yet that it went to sleep
@@ -240,7 +253,8 @@ class Member:
             pause_ms=round(pause_ms, 3), stops=self._watch.count('STOP'),
             resumes=self._watch.count('RESUME'),
             parts_ms={name: round((at - before) / 1e6, 3)
-                      for (_, before), (name, at) in itertools.pairwise(self._marks)})
+                      for (_, before), (name, at) in itertools.pairwise(self._marks)},
+            asked_by_mark=self._asked_by_mark)
 
     def _resume(self, *, known: bool = False) -> None:
         """Let the guest run, unless somebody else meanwhile wants it to stand.
@@ -307,7 +321,8 @@ class Member:
         return records.ReleaseRecord(
             member=self.guest.uuid, hold_ms=hold_ms if gated else 0.0, wait_ms=self.wait_ms,
             opened_by_itself=gated and (lost or hold_ms >= self.work.max_hold_ms),
-            stops=stops, resumes=resumes)
+            stops=stops, resumes=resumes, carried_by=self._gate.carried_by,
+            packets=self._gate.packets)
 
     # --- save ---
 

@@ -12,6 +12,10 @@ import dataclasses
 from hotsnap_nova import exception
 
 GATES = ('hold', 'barrier')
+#: Taken only where it is asked for.
+MARKER = 'marker'
+#: Who keeps packets back.
+HOST_KERNEL, QEMU = 'host kernel', 'QEMU'
 #: The control of our own tests: nothing keeps post-cut packets back. Never
 #: chosen by ``auto``, and a snapshot taken so says so.
 NO_GATE = 'none'
@@ -44,6 +48,8 @@ class Work:
     :ivar folder: where the files go: ``<folder>/<member id>/memory.save`` …
     :ivar record_delays_s: sleeps before each member's record, for tests that
         widen the skew between members on purpose; empty in production
+    :ivar marker: with gate ``marker``, how it marks: ``code``, ``codes`` and ``addresses``, as
+        `gates.marks.Marker` has them
     """
 
     snapshot_id: str
@@ -55,6 +61,7 @@ class Work:
     max_hold_ms: int = 150
     compress: bool = False
     record_delays_s: tuple[float, ...] = ()
+    marker: dict | None = dataclasses.field(default=None, hash=False)
 
     def member_folder(self, member: MemberSpec) -> str:
         return f'{self.folder}/{member.id}'
@@ -93,15 +100,32 @@ class Finding:
     @property
     def refuses(self) -> bool:
         """Whether it rules out more than gates."""
-        return not set(self.rules_out) <= set(GATES)
+        return not set(self.rules_out) <= {*GATES, MARKER}
+
+
+@dataclasses.dataclass(frozen=True)
+class Address:
+    """What a member's NIC is sent packets by.
+
+    :ivar member: id
+    :ivar ips: none: nobody knows them
+    """
+
+    member: str
+    mac: str
+    ips: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What is said of a group: the gates all can do, why not others, and what else there is."""
+    """What is said of a group: the gates all can do, why not others, and what else there is.
+
+    :ivar addresses: with gate ``marker``, what is known of each NIC of each member
+    """
 
     gates: tuple[str, ...]
     findings: tuple[Finding, ...]
+    addresses: tuple[Address, ...] = ()
 
     @property
     def possible(self) -> bool:
@@ -136,6 +160,7 @@ class CutRecord:
     :ivar pause_ms: STOP to RESUME by QEMU's own clock; with ``barrier``, STOP
         to the end of our own work (the wait for the others is not in it)
     :ivar parts_ms: where the pause went, by step
+    :ivar asked_by_mark: a packet asked for it, before its turn came
     """
 
     member: str
@@ -147,6 +172,21 @@ class CutRecord:
     stops: int
     resumes: int
     parts_ms: dict = dataclasses.field(default_factory=dict, hash=False)
+    asked_by_mark: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Packets:
+    """What a gate did, as far as it is known; each is a number of packets.
+
+    :ivar held: those of the guest's, until the release
+    :ivar marked: those of the guest's
+    :ivar late: those for the guest that waited for its cut
+    """
+
+    held: int = 0
+    marked: int = 0
+    late: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,6 +197,7 @@ class ReleaseRecord:
     :ivar wait_ms: with ``barrier``, suspended only for the others; else 0
     :ivar opened_by_itself: the lease ended or the guardian acted: the cut
         cannot be trusted
+    :ivar carried_by: `HOST_KERNEL`, `QEMU`, or '' where nothing is kept back
     """
 
     member: str
@@ -165,6 +206,8 @@ class ReleaseRecord:
     opened_by_itself: bool
     stops: int
     resumes: int
+    carried_by: str = ''
+    packets: Packets = Packets()
 
 
 @dataclasses.dataclass(frozen=True)

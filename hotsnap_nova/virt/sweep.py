@@ -6,6 +6,7 @@ died: nothing here needs to know what was done, only what is there. Repeatable.
 """
 
 import contextlib
+import socket
 import time
 
 from hotsnap_nova import exception
@@ -64,17 +65,26 @@ def kernel_gates(running: guest.Guest, tag: str) -> None:
 
 
 def _kernel_gates(running):
-    """(device, names) of our gates in the host kernel; guests without their need have none."""
-    parsed = domain.DomainXml(running.full_xml())
-    if not parsed.passes_qemu:
+    """(device, names) of our gates in the host kernel."""
+    devices = [nic.target for nic in domain.DomainXml(running.full_xml()).nics
+               if _is_here(nic.target)]
+    if not devices:
         return
     try:
-        from hotsnap_nova.virt.gates import kernel  # most participants never load it
+        from hotsnap_nova.virt.gates import kernel
     except ImportError:
         return    # nobody has made any without it
-    for nic in parsed.nics:
-        if names := kernel.leftovers(nic.target):
-            yield nic.target, names
+    for device in devices:
+        if names := kernel.leftovers(device):
+            yield device, names
+
+
+def _is_here(device):
+    """Whether this network namespace has a device of that name; asked before much is loaded."""
+    try:
+        return bool(device and socket.if_nametoindex(device))
+    except OSError:
+        return False
 
 
 def member(running: guest.Guest, tag: str, *, bandwidth: int | None = None) -> None:

@@ -48,7 +48,8 @@ ROOMS = {
     'restore': {'checks', 'definition', 'disks', 'memory'},
     'guardian': {'gates', 'sweep'},
     'member': {'gates', 'disks', 'memory', 'checks', 'sweep'},
-    'host': {'disks', 'gates', 'checks', 'restore', 'sweep', 'guardian', 'member'},
+    'cuts': set(),
+    'host': {'cuts', 'disks', 'gates', 'checks', 'restore', 'sweep', 'guardian', 'member'},
 }
 
 #: What pure code may import: a result depends on arguments alone.

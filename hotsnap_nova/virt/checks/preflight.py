@@ -13,6 +13,7 @@ from hotsnap_nova.virt.checks import (
     devices,
     folders,
     images,
+    marking,
     memory,
     restorable,
     room,
@@ -46,8 +47,10 @@ def check(guests: list[guest.Guest], gate: str, free_bytes: int | None, connecti
         else:
             findings.append(records.Finding(
                 found.spec, 'guest', f'it is not running ({state.name})', 'start or resume it'))
+    marks = gate == records.MARKER
+    rules = (*_RULES, *marking.RULES) if marks else _RULES
     with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
-        for told in pool.map(_of_one, members):
+        for told in pool.map(lambda asked: _of_one(asked, rules), members):
             findings += told
     findings += channels.meeting(members)
     findings += memory.shortage(members)
@@ -60,7 +63,10 @@ def check(guests: list[guest.Guest], gate: str, free_bytes: int | None, connecti
     gates = tuple(name for name in records.GATES if name not in ruled_out)
     if gate == records.NO_GATE:
         gates += (records.NO_GATE,)
-    return records.Verdict(gates, tuple(findings))
+    if marks and records.MARKER not in ruled_out:
+        gates = (records.MARKER, *gates)
+    return records.Verdict(gates, tuple(findings),
+                           marking.addresses(members, owner) if marks else ())
 
 
 def _far(connection):
@@ -74,6 +80,6 @@ def _far(connection):
             'use qemu:///system: of nova-compute [hotsnap] local_uri, of hotsnap --uri')
 
 
-def _of_one(asked: subject.Subject) -> list[records.Finding]:
+def _of_one(asked: subject.Subject, rules) -> list[records.Finding]:
     return [records.Finding(asked.guest.spec, *told)
-            for rule in _RULES for told in rule(asked)]
+            for rule in rules for told in rule(asked)]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gates on stock QEMU: what keeps a member's post-cut packets from the others.
 
-``hold``, where a NIC has vhost or several queues, is carried by the host kernel; see
-:mod:`holder`. Else QEMU's filter-buffer on each NIC keeps what the guest sends. It is
+``marker``, and ``hold`` where a NIC has vhost or several queues, are carried by the host kernel;
+see :mod:`inkernel`. Else QEMU's filter-buffer on each NIC keeps what the guest sends. It is
 added switched off, where it lets everything pass, and switched on inside the
 pause. Its ``interval`` is the lease: QEMU's own timer delivers what is held
 when it ends, with or without us. That timer runs in guest-virtual time, which
@@ -14,25 +14,13 @@ was switched on. After that it counts as open, whatever it does.
 """
 
 import contextlib
-import time
 
-from oslo_log import log
-
-from hotsnap_nova import exception
 from hotsnap_nova.virt import domain, monitor, records
-from hotsnap_nova.virt.gates import bpf, holder, reach, word
-
-LOG = log.getLogger(__name__)
+from hotsnap_nova.virt.gates import bpf, inkernel, marks
 
 #: filter-buffer drops without a word beyond this many packets.
 BUFFER_PACKETS = 10_000
 _PREFIX = 'hotsnap-gate-'
-
-
-class GateOverflowed(exception.Conflict):
-    code = 'gate_overflowed'
-    message_format = 'Member %(member)s sent more than can be kept back: %(packets)d packets ' \
-                     'were dropped.'
 
 
 class HoldGate:
@@ -42,6 +30,9 @@ class HoldGate:
     """
 
     keeps_suspended = False
+    carried_by = records.QEMU
+    asks: int | None = None
+    packets = records.Packets()
 
     def __init__(self, qemu: monitor.Monitor, tag: str, netdevs: tuple[str, ...],
                  max_hold_ms: int):
@@ -59,6 +50,9 @@ class HoldGate:
     def close(self) -> None:
         for name in self.filters:
             self._qemu.set_filter(name, True)
+
+    def deliver(self) -> None:
+        """After the cut, or its failure: nothing has waited for it."""
 
     def open(self) -> None:
         """Deliver what is held and let the rest pass; repeating is harmless."""
@@ -80,100 +74,22 @@ class HoldGate:
         """What is not in QEMU; that is swept."""
 
 
-class KernelHoldGate:
-    """The host kernel's, at each of a guest's NICs, whatever QEMU does with them.
-
-    Once armed it calls nobody of QEMU's, and is closed by one store.
-    """
-
-    keeps_suspended = False
-    filters: tuple[str, ...] = ()
-
-    def __init__(self, keeper: holder.Holder, member: records.MemberSpec, tag: str,
-                 nics: tuple[domain.NicXml, ...], max_hold_ms: int, process: int | None):
-        self._keeper = keeper
-        self._member = member
-        self._name = f'{tag}.{member.id}'
-        self._nics = tuple(nic.target for nic in nics)
-        self._max_hold_ms = max_hold_ms
-        self._process = process
-        self._word: word.Word | None = None
-        self._asked = False
-        #: When the lease ends, by CLOCK_BOOTTIME; None: not closed, or open again.
-        self._until_ns: int | None = None
-        self._passed = False
-
-    def prepare(self) -> None:
-        """:raises bpf.GateUnavailable: no gate is there"""
-        if reach.elsewhere(self._process):
-            raise bpf.GateUnavailable(
-                reason=f'QEMU of {self._member} is in another network namespace')
-        self._asked = True
-        self._word = self._keeper.arm(self._name, self._nics)
-
-    def close(self) -> None:
-        self._until_ns = self._word.close_gate(self._max_hold_ms)
-
-    def open(self) -> None:
-        """Have what is held put back; repeating is harmless."""
-        if not self._word:
-            return
-        held = self._word.state is word.State.CLOSED
-        if held:
-            self._word.release()
-        if self._until_ns is not None:
-            # Whether a packet came meanwhile is no matter. The host may have slept, which this
-            # clock counts and the participant's does not; and it is read after the release.
-            late = time.clock_gettime_ns(time.CLOCK_BOOTTIME) >= self._until_ns
-            self._passed = late or not held
-            self._until_ns = None
-        if held:
-            # A holder that died is told of by what it does not answer.
-            with contextlib.suppress(exception.HostUnreachable):
-                self._keeper.released(self._name)
-
-    def let_go(self, _qemu: monitor.Monitor) -> None:
-        self.open()
-
-    def opened_by_itself(self) -> bool:
-        """Once it is open: whether a packet could have passed before, or nobody can say.
-
-        :raises GateOverflowed: packets were lost
-        """
-        try:
-            account = self._keeper.put_back(self._name)
-        except exception.HotsnapError as exc:
-            LOG.warning('%s: what was held is lost: %s', self._member, exc)
-            return True
-        LOG.info('%s: the host kernel kept %d packets back', self._member, account.held)
-        if lost := account.overflow + account.lost:
-            raise GateOverflowed(member=self._member, packets=lost)
-        if account.bypassed:
-            LOG.warning('%s: somebody took our program out, or came before it, at %s; what passed '
-                        'there is not known', self._member, ', '.join(account.bypassed))
-        return self._passed or bool(account.bypassed) or account.lapsed > 0
-
-    def remove(self) -> None:
-        """Repeatable; what a dead holder left is swept."""
-        if self._asked:    # it may have been armed though the answer did not come in time
-            with contextlib.suppress(exception.HotsnapError):
-                self._keeper.disarm(self._name)
-            self._asked = False
-        if self._word:
-            self._word.close()
-            self._word = None
-
-
 class BarrierGate:
     """The member stays suspended until the release."""
 
     keeps_suspended = True
     filters: tuple[str, ...] = ()
+    carried_by = ''
+    asks: int | None = None
+    packets = records.Packets()
 
     def prepare(self) -> None:
         pass
 
     def close(self) -> None:
+        pass
+
+    def deliver(self) -> None:
         pass
 
     def open(self) -> None:
@@ -201,12 +117,25 @@ def make(work: records.Work, qemu: monitor.Monitor, member: records.MemberSpec, 
 
     :param keeper: gives the :class:`holder.Holder`, which is started where it is needed
     :param process: QEMU's, where it is seen
+    :raises bpf.GateUnavailable: nobody has told how to mark
     """
+    if work.gate == records.MARKER:
+        return inkernel.MarkerGate(keeper(), member, tag, parsed.nics, work.max_hold_ms, process,
+                                   marker=_marker(work))
     if work.gate == 'hold' and parsed.passes_qemu:
-        return KernelHoldGate(keeper(), member, tag, parsed.nics, work.max_hold_ms, process)
+        return inkernel.KernelHoldGate(keeper(), member, tag, parsed.nics, work.max_hold_ms,
+                                       process)
     if work.gate == 'hold':
         return HoldGate(qemu, tag, tuple(nic.netdev for nic in parsed.nics), work.max_hold_ms)
     return {'barrier': BarrierGate, 'none': NoGate}[work.gate]()
+
+
+def _marker(work):
+    try:
+        return marks.of(work.marker | {'wait_ms': work.max_hold_ms})
+    except (LookupError, TypeError, ValueError) as exc:
+        raise bpf.GateUnavailable(
+            reason=f'the coordinator has not told how to mark: {exc!r}') from exc
 
 
 def leftovers(qemu: monitor.Monitor, tag: str | None = None) -> tuple[str, ...]:

@@ -32,13 +32,15 @@ def elsewhere(process: int | None) -> bool:
     return not os.path.samestat(theirs, os.stat('/proc/self/ns/net'))
 
 
-def missing(device: str, process: int | None) -> tuple[str, str] | None:
+def missing(device: str, process: int | None, *, both_ways: bool = False,
+            ) -> tuple[str, str] | None:
     """What stands in the way of a gate at this device, and the remedy; None where nothing does.
 
     What the host has it is asked for once; what it lacks, again after some seconds.
 
     :param device: the NIC's name on the host; '' where it has none
     :param process: the QEMU's
+    :param both_ways: a gate that looks at what the guest is sent, too
     """
     if not device:
         return 'it has no device on this host', 'give it a tap or a macvtap'
@@ -54,8 +56,10 @@ def missing(device: str, process: int | None) -> tuple[str, str] | None:
     from hotsnap_nova.virt.gates import bpf, hooks  # now it is known that they can be loaded
 
     try:
-        if reason := hooks.obstacle(ifindex, hooks.by_ingress(ifindex)):
-            return reason, 'see to it that nobody else is first at this device'
+        outward = hooks.by_ingress(ifindex)
+        for place in (outward, not outward) if both_ways else (outward,):
+            if reason := hooks.obstacle(ifindex, place):
+                return reason, 'see to it that nobody else is first at this device'
     except bpf.GateUnavailable as exc:
         return exc.kwargs['reason'], 'look at this device with ip and tc'
     return None

@@ -12,7 +12,17 @@ import pytest
 
 from hotsnap_nova import exception
 from hotsnap_nova.virt import domain, records
-from hotsnap_nova.virt.gates import bpf, gate, holder, holding, hooks, kernel, reach, word
+from hotsnap_nova.virt.gates import (
+    bpf,
+    gate,
+    holder,
+    holding,
+    hooks,
+    inkernel,
+    kernel,
+    reach,
+    word,
+)
 from tests.functional import wires
 
 MEMBER = records.MemberSpec('7d5a', 'web')
@@ -170,7 +180,7 @@ def test_packets_that_were_dropped_fail_the_snapshot(wire, keeper, monkeypatch):
     wire.send_numbers(range(15))
     hold.open()
 
-    with pytest.raises(gate.GateOverflowed, match='web sent more .* 5 packets'):
+    with pytest.raises(inkernel.GateOverflowed, match='web sent more .* 5 packets'):
         hold.opened_by_itself()
     hold.remove()
 
