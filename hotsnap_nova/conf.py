@@ -39,9 +39,17 @@ OPTIONS = (
         'gate', default='auto', choices=(
             ('auto', 'the best that every member can do'),
             ('hold', 'members run on, and their packets are kept back'),
-            ('barrier', 'members stay suspended until all are past their cut')),
+            ('barrier', 'members stay suspended until all are past their cut'),
+            ('marker', 'packets between members carry a mark, and all others are kept back')),
         help='What keeps packets sent after a cut from members before theirs, where nobody asks '
              'for another. Change it where all guests are the same kind and auto would vary.'),
+    cfg.ListOpt(
+        'marker_dscp', item_type=cfg.types.Integer(min=1, max=63), default=[3, 7, 11],
+        help='DSCP code points that gate marker puts on packets between members, from a member\'s '
+             'cut until its release, and takes off before they are delivered; each snapshot of a '
+             'group uses the next of them. Name at least two that no guest uses, and see to it '
+             'that no switch and no policy on a port sets or clears DSCP between hosts. Change '
+             'it where these mean something in your network.'),
     cfg.IntOpt(
         'prepare_timeout_s', default=60, min=1,
         help='Seconds in which every member must be prepared. Raise it where disks flush '

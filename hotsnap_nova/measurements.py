@@ -16,7 +16,8 @@ def by_member(answers: Iterable[messages.Answer]) -> dict[str, dict]:
     """Everything measured, by member id; what has not happened yet is missing.
 
     Keys: ``host``, ``facts``, ``cut_ns``, ``cut_wall_ns``, ``pause_ms``,
-    ``parts_ms``, ``hold_ms``, ``wait_ms``, ``packets_held``, ``saved``.
+    ``parts_ms``, ``asked_by_mark``, ``hold_ms``, ``wait_ms``, ``packets``
+    (``held``, ``marked``, ``late``), ``carried_by``, ``saved``.
     """
     found: dict[str, dict] = {}
 
@@ -35,12 +36,17 @@ def by_member(answers: Iterable[messages.Answer]) -> dict[str, dict]:
                     member(answer.host, cut.member).update(
                         cut_ns=cut.cut_ns, pause_ms=cut.pause_ms,
                         cut_wall_ns=detail.get('cut_wall_ns', 0),
-                        parts_ms=detail.get('parts_ms', {}))
+                        parts_ms=detail.get('parts_ms', {}),
+                        asked_by_mark=detail.get('asked_by_mark', False))
             case messages.Released():
                 for release in answer.releases:
+                    detail = json.loads(release.detail)
                     member(answer.host, release.member).update(
                         hold_ms=release.hold_ms, wait_ms=release.wait_ms,
-                        packets_held=release.packets_held)
+                        carried_by=detail.get('carried_by', ''),
+                        packets={'held': release.packets_held,
+                                 'marked': detail.get('marked', 0),
+                                 'late': detail.get('late', 0)})
     return found
 
 

@@ -2,6 +2,8 @@
 """What the commands share: errors in one line, times and sizes for people."""
 
 import argparse
+import ipaddress
+import re
 import sys
 
 from cliff import command, lister, show
@@ -11,6 +13,7 @@ from hotsnap_nova.cmd import interrupts
 
 FAILED = 1
 INTERRUPTED = 130
+_MAC = re.compile(r'[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}')
 _UNITS = ('KiB', 'MiB', 'GiB', 'TiB')
 
 
@@ -63,6 +66,31 @@ class ShowOne(_Explained, terminal.OfOne, show.ShowOne):
 def add_domains(parser) -> None:
     parser.add_argument('--domain', metavar='DOMAIN', action='append', default=[],
                         help="a member: a libvirt domain's name or UUID (repeatable)")
+
+
+def add_addresses(parser) -> None:
+    parser.add_argument('--address', metavar='MAC=IP[,IP]...', action='append', default=[],
+                        help='with gate marker: IP addresses of a member\'s NIC (repeatable); '
+                             'those that a network filter is told of in its domain\'s XML are '
+                             'known')
+
+
+def addresses(args) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """What ``--address`` says.
+
+    :raises InvalidValue:
+    """
+    found = []
+    for each in args.address:
+        mac, _, ips = each.partition('=')
+        if not _MAC.fullmatch(mac):
+            raise exception.InvalidValue(name='address', reason=f'{each} is no MAC=IP[,IP]...')
+        try:
+            known = tuple(str(ipaddress.ip_address(ip)) for ip in ips.split(','))
+        except ValueError as exc:
+            raise exception.InvalidValue(name='address', reason=str(exc)) from exc
+        found.append((mac.lower(), known))
+    return tuple(found)
 
 
 def is_quiet(app) -> bool:

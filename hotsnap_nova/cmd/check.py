@@ -7,7 +7,7 @@ from hotsnap_nova.cmd import base
 class Check(base.Lister):
     """Say whether a group can be snapshotted, by which gates, and restored; nothing is touched.
 
-    Exit status 1: it cannot.
+    Exit status 1: it cannot, or not by the gate that was asked for.
     """
 
     examples = '  hotsnap check --domain web --domain db\n'
@@ -15,13 +15,19 @@ class Check(base.Lister):
     def get_parser(self, prog_name):
         parser = super().get_parser(prog_name)
         base.add_domains(parser)
+        parser.add_argument('--gate', default='auto', metavar='auto|hold|barrier|marker',
+                            help='marker: say whether it is possible, too')
+        base.add_addresses(parser)
         return parser
 
     def take_action(self, args):
+        addresses = base.addresses(args)
         with self.app.open_services() as services:
             found = services.open().check(
-                tuple((name, services.host) for name in args.domain))
-        self._impossible = not found['restorable']
+                tuple((name, services.host) for name in args.domain), args.gate,
+                addresses=addresses)
+        self._impossible = (not found['restorable']
+                            or args.gate not in ('auto', *found['gates']))
         rows = [(each['member'], each['device'], each['cause'], each['remedy'],
                  ', '.join(each['rules_out']) or 'nothing: a warning')
                 for each in found['findings']]

@@ -18,9 +18,10 @@ _LAB = 'HOTSNAP_LAB'
 def add_arguments(parser) -> None:
     parser.add_argument('name', metavar='NAME', help='name of the snapshot')
     base.add_domains(parser)
-    parser.add_argument('--gate', default=None, metavar='auto|hold|barrier',
+    parser.add_argument('--gate', default=None, metavar='auto|hold|barrier|marker',
                         help='what keeps packets sent after a cut from members before theirs; '
                              'auto: the best that all can do')
+    base.add_addresses(parser)
     parser.add_argument('--max-pause-ms', type=int, metavar='MS',
                         help='fail when a member was suspended longer for its own cut')
     parser.add_argument('--max-hold-ms', type=int, metavar='MS',
@@ -59,6 +60,7 @@ def _request(conf, args):
     return as_configured(
         conf, args.name, args.domain, description=args.description,
         record_delays_s={name: float(delay) for name, delay in delays.items()},
+        addresses=base.addresses(args),
         **{name: value for name, value in given.items() if value is not None})
 
 
@@ -70,6 +72,7 @@ def as_configured(conf, name: str, domains, **more):
     from hotsnap_nova.conductor import requests
     configured = {each: getattr(conf, each) for each in (
         'gate', 'max_pause_ms', 'max_hold_ms', 'prepare_timeout_s', 'save_timeout_s', 'compress')}
+    configured['marker_dscp'] = tuple(conf.marker_dscp)
     return requests.CreateRequest(
         name=name, members=tuple((domain, conf.host) for domain in domains),
         **configured | more)

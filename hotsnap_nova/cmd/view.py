@@ -38,6 +38,9 @@ def _member(each):
         'id': each.member_id, 'name': each.name, 'host': each.host,
         'pause_ms': each.pause_ms, 'wait_ms': each.wait_ms, 'hold_ms': each.hold_ms,
         'parts_ms': detail.get('parts_ms', {}),
+        'carried_by': detail.get('carried_by', ''),
+        'asked_by_mark': detail.get('asked_by_mark', False),
+        'packets': detail.get('packets', {}),
         'done_bytes': each.done_bytes, 'total_bytes': each.total_bytes,
         'size_bytes': each.size_bytes,
         'files': [{'name': file['name'], 'size_bytes': file['size_bytes'],
@@ -51,6 +54,10 @@ def _line(member):
         (('pause', 'pause_ms'), ('wait', 'wait_ms'), ('hold', 'hold_ms'))
         if member[key] is not None)
     lines = [f'{member["name"]} on {member["host"]}: {measured or "not cut"}']
+    if member['carried_by']:
+        counts = ', '.join(f'{count} {word}' for word, count in member['packets'].items())
+        asked = '; a packet asked for its cut' if member['asked_by_mark'] else ''
+        lines.append(f'  gate carried by the {member["carried_by"]}: packets {counts}{asked}')
     if not member['files'] and member['total_bytes']:
         lines.append(f'  saved {base.size(member["done_bytes"])} of at most '
                      f'{base.size(member["total_bytes"])}')

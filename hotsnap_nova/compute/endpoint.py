@@ -52,7 +52,8 @@ class Endpoint:
         specs = tuple(records.MemberSpec(**member) for member in members)
         verdict = self._engine.check(specs, gate, self._store.free_bytes())
         return {'gates': list(verdict.gates),
-                'findings': [translate.finding(each) for each in verdict.findings]}
+                'findings': [translate.finding(each) for each in verdict.findings],
+                'addresses': [dataclasses.asdict(each) for each in verdict.addresses]}
 
     @rpc.answers
     def receive(self, _context, request):

@@ -56,7 +56,9 @@ def _member(member_id, measured):
         'wait_ms': measured['wait_ms'],
         'hold_ms': measured['hold_ms'],
         'parts_ms': measured['parts_ms'],
-        'packets': {'held': measured['packets_held'], 'marked': 0, 'late': 0},
+        'carried_by': measured['carried_by'],
+        'asked_by_mark': measured['asked_by_mark'],
+        'packets': measured['packets'],
         'disks': [{**disk, 'virtual_bytes': disk.get('size_bytes', 0)}
                   for disk in facts['disks']],
         'media': facts.get('media', []),

@@ -27,7 +27,7 @@ def engine_work(command, folder: str) -> records.Work:
         gate=str(work.gate), folder=folder, max_pause_ms=work.max_pause_ms,
         max_hold_ms=work.max_hold_ms, compress=bool(options.get('compress')),
         record_delays_s=tuple(float(delays.get(member.id, 0)) for member in work.members)
-        if delays else ())
+        if delays else (), marker=options.get('marker'))
 
 
 def finding(each: records.Finding) -> dict:
@@ -36,7 +36,7 @@ def finding(each: records.Finding) -> dict:
     """
     return dataclasses.asdict(each) | {
         'id': each.member.id, 'member': str(each.member),
-        'gates': [name for name in each.rules_out if name in records.GATES],
+        'gates': [name for name in each.rules_out if name in (*records.GATES, records.MARKER)],
         'refuses': records.SNAPSHOT in each.rules_out}
 
 
@@ -44,13 +44,16 @@ def cut(record: records.CutRecord) -> messages.MemberCut:
     return messages.MemberCut(
         member=record.member, cut_ns=record.cut_ns, gate_closed_ns=record.gate_closed_ns,
         pause_ms=record.pause_ms, stops=record.stops, resumes=record.resumes,
-        detail=json.dumps({'cut_wall_ns': record.cut_wall_ns, 'parts_ms': record.parts_ms}))
+        detail=json.dumps({'cut_wall_ns': record.cut_wall_ns, 'parts_ms': record.parts_ms,
+                           'asked_by_mark': record.asked_by_mark}))
 
 
 def release(record: records.ReleaseRecord) -> messages.MemberRelease:
     return messages.MemberRelease(
         member=record.member, hold_ms=record.hold_ms, wait_ms=record.wait_ms,
-        opened_by_itself=record.opened_by_itself)
+        opened_by_itself=record.opened_by_itself, packets_held=record.packets.held,
+        detail=json.dumps({'carried_by': record.carried_by, 'marked': record.packets.marked,
+                           'late': record.packets.late}))
 
 
 def progress(done: dict[str, records.Progress]) -> tuple[messages.MemberProgress, ...]:

@@ -199,7 +199,7 @@ class ConductorManager:
             name, **_members(group), gate=_gate(gate, conf),
             max_pause_ms=conf.max_pause_ms, max_hold_ms=conf.max_hold_ms,
             prepare_timeout_s=conf.prepare_timeout_s, save_timeout_s=conf.save_timeout_s,
-            compress=conf.compress,
+            compress=conf.compress, marker_dscp=tuple(conf.marker_dscp),
             group_id=group.id, group_name=group.name, project_id=group.project_id,
             **{key: caller[key] or '' for key in ('user_id', 'request_id')},
             unique_name=False, quotas=tuple(each for each in limits if each[2] >= 0),

@@ -8,8 +8,11 @@ from collections.abc import Callable, Collection
 
 from hotsnap_nova import exception
 
-GATES = ('auto', 'hold', 'barrier', 'none')
-#: Best first: what ``auto`` takes.
+GATES = ('auto', 'hold', 'barrier', 'marker', 'none')
+MARKER = 'marker'
+#: DSCP of a mark where nobody configures another: of those that RFC 2474 leaves to local use.
+MARKER_DSCP = (3, 7, 11)
+#: Best first: what ``auto`` takes. ``marker`` is taken where it is asked for.
 PREFERENCE = ('hold', 'barrier')
 #: What a finding of a host's rules out beside gates; one that rules out nothing warns.
 SNAPSHOT, RESTORE = 'snapshot', 'restore'
@@ -39,6 +42,8 @@ class CreateRequest:
     :ivar quotas: see `db.api.Database.create`
     :ivar must_fit: likewise
     :ivar keep_failed: so many rows in error the project keeps; None: all
+    :ivar marker_dscp: code points that marks may have; the epoch says which of them
+    :ivar addresses: (MAC, IP addresses) of members' NICs that no host knows
     :ivar context: in whose name, for the hosts: user_id, project_id, request_id
     """
 
@@ -67,6 +72,8 @@ class CreateRequest:
     must_fit: Callable[[Collection], None] | None = None
     keep_failed: int | None = None
     context: dict = dataclasses.field(default_factory=dict)
+    marker_dscp: tuple[int, ...] = MARKER_DSCP
+    addresses: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     def check(self) -> None:
         """Nothing, where the request can be looked at more closely.
@@ -86,6 +93,8 @@ class CreateRequest:
         if self.gate not in GATES:
             raise exception.InvalidValue(name='gate', reason=f'{self.gate} is none of '
                                          f'{", ".join(GATES[:-1])}')
+        if self.gate == MARKER and not self.marker_dscp:
+            raise exception.InvalidValue(name='marker_dscp', reason='name code points for marks')
         if self.disk not in DISKS:
             raise exception.InvalidValue(name='disk', reason=f'{self.disk} is not possible yet; '
                                          f'{", ".join(DISKS)} is')

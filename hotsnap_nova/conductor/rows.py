@@ -18,10 +18,11 @@ _SPARE_MS = 1_000
 
 
 def first(snapshot: str, epoch: int, group: str, gate: str, members: dict, request,
-          absent_s: float | None) -> durable.Snapshot:
+          absent_s: float | None, marker: dict | None = None) -> durable.Snapshot:
     """What hosts are to do for a `requests.CreateRequest`.
 
     :param members: by host, ``{'id', 'name'}`` each
+    :param marker: see `marking.of`; None: nothing is marked
     :param absent_s: for how long a host is waited for once its part is decided; None: for ever
     """
     delays = {each['id']: request.record_delays_s[each['name']]
@@ -32,6 +33,8 @@ def first(snapshot: str, epoch: int, group: str, gate: str, members: dict, reque
         'name': request.name, 'description': request.description,
         'properties': request.properties, 'group_name': request.group_name or request.name,
         'created_at': created_at, 'compress': request.compress, 'record_delays_s': delays}
+    if marker:
+        options['marker'] = marker
     if request.context:
         options['context'] = request.context
     hosts = tuple(
@@ -95,7 +98,9 @@ def measured(answers) -> tuple[float | None, dict[str, dict]]:
         if saved:
             found['size_bytes'] = sum(file['size_bytes'] for file in saved['files'])
         detail = {'facts': each.get('facts', {}), 'parts_ms': each.get('parts_ms', {}),
-                  'cut_wall_ns': each.get('cut_wall_ns'), 'files': list(saved.get('files', ()))}
+                  'cut_wall_ns': each.get('cut_wall_ns'), 'files': list(saved.get('files', ())),
+                  'carried_by': each.get('carried_by', ''), 'packets': each.get('packets', {}),
+                  'asked_by_mark': each.get('asked_by_mark', False)}
         columns[member_id] = found | {'detail': detail}
     return measurements.skew_ms(members), columns
 

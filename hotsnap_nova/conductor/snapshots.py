@@ -15,6 +15,7 @@ from hotsnap_nova.conductor import (
     fanout,
     keeping,
     making,
+    marking,
     parts,
     recovery,
     requests,
@@ -54,13 +55,15 @@ class Snapshots(recovery.Recovery):
         """
         request.check()
         members = self._find(request)
-        gate = requests.choose_gate(request.gate, self._check(members, request))
+        verdicts = self._check(members, request)
+        gate = requests.choose_gate(request.gate, verdicts)
         must_be_wanted()
         snapshot = wanted_id or str(uuid.uuid4())
         group = request.group_id or _group_of(members)
         epoch = self._database.next_epoch(group)
         request = dataclasses.replace(request, name=requests.name_of(request, epoch))
-        row = rows.first(snapshot, epoch, group, gate, members, request, self._absent_s)
+        row = rows.first(snapshot, epoch, group, gate, members, request, self._absent_s,
+                         marking.of(request, epoch, verdicts) if gate == requests.MARKER else None)
         owner = self._new_owner()
         made = making.Making(row, self._database, self._compute, owner, self._lease_s, watcher,
                              request.deadline_s, self._silence_s)
@@ -111,7 +114,8 @@ class Snapshots(recovery.Recovery):
         request = requests.CreateRequest('check', members, gate, **more)
         request.check()
         verdicts = self._check(self._find(request), request)
-        gates = [each for each in requests.PREFERENCE
+        asked = (requests.MARKER,) if gate == requests.MARKER else ()
+        gates = [each for each in asked + requests.PREFERENCE
                  if all(each in verdict['gates'] for verdict in verdicts.values())]
         findings = [dict(finding, host=host) for host, verdict in verdicts.items()
                     for finding in verdict['findings']]
@@ -352,6 +356,8 @@ class Snapshots(recovery.Recovery):
                 if 'id' not in finding:
                     _as_of_1_3(finding, request)
                 finding['id'] = finding['id'] or finding['member']    # the group's
+        if request.gate == requests.MARKER:
+            marking.judge(request, members, verdicts)
         return verdicts
 
 

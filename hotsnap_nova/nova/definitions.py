@@ -58,6 +58,11 @@ class Definitions(definitions.Definitions):
                 nova_context.get_admin_context(), member_id)
         return tuple(map(_volume, (each for each in mappings if each.is_volume)))
 
+    def addresses(self, member_id):
+        _context, instance = _instance(member_id)
+        return {vif['address'].lower(): tuple(ip['address'] for ip in vif.fixed_ips())
+                for vif in instance.get_network_info() if vif['address']}
+
     def _with_serial_consoles(self, xml, instance):
         """Nova takes a guest that has some for one that migrates here, and defines none.
 

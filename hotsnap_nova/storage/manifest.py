@@ -67,8 +67,13 @@ _MEMBER = {
         'packets': {
             'type': 'object',
             'required': ['held', 'marked', 'late'],
-            'properties': {'held': _COUNT, 'marked': _COUNT, 'late': _COUNT},
+            'properties': {
+                'held': {**_COUNT, 'description': 'of its own, until the release'},
+                'marked': {**_COUNT, 'description': 'of its own, past its cut'},
+                'late': {**_COUNT, 'description': 'for it, which waited for its cut'}},
         },
+        'carried_by': {**_TEXT, 'description': 'who kept packets back; empty: nobody'},
+        'asked_by_mark': {'type': 'boolean', 'description': 'a packet asked for its cut'},
         'disks': {'type': 'array', 'items': _DISK},
         'files': {'type': 'array', 'items': _FILE, 'minItems': 1},
     },

@@ -58,12 +58,16 @@ class World:
             file.truncate()
 
     def add(self, name, state='running', gates=records.GATES, memory_bytes=1 << 20,
-            uuid_=None, says=()):
-        """:param says: device, cause, remedy and what is ruled out, of each further finding"""
+            uuid_=None, says=(), ips=()):
+        """
+        :param says: device, cause, remedy and what is ruled out, of each further finding
+        :param ips: its NIC's; the MAC is made of the name's first letter
+        """
         with self.open() as guests:
             guests[name] = {
                 'id': uuid_ or str(uuid.uuid5(NAMESPACE, name)), 'name': name, 'state': state,
-                'gates': list(gates), 'says': says, 'memory_bytes': memory_bytes, 'stopped_by': '',
+                'gates': list(gates), 'says': says, 'mac': f'52:54:00:00:00:{ord(name[0]):02x}',
+                'ips': list(ips), 'memory_bytes': memory_bytes, 'stopped_by': '',
                 'closed_by': '', 'left': [], 'stops': 0, 'off_reason': '', 'starts': 0,
                 'files': {'disk': 1}, 'inodes': {'1': {'of': 'own', 'written': False}},
                 'defined': True, 'named': 'disk',
@@ -190,7 +194,13 @@ class Engine(restorer.Restorer):
                 gates = [each for each in gates if each in guest['gates']]
         if gate == records.NO_GATE:
             gates.append(gate)
-        return records.Verdict(tuple(gates), tuple(findings))
+        addresses = ()
+        if gate == records.MARKER:
+            gates = [each for each in (gate, *gates)
+                     if not any(each in finding.rules_out for finding in findings)]
+            addresses = tuple(records.Address(guest['id'], guest['mac'], tuple(guest['ips']))
+                              for guest in guests)
+        return records.Verdict(tuple(gates), tuple(findings), addresses)
 
     def survey(self):
         self._begin('survey', None)

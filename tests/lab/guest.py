@@ -64,6 +64,17 @@ class Guest:
                   10, f'{self.domain_name} to be gone')
 
     @property
+    def addresses(self) -> dict[str, tuple[str, ...]]:
+        """IP addresses by MAC, as the guest gives them to its NICs; see guest/init."""
+        tree = ElementTree.fromstring(self.domain.XMLDesc())
+        macs = [mac.get('address') for mac in tree.findall('devices/interface/mac')]
+        last = self.number + 1
+        found = dict.fromkeys(macs, ())
+        found[macs[0]] += (f'10.20.0.{last}',)
+        found[macs[:2][-1]] += (f'10.20.1.{last}', f'fd20:1::{last}')
+        return found
+
+    @property
     def disk_images(self) -> list[tuple[pathlib.Path, str]]:
         """Path and format of each disk of the workload, as the domain has them now."""
         tree = ElementTree.fromstring(self.domain.XMLDesc())

@@ -81,6 +81,11 @@ class Lab:
             group.wait_ready()
         return group
 
+    @property
+    def enter(self) -> tuple[str, ...]:
+        """Words before a command that is to see the guests' devices, as on a compute host."""
+        return ('nsenter', f'--net=/proc/{self._home.init_pid}/ns/net', '--')
+
     def run_inside(self, *command: str) -> str:
         """The output of a command run where the guests' network and processes are."""
         return self._home.run_inside(*command)

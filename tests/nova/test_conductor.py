@@ -164,8 +164,9 @@ class RefusedTest(cloud.CloudTestCase):
         assert "'gates' was unexpected" in answer.text
         self.untouched()
 
-    def test_a_gate_that_is_not_possible_yet(self):
-        self.refused(self.create(self.make_group(), gate='marker'), 400, 'invalid_value', 'gate')
+    def test_a_gate_that_a_member_cannot_do(self):
+        self.refused(self.create(self.make_group(), gate='marker'), 400, 'gate_not_possible',
+                     'no IP address of it is known')
         self.untouched()
 
     def test_a_disk_mode_that_there_is_not(self):

@@ -689,6 +689,16 @@ class TestRestores(ComputeTestCase):
             ('v-1', 'nfs', 'v-1', 'vdb'), ('v-2', 'attached', 'v-2', '')}
 
 
+    def test_nova_tells_what_addresses_its_ports_have(self):
+        port = nova_fixtures.NeutronFixture.port_1
+        server = self._create_server(name='net', host='compute1', networks=[{'port': port['id']}])
+
+        found = self.engine.definitions.addresses(server['id'])
+
+        assert found == {port['mac_address']: tuple(
+            each['ip_address'] for each in port['fixed_ips'])}
+        assert self.engine.definitions.addresses(self.server) == {}
+
     def test_its_serial_console_is_where_it_was(self):
         """Nova defines none for a guest that has one, and it would lead nowhere."""
         self.flags(enabled=True, group='serial_console')

@@ -257,6 +257,21 @@ def test_check_says_which_gates_are_possible(hotsnap):
          'Rules out': ''}]
 
 
+def test_check_says_whether_packets_can_be_marked_where_that_is_asked(hotsnap):
+    hotsnap.world.add('d', ips=('10.0.0.4',))
+    words = ('check', '--gate', 'marker', '--domain', 'a', '--domain', 'd', '-f', 'json')
+
+    ran = hotsnap.run(*words)
+    told = hotsnap(*words, '--address', '52:54:00:00:00:61=10.0.0.1,fd00::1')
+
+    assert ran.status == 1
+    assert [(row['Member'], row['Rules out']) for row in ran.json if row['Rules out']] == [
+        ('a', 'marker')]
+    assert told.status == 0
+    assert [row['Finding'] for row in told.json] == [
+        f'gate {gate} is possible' for gate in ('marker', 'hold', 'barrier')]
+
+
 def test_check_of_a_group_that_cannot_be_snapshotted_fails(hotsnap):
     hotsnap.world.add('d', gates=[])
 
