@@ -27,7 +27,8 @@ def group_rounds(request):
     failed_before = request.session.testsfailed
     with Lab() as lab:
         group, _load = load.start_within(lab, list(GUESTS), RATE)
-        made = rounds.Rounds(group, Hotsnap(lab.uri, lab.folder / 'hotsnap'), messages=MESSAGES)
+        made = rounds.Rounds(group, Hotsnap(lab.uri, lab.folder / 'hotsnap', enter=lab.enter),
+                             messages=MESSAGES)
         first = made.run('barrier')
         assert first.consistent, (first.error, first.cut, first.after)
         yield made
@@ -59,6 +60,23 @@ def test_every_snapshot_is_consistent_however_far_apart_the_cuts(talking, gate):
         assert done.cut == ()
         assert done.after == ()
         assert min(done.messages.values()) >= MESSAGES
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.slow
+def test_with_marks_packets_ask_for_cuts_and_every_snapshot_is_consistent(talking):
+    asked = 0
+
+    for number in range(ROUNDS):
+        done = talking.run(rounds.MARKER, delays(number))
+
+        assert done.error == ''
+        assert done.cut == ()
+        assert done.after == ()
+        assert min(done.messages.values()) >= MESSAGES
+        asked += done.asked
+
+    assert asked > 0
 
 
 # A round whose connections merely stand still is broken only when all patience is spent.

@@ -34,10 +34,13 @@ class Hotsnap:
     :param uri: libvirt's
     :param state: folder for database, journal and snapshots
     :param weigh: measure all processes of each command, into ``peak_bytes``
+    :param enter: the words of a program that becomes the command
     """
 
-    def __init__(self, uri: str, state: pathlib.Path, *, weigh: bool = False):
+    def __init__(self, uri: str, state: pathlib.Path, *, weigh: bool = False,
+                 enter: tuple[str, ...] = ()):
         self.uri = uri
+        self._enter = enter
         self.state = state
         self.peak_bytes: dict[str, int] = {}
         self._weigh = weigh
@@ -85,7 +88,7 @@ class Hotsnap:
         """
         self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
         with subprocess.Popen(
-                [sys.executable, '-m', 'hotsnap_nova.cmd.shell', '--uri', self.uri,
+                [*self._enter, sys.executable, '-m', 'hotsnap_nova.cmd.shell', '--uri', self.uri,
                  '--state', str(self.state), *words],
                 cwd=_CHECKOUT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE, text=True, start_new_session=True,

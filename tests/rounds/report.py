@@ -22,7 +22,7 @@ def setting(command: str, seed: str, connection: libvirt.virConnect) -> dict:
 def row(number: int, done: rounds.Round) -> dict:
     """A round in short."""
     found = {'round': number, 'consistent': done.consistent, 'findings': done.summary,
-             'orphans': done.orphans,
+             'orphans': done.orphans, 'asked_by_marks': done.asked,
              'fewest_messages_after': min(done.messages.values(), default=0),
              'connections_alive': done.alive, 'delays_ms': [d * 1000 for d in done.delays_s],
              'skew_ms': round(done.skew_ms, 2), 'pause_ms': done.pauses_ms,
@@ -41,6 +41,8 @@ def figures(rows: list[dict]) -> dict:
         'broken': sum(not row['consistent'] and 'error' not in row for row in rows),
         'failed': sum('error' in row for row in rows),
         'orphans': sum(row['orphans'] for row in rows),
+        'asked_by_marks': sum(row['asked_by_marks'] for row in rows),
+        'rounds_asked_by_marks': sum(row['asked_by_marks'] > 0 for row in rows),
         'pause_ms_spread': spread(all_of('pause_ms')),
         'hold_ms_spread': spread(all_of('hold_ms')),
         'wait_ms_spread': spread(all_of('wait_ms')),

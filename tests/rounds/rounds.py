@@ -22,6 +22,7 @@ from tests.rounds.command import CommandFailed, Hotsnap
 RAISED_LIMITS = ('--max-hold-ms', '5000', '--max-pause-ms', '5000')
 MAX_DELAY_S = 0.2
 CONTROL = 'none'
+MARKER = 'marker'
 _BROKEN_WATCH_S = 4.0
 _MOVES_WITHIN_S = 2.0
 _DISK_KINDS = frozenset({'torn_block', 'missing_block', 'disk_ahead', 'foreign_block',
@@ -72,6 +73,11 @@ class Round:
     @property
     def skew_ms(self) -> float:
         return self.shown.get('skew_ms') or 0.0
+
+    @property
+    def asked(self) -> int:
+        """Cuts that a packet asked for."""
+        return sum(member.get('asked_by_mark', False) for member in self.shown.get('members', ()))
 
     @property
     def orphans(self) -> int:
@@ -132,7 +138,7 @@ class Rounds:
         moments = {'create': time.time()}
         try:
             shown = self.hotsnap.create(
-                name, self.group.names, gate=gate, limits=limits,
+                name, self.group.names, gate=gate, limits=limits + self._addresses(gate),
                 delays_s=dict(zip(self.group.names, delays_s, strict=False)))
         except CommandFailed as exc:
             return Round(gate, delays_s, {}, error=str(exc), moments=moments)
@@ -167,6 +173,13 @@ class Rounds:
         elif gate == CONTROL or done.consistent:
             self._delete_some(name)
         return done
+
+    def _addresses(self, gate: str) -> tuple[str, ...]:
+        """What the command has to be told of guests that mark."""
+        if gate != MARKER:
+            return ()
+        return tuple(word for guest in self.group for mac, ips in guest.addresses.items() if ips
+                     for word in ('--address', f'{mac}={",".join(ips)}'))
 
     def mend(self) -> None:
         """Bring back the good state, running.

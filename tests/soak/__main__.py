@@ -2,8 +2,8 @@
 """``python -m tests.soak``: many snapshots under load, each killed, restored and judged.
 
 With each gate the same seeds give the same delays between the members' cuts.
-Ours must hold every time; the control, which differs in its gate alone, must
-break in at least half of its rounds, or the run proves nothing.
+Ours must hold every time, and with marks packets must have asked for cuts; the control, which
+differs in its gate alone, must break in at least half of its rounds, or the run proves nothing.
 """
 
 import argparse
@@ -14,10 +14,11 @@ from tests.lab import WIDE, GuestSpec, Lab, load
 from tests.rounds import dated, evidence, program, report, rounds
 from tests.rounds.command import CommandFailed, Hotsnap
 
-_GATES = ('hold', 'barrier', rounds.CONTROL)
+_GATES = ('hold', 'barrier', rounds.MARKER, rounds.CONTROL)
 _GUESTS = (GuestSpec(), GuestSpec(), WIDE)
 _RATE = 100
 _LEAST_BROKEN = 0.5
+_LEAST_ASKED = 0.8                # of rounds with marks: a packet was before somebody's turn
 _MOST_BYTES = 200_000_000
 _PATIENCE_S = 120
 _SLOWER = 3                       # than the rate, on a machine that does other things
@@ -33,7 +34,7 @@ class Soak:
         self._arguments = arguments
         self._lab = lab
         self._path = path
-        self._hotsnap = Hotsnap(lab.uri, lab.folder / 'hotsnap', weigh=True)
+        self._hotsnap = Hotsnap(lab.uri, lab.folder / 'hotsnap', weigh=True, enter=lab.enter)
         self._rounds: rounds.Rounds | None = None
         command = ' '.join(['python -m tests.soak', *sys.argv[1:]])
         self.report = {**report.setting(command, arguments.seed, lab.connection),
@@ -96,6 +97,8 @@ class Soak:
                 passed &= entry['broken'] >= wanted * _LEAST_BROKEN
             else:
                 passed &= entry['consistent'] == wanted
+            if gate == rounds.MARKER:
+                passed &= entry['rounds_asked_by_marks'] >= wanted * _LEAST_ASKED
         return passed
 
 
@@ -105,6 +108,9 @@ def _say(results: dict, path: pathlib.Path) -> None:
         print(f'{gate}: consistent {entry["consistent"]} of {total}, broken {entry["broken"]}, '
               f'failed {entry["failed"]}, orphans {entry["orphans"]}; ms: '
               f'pause {entry["pause_ms_spread"]}, hold {entry["hold_ms_spread"]}')
+        if gate == rounds.MARKER:
+            asked = entry['rounds_asked_by_marks']
+            print(f'{gate}: packets asked for cuts in {asked} of {total}')
     sizes = ', '.join(f'{word} {size / 1e6:.0f} MB'
                       for word, size in sorted(results['peak_bytes'].items()))
     print(f'our own processes, at most: {sizes}')
