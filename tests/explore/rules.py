@@ -141,6 +141,12 @@ class Rules(CoordinatorRules, HostRules, TrafficRules):
                 for g in host.guests
                 if (g.path.closed or g.path.keeping) and not g.path.suspended
             ]
+        if left.forgeries:
+            many += [
+                ("forge", host.name, g.name)
+                for g in host.guests
+                if g.path.armed > g.path.epoch and not (g.path.keeping or g.path.suspended)
+            ]
         many += [
             ("packet", a, b, markable)
             for a, b in self._marked_pairs(world, host)
@@ -152,7 +158,7 @@ class Rules(CoordinatorRules, HostRules, TrafficRules):
         """The cuts that packets have asked for, and what can go wrong with them."""
         left = world.left
         for guest in host.guests:
-            if not guest.path.keeping:
+            if not guest.path.keeping or not self.build.engine.answers_marks(host):
                 continue
             yield ("trigger", host.name, guest.name, "ok", None)
             if left.failures:

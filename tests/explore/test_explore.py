@@ -9,9 +9,9 @@ import pytest
 
 from hotsnap_nova.protocol.messages import Gate
 from tests.explore.explorer import explore
-from tests.explore.hostmodel import Violation
+from tests.explore.hostmodel import EngineOfOurs, Violation
 from tests.explore.rules import Rules
-from tests.explore.world import Budget, new_world
+from tests.explore.world import Budget, Build, new_world
 
 HOLD, BARRIER, MARKER = Gate.HOLD, Gate.BARRIER, Gate.MARKER
 # story: gate, hosts, members of each, whether a host's work is atomic, what may go wrong
@@ -58,6 +58,17 @@ def test_every_world_keeps_the_promises_and_can_become_quiet(story):
 
     print(f"{story}: {found.states} states, {found.steps} steps, {found.quiet} ends")
     assert 0 < found.available < found.quiet or not any(faults.values())
+
+
+@pytest.mark.parametrize("fault", ["lapses", "failures"])
+def test_a_forged_mark_breaks_nothing_where_marks_are_answered_from_record_on(fault):
+    rules = Rules(Build(engine=EngineOfOurs()), atomic=False)
+    budget = Budget(forgeries=1, timeouts=0, **{fault: 1})
+
+    found = explore(rules, rules.begin(new_world(MARKER, 2, 1, budget)))
+
+    print(f"a forged mark: {found.states} states, {found.steps} steps, {found.quiet} ends")
+    assert 0 < found.available < found.quiet
 
 
 def test_without_a_gate_members_receive_what_nobody_has_sent():

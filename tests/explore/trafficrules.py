@@ -40,6 +40,12 @@ class TrafficRules:
         _, effects = sender.path.send(Packet(sender.name, receiver.name, 0, markable))
         return self.route(world, effects, at_once=True)
 
+    def _forge(self, world, name, member):
+        """Somebody who is no member, or is and is not past its cut, sends a mark."""
+        armed = world.host(name).guest(member).path.armed
+        packet = Packet("nobody", member, 0, mark=cut.mark_of(armed))
+        return self.arrive(world.spend("forgeries"), packet)
+
     def _flood(self, world, name, member):
         """A guest sends, or is sent, more than its gate has room for."""
         guest = world.host(name).guest(member)

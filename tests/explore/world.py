@@ -52,6 +52,7 @@ class Budget:
     timeouts: int = 1
     more_snapshots: int = 0
     floods: int = 0  # a guest sends, or is sent, more than its gate has room for
+    forgeries: int = 0  # somebody sends a member what looks like the mark of its epoch
 
 
 @remembers_hash

@@ -22,7 +22,7 @@ from hotsnap_nova.protocol.messages import (
     Release,
 )
 from hotsnap_nova.protocol.participant import KEPT, Participant
-from tests.explore.hostmodel import Engine
+from tests.explore.hostmodel import Engine, EngineOfOurs
 
 
 # -- rule 1: intent before the stop, no fsync until recorded, decisions durable before sent -------
@@ -293,6 +293,13 @@ class ForgetsItsRefusal(Participant):
         if not part.discard:
             self.state = self.state.with_decision(part.snapshot, ())
         return commands
+
+
+class AnswersAnyMark(EngineOfOurs):
+    """Has a member cut by a mark before anybody said that all are armed."""
+
+    def answers_marks(self, _host):
+        return True
 
 
 class RecordsThePoisoned(Engine):

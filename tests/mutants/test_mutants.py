@@ -52,6 +52,7 @@ MUTANTS = [
     (9, Build(participant=m.AcceptsASecondStop), HOLD, {"failures": 1}, "two instants"),
     (9, Build(participant=m.ForgetsItsRefusal), HOLD, {"failures": 1}, "disowned"),
     (9, Build(engine=m.RecordsThePoisoned()), MARKER, {"failures": 1}, ORPHAN),
+    (9, Build(engine=m.AnswersAnyMark()), MARKER, {"forgeries": 1}, ORPHAN),
     (9, Build(coordinator=m.RecordsBeforeAllAreArmed), MARKER, {}, ORPHAN),
     (9, Build(path=m.ForgetsWhatItDelivered), MARKER, {"lapses": 1}, ORPHAN),
 ]  # fmt: skip
