@@ -21,7 +21,7 @@ from tests.rounds.command import CommandFailed
 _NAME = 'soak'
 _MOST_FAILED = 10
 _MOST_SPENT = 2                   # with the good one and the next: within a group's quota
-_GATES = ('auto', 'hold', 'barrier')
+_GATES = ('auto', 'hold', 'barrier', 'marker')
 
 
 def _soak(arguments: argparse.Namespace, path: pathlib.Path) -> bool:
