@@ -8,6 +8,7 @@ from nova import conf as nova_conf
 from nova import context as nova_context
 from nova import exception as nova_exception
 from nova import objects
+from nova.network import neutron
 from nova.virt import driver as virt_driver
 from nova.virt.libvirt import blockinfo
 
@@ -63,6 +64,16 @@ class Definitions(definitions.Definitions):
         return {vif['address'].lower(): tuple(ip['address'] for ip in vif.fixed_ips())
                 for vif in instance.get_network_info() if vif['address']}
 
+    def dscp_policies(self, member_id):
+        context, instance = _instance(member_id)
+        ports = {vif['id']: vif['address'].lower() for vif in instance.get_network_info()}
+        try:
+            client = neutron.get_client(context, admin=True)
+            return tuple((mac, policy) for port, mac in ports.items()
+                         for policy in _dscp_policies(client, port))
+        except Exception as exc:    # of Nova, neutronclient, keystoneauth
+            raise exception.HostUnreachable(host='Neutron', reason=_said(exc)) from exc
+
     def _with_serial_consoles(self, xml, instance):
         """Nova takes a guest that has some for one that migrates here, and defines none.
 
@@ -96,6 +107,15 @@ def _said(exc):
     """In one line."""
     said = exc.format_message() if isinstance(exc, nova_exception.NovaException) else str(exc)
     return ' '.join(said.split()) or type(exc).__name__
+
+
+def _dscp_policies(client, port):
+    """Names of those that mark; a port's own policy, or its network's."""
+    found = client.show_port(port)['port']
+    for policy_id in filter(None, map(found.get, ('qos_policy_id', 'qos_network_policy_id'))):
+        policy = client.show_qos_policy(policy_id)['policy']
+        if any(rule['type'] == 'dscp_marking' for rule in policy['rules']):
+            yield policy['name']
 
 
 def _volume(mapping):

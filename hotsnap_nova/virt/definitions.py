@@ -49,6 +49,13 @@ class Definitions:
         """
         return {}
 
+    def dscp_policies(self, _member_id: str) -> tuple[tuple[str, str], ...]:
+        """(MAC, policy's name) of each NIC whose packets the network gives a DSCP of its own.
+
+        :raises HotsnapError: that cannot be known just now
+        """
+        return ()
+
     def stopped(self, _member_id: str) -> None:
         """The old guest is proved stopped: its ports go."""
 

@@ -699,6 +699,30 @@ class TestRestores(ComputeTestCase):
             each['ip_address'] for each in port['fixed_ips'])}
         assert self.engine.definitions.addresses(self.server) == {}
 
+    def test_policies_that_set_a_dscp_are_told_of_its_ports(self):
+        port = nova_fixtures.NeutronFixture.port_1
+        server = self._create_server(name='net', host='compute1', networks=[{'port': port['id']}])
+        rules = {'p-1': ['dscp_marking'], 'p-2': ['bandwidth_limit']}
+
+        class Client:
+            def show_port(self, port_id):
+                assert port_id == port['id']
+                return {'port': {'qos_policy_id': 'p-2', 'qos_network_policy_id': 'p-1'}}
+
+            def show_qos_policy(self, policy_id):
+                return {'policy': {'name': f'name of {policy_id}', 'rules': [
+                    {'type': each} for each in rules[policy_id]]}}
+
+        def fail(*_args, **_kwargs):
+            raise OSError('no route')
+        ask = self.engine.definitions.dscp_policies
+        with fixtures.MonkeyPatch('nova.network.neutron.get_client', lambda *_, **__: Client()):
+            assert ask(server['id']) == ((port['mac_address'], 'name of p-1'),)
+            assert ask(self.server) == ()
+        with fixtures.MonkeyPatch('nova.network.neutron.get_client', fail), \
+                pytest.raises(exception.HostUnreachable, match='Neutron.*no route'):
+            ask(server['id'])
+
     def test_its_serial_console_is_where_it_was(self):
         """Nova defines none for a guest that has one, and it would lead nowhere."""
         self.flags(enabled=True, group='serial_console')

@@ -17,6 +17,21 @@ def nics(asked: subject.Subject):
                    (records.MARKER,))
 
 
+def policies(members: list[subject.Subject], owner: definitions.Definitions | None):
+    """A finding for each NIC whose marks the network would write over.
+
+    :raises HotsnapError: who defines them does not say just now
+    """
+    for asked in members if owner else ():
+        names = {nic.mac: nic.target or nic.alias for nic in asked.parsed.nics}
+        for mac, policy in owner.dscp_policies(asked.guest.uuid):
+            yield records.Finding(
+                asked.guest.spec, names.get(mac) or mac,
+                f'policy {policy} sets the DSCP of its packets, where marks would be',
+                'take its rule for DSCP off the port or its network, or use gate hold',
+                (records.MARKER,))
+
+
 def addresses(members: list[subject.Subject], owner: definitions.Definitions | None,
               ) -> tuple[records.Address, ...]:
     """What these guests' NICs are sent packets by, as far as it is known here.

@@ -54,6 +54,8 @@ def check(guests: list[guest.Guest], gate: str, free_bytes: int | None, connecti
             findings += told
     findings += channels.meeting(members)
     findings += memory.shortage(members)
+    if marks:
+        findings += marking.policies(members, owner)
     findings += _far(connection)
     if free_bytes is not None:
         findings += room.in_store(members, free_bytes, reserve_bytes)

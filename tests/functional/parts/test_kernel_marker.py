@@ -197,6 +197,23 @@ def test_addresses_are_those_of_its_network_filter_and_those_that_its_owner_know
     assert marking.addresses([asked], Owner())[0].ips == ('10.0.0.1', '10.0.0.2', 'fd00::1')
 
 
+def test_a_policy_that_writes_over_marks_is_told_of_its_nic():
+    parsed = domain.DomainXml("""<domain><devices><interface type='bridge'>
+      <mac address='52:54:00:aa:00:01'/><target dev='tap1'/></interface></devices></domain>""")
+
+    class Owner(definitions.Definitions):
+        def dscp_policies(self, member_id):
+            return {'7d5a': (('52:54:00:aa:00:01', 'gold'),)}[member_id]
+
+    asked = types.SimpleNamespace(
+        parsed=parsed, guest=types.SimpleNamespace(uuid='7d5a', spec=MEMBER))
+    (found,) = marking.policies([asked], Owner())
+
+    assert (found.member, found.device, found.rules_out) == (MEMBER, 'tap1', ('marker',))
+    assert 'policy gold sets the DSCP' in found.cause
+    assert not [*marking.policies([asked], None)]
+
+
 @pytest.mark.parametrize('told', [None, {}, TOLD | {'code': 5}, TOLD | {'addresses': [{}]}],
                          ids=['nothing', 'too little', 'another code', 'no address'])
 def test_who_was_not_told_how_to_mark_makes_no_gate(wire, keeper, told):
