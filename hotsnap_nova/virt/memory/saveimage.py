@@ -10,9 +10,12 @@ the file.
 """
 
 import dataclasses
+import errno
+import os
 import secrets
 import struct
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 
 import zstandard
 
@@ -23,6 +26,9 @@ MAGIC_WHOLE = b'LibvirtQemudSave'
 _HEADER = struct.Struct('<16s5I56x')
 _VERSION = 2
 _PADDING = 64 * 1024
+_COPIED_BYTES, _READ_BYTES = 64 << 20, 1 << 20
+#: Of file systems between which the kernel itself copies nothing.
+_NOT_BETWEEN = {errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS}
 #: VNC knows 8 characters of a password.
 _PASSWORD_BYTES = 4
 
@@ -41,16 +47,21 @@ class Header:
     stream_offset: int
 
 
-def header(xml: str, cookie: str = '', *, whole: bool, was_running: bool = True) -> bytes:
+def header(xml: str, cookie: str = '', *, whole: bool, was_running: bool = True,
+           size_bytes: int = 0) -> bytes:
     """Everything before QEMU's stream; both forms have the same length.
 
     :param cookie: see :func:`cookie_of`
+    :param size_bytes: to be as long as that, where it suffices
     """
     texts = [text.encode() + b'\0' for text in (xml, cookie) if text]
-    length = sum(len(text) for text in texts) + _PADDING
-    fixed = _HEADER.pack(MAGIC_WHOLE if whole else MAGIC_PARTIAL, _VERSION, length,
+    length = sum(len(text) for text in texts)
+    padding = size_bytes - _HEADER.size - length
+    if padding < 0:
+        padding = _PADDING
+    fixed = _HEADER.pack(MAGIC_WHOLE if whole else MAGIC_PARTIAL, _VERSION, length + padding,
                          1 if was_running else 0, 0, len(texts[0]) if cookie else 0)
-    return b''.join([fixed, *texts, bytes(_PADDING)])
+    return b''.join([fixed, *texts, bytes(padding)])
 
 
 def cookie_of(live_xml: str) -> str:
@@ -91,6 +102,36 @@ def read_header(path: str) -> Header:
         text = image.read(length)
     return Header(magic == MAGIC_WHOLE, _text(text),
                   _text(text[cookie_at:]) if cookie_at else '', _HEADER.size + length)
+
+
+def copy(path: str, to: str, xml: str, tell: Callable[[int], None] = lambda _bytes: None) -> None:
+    """The same memory for another definition; blocks are shared where the file system can.
+
+    :param path: of a whole image, which is only read
+    :param to: of the new one, for nobody but its owner
+    :param tell: called with how many bytes there are, now and then; what it raises ends it
+    """
+    was = read_header(path)
+    new = header(xml, was.cookie, whole=True, size_bytes=was.stream_offset)
+    shift = len(new) - was.stream_offset
+    with open(path, 'rb') as source, open(
+            os.open(to, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 'wb') as target:
+        # Only where blocks begin can they be shared: the old header goes along.
+        at = was.stream_offset if shift else 0
+        while count := _copied(source.fileno(), target.fileno(), at, at + shift):
+            at += count
+            tell(at)
+        os.pwrite(target.fileno(), new, 0)
+
+
+def _copied(source, target, at, to):
+    """How many bytes were; 0 at the end."""
+    try:
+        return os.copy_file_range(source, target, _COPIED_BYTES, at, to)
+    except OSError as exc:
+        if exc.errno not in _NOT_BETWEEN:
+            raise
+        return os.pwrite(target, os.pread(source, _READ_BYTES, at), to)
 
 
 def _opened(path):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """libvirt's save image as we write it."""
 
+import errno
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -42,6 +43,56 @@ def test_a_header_tells_what_was_put_into_it(tmp_path, whole, cookie):
 
     assert (head.whole, head.xml, head.cookie) == (whole, XML, cookie)
     assert path.read_bytes()[head.stream_offset:] == b'QEVM'
+
+
+@pytest.fixture
+def image(tmp_path):
+    """A save image, with a stream that ends within a block."""
+    path = tmp_path / 'image'
+    path.write_bytes(saveimage.header(XML, '<cookie/>', whole=True) + bytes(range(256)) * 500)
+    return path
+
+
+def stream(path):
+    return path.read_bytes()[saveimage.read_header(str(path)).stream_offset:]
+
+
+@pytest.mark.parametrize('more', ['', '<!-- longer than all padding -->' * 4096])
+def test_a_copy_has_the_same_memory_and_cpu_for_another_definition(image, tmp_path, more):
+    before = image.read_bytes()
+
+    saveimage.copy(str(image), str(tmp_path / 'copy'), XML.replace('images', 'others') + more)
+
+    head = saveimage.read_header(str(tmp_path / 'copy'))
+    assert (head.whole, head.cookie) == (True, '<cookie/>')
+    assert head.xml == XML.replace('images', 'others') + more
+    assert stream(tmp_path / 'copy') == stream(image)
+    assert image.read_bytes() == before
+    assert (tmp_path / 'copy').stat().st_mode & 0o777 == 0o600
+
+
+def test_the_stream_of_a_copy_is_where_it_was_so_that_blocks_can_be_shared(image, tmp_path):
+    saveimage.copy(str(image), str(tmp_path / 'copy'), XML.replace('images', 'others'))
+
+    assert (tmp_path / 'copy').stat().st_size == image.stat().st_size
+
+
+def test_between_file_systems_it_is_read_and_written(image, tmp_path, monkeypatch):
+    def fail(*_args):
+        raise OSError(errno.EXDEV, 'another file system')
+    monkeypatch.setattr(saveimage.os, 'copy_file_range', fail)
+
+    saveimage.copy(str(image), str(tmp_path / 'copy'), XML)
+
+    assert (tmp_path / 'copy').read_bytes() == image.read_bytes()
+
+
+def test_a_copy_that_is_of_no_use_any_more_ends(image, tmp_path):
+    def tell(_bytes):
+        raise exception.Aborted(who='its user')
+
+    with pytest.raises(exception.Aborted):
+        saveimage.copy(str(image), str(tmp_path / 'copy'), XML, tell)
 
 
 def test_a_cookie_has_the_cpu_that_runs():
