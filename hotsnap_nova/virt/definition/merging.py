@@ -26,7 +26,7 @@ def merged(cut_xml: str, today_xml: str) -> str:
     root = _element('', cut, today)
     _lead_nowhere(root)
     _mirror(root)
-    _serve_spice(root)
+    serve_spice(root)
     return ET.tostring(root, encoding='unicode')
 
 
@@ -113,8 +113,8 @@ def _mirror(root):
                 devices.remove(console)
 
 
-def _serve_spice(root):
-    """Hardware that there is with SPICE only, where today's consoles are others."""
+def serve_spice(root):
+    """Have SPICE, which leads nowhere, for hardware that there is with it alone."""
     if (any(root.find(path) is not None for path in _SPICE)
             and root.find("./devices/graphics[@type='spice']") is None):
         graphics = ET.SubElement(root.find('./devices'), 'graphics', {'type': 'spice'})
