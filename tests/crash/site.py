@@ -9,6 +9,7 @@ import sqlite3
 import tempfile
 import time
 
+from hotsnap_nova.virt.definition import aside
 from tests.crash import bed, cases, guests, power, services
 from tests.crash.bed import COORDINATOR
 from tests.fakes import tables
@@ -61,12 +62,20 @@ class Host(bed.Host):
                                 'lock_path': str(self.locks)})
 
     def cut_power(self):
-        services.kill([*self.qemus().values(), *self.service.children(), self.home.daemon_pid,
+        services.kill([*self.qemus().values(), *self._trials(), *self.service.children(),
+                       self.home.daemon_pid,
                        *([self.service.pid] if self.service.lives else [])])
         for path in (self.home.folder / 'run/libvirt/qemu').glob('*.xml'):
             path.unlink(missing_ok=True)
         shutil.rmtree(self.locks, ignore_errors=True)
         self.disk.cut_power()
+
+    def _trials(self):
+        """Processes of loads on trial."""
+        for path in (self.home.folder / 'run/libvirt/qemu').glob(f'{aside.name_of("*")}.pid'):
+            with contextlib.suppress(FileNotFoundError, ValueError):    # it has just ended
+                if pid := self.home.outside_pid(int(path.read_text())):
+                    yield pid
 
     def boot(self):
         self.home.wait_until_answering()
