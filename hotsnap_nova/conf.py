@@ -127,6 +127,19 @@ OPTIONS = (
              'them is refused beforehand, memory and disks of all members on the host counted '
              'together. Raise it where others write there at the same time, guests with sparse '
              'disks among them.'),
+    cfg.BoolOpt(
+        'trial_load', default=True,
+        help='Before a restore stops anything, start each member a second time beside itself for '
+             'a moment: paused, without network, from the memory and on the disks of the cut. '
+             'What the host\'s QEMU, firmware or libvirt no longer takes is refused while the '
+             'group runs on. One member at a time takes its memory once more on the host and '
+             'beside its disks, and the time to load it; where there is no room, or its memory '
+             'is in huge pages or bound to NUMA nodes, it is left out, and the log says so. Unset '
+             'it where restores have to be quick.'),
+    cfg.IntOpt(
+        'trial_reserve_mib', default=512, min=0,
+        help='MiB of the host\'s memory that are to stay free while a member is loaded on trial. '
+             'Raise it where other guests grow or start at any time.'),
     cfg.StrOpt(
         'store', default='local',
         help='Entry point in hotsnap.store of the store that keeps snapshots.'),

@@ -32,6 +32,8 @@ def open_manager(conf, open_engine=None, host: str | None = None, uri: str | Non
     engine = open_engine(uri, conf.restore_keep_hours)
     engine.effort = records.Effort(conf.io_limit_mib_s << 20, conf.direct_io)
     engine.reserve_bytes = conf.reserve_mib << 20
+    engine.tries_loads = conf.trial_load
+    engine.trial_reserve_bytes = conf.trial_reserve_mib << 20
     engine.store_path = store.root
     store.reading = digest.Reading(conf.io_limit_mib_s << 20, conf.direct_io)
     if definitions:

@@ -296,7 +296,8 @@ class Guest:
         try:
             self._domain.destroy()
         except libvirt.libvirtError as exc:
-            if exc.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:
+            if exc.get_error_code() not in (libvirt.VIR_ERR_OPERATION_INVALID,
+                                            libvirt.VIR_ERR_NO_DOMAIN):
                 raise self._error('destroy', exc) from exc
 
     def resume(self) -> None:
@@ -356,6 +357,20 @@ def define(connection, xml: str, member: records.MemberSpec) -> None:
         connection.defineXML(xml)
     except libvirt.libvirtError as exc:
         raise exception.HypervisorError(member=member, reason=f'definition: {exc}') from exc
+
+
+def load(connection, save_image: str, member: records.MemberSpec) -> None:
+    """Start what a save image itself defines; it stands there, see `State.loaded`.
+
+    :raises exception.HostUnreachable: libvirt has gone away; what became of it is not known
+    :raises exception.HypervisorError: it does not start, in libvirt's and QEMU's words
+    """
+    try:
+        connection.restoreFlags(save_image, None, libvirt.VIR_DOMAIN_SAVE_PAUSED)
+    except libvirt.libvirtError as exc:
+        if exc.get_error_domain() in (libvirt.VIR_FROM_RPC, libvirt.VIR_FROM_REMOTE):
+            raise exception.HostUnreachable(host='libvirt', reason=str(exc)) from exc
+        raise exception.HypervisorError(member=member, reason=str(exc)) from exc
 
 
 def incompatible(connection, save_image: str, xml: str) -> str:

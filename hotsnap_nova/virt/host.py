@@ -20,7 +20,7 @@ from hotsnap_nova.virt import member as member_module
 from hotsnap_nova.virt.checks import preflight
 from hotsnap_nova.virt.disks import freezing
 from hotsnap_nova.virt.gates import holder
-from hotsnap_nova.virt.restore import restorer
+from hotsnap_nova.virt.restore import restorer, trial
 
 LOG = log.getLogger(__name__)
 
@@ -87,7 +87,8 @@ class Engine(restorer.Restorer):
         for domain in self._libvirt().listAllDomains():
             # A guest may go away, or be busy ending, while we ask.
             with contextlib.suppress(exception.HotsnapError):
-                if leftover := sweep.survey(self._guest(domain.UUIDString())):
+                if leftover := (trial.leftover(domain.name())
+                                or sweep.survey(self._guest(domain.UUIDString()))):
                     found.append(leftover)
         return tuple(found)
 
@@ -201,8 +202,9 @@ class Engine(restorer.Restorer):
         self._open.pop(snapshot_id, None)
 
     def clean(self, members: tuple[records.MemberSpec, ...]) -> None:
-        """Take out of guests whatever any process of ours left there."""
+        """Take out of guests whatever any process of ours left there, or beside them."""
         for spec in members:
+            trial.end(spec, self._libvirt)
             with contextlib.suppress(exception.MemberNotFound):
                 sweep.abandoned(self._member(spec))
 

@@ -74,6 +74,9 @@ class Keeper:
                             start, _ABANDONED_HOURS, lambda path, start=start:
                             path.removeprefix(start).removesuffix('.new') in on_record
                             or used(path), self.files)
+                    dropped += _expire(
+                        os.path.join(folder, parts.before(each.uuid, parts.TRIAL)),
+                        _ABANDONED_HOURS, used, self.files)
                 except OSError as exc:
                     LOG.warning('What ended restores left in %(folder)s cannot be dropped: '
                                 '%(error)s', {'folder': folder, 'error': exc})

@@ -8,11 +8,13 @@ In the folder of its first disk, named after the member and the restore::
     <member>.hotsnap-loaded-<restore>    the restore has loaded it, or was about to
     <member>.hotsnap-ready-<restore>     becomes the next: a disk that is full has room for a name
     <member>.hotsnap-resumed-<restore>   the restore let it run: from then on it is its owner's
+    <member>.hotsnap-trial-<what>-<restore>   what its load on trial has, while there is one
 
 A mark is on the disk before what it tells of is done.
 """
 
 import contextlib
+import glob
 import io
 import os
 import tempfile
@@ -26,6 +28,7 @@ from hotsnap_nova.virt.definition import cut
 from hotsnap_nova.virt.restore import durable, imagelock, replacement
 
 MEMORY, STOPPED, LOADED, READY, RESUMED = 'memory', 'stopped', 'loaded', 'ready', 'resumed'
+TRIAL = 'trial'
 _MARKS = (STOPPED, LOADED, RESUMED)
 #: What a restore that misses it does without, or makes anew.
 MADE_AGAIN = (MEMORY, READY)
@@ -61,6 +64,11 @@ class Part:
     def replaced(self) -> tuple[replacement.Replacement, ...]:
         """Of each disk that the snapshot has and the domain has, too."""
         return tuple(placed for _source, placed in self._disks.values())
+
+    @property
+    def disks(self) -> dict[str, replacement.Replacement]:
+        """The same by the cut's names for them."""
+        return {target: placed for target, (_source, placed) in self._disks.items()}
 
     # -- the cut's files -----------------------------------------------------------------------
 
@@ -104,6 +112,22 @@ class Part:
     @property
     def _packed(self):
         return f'{self.member.folder}/memory.save.zst'
+
+    def on_trial(self, what: str) -> str:
+        """Where a file of its load on trial is."""
+        return self._at(f'{TRIAL}-{what}')
+
+    def drop_trial(self) -> None:
+        """Drop all of these; repeatable."""
+        for path in self._of_trial():
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+
+    def _of_trial(self):
+        if not self._folder:
+            return []
+        beginning = os.path.join(self._folder, before(self.spec.id, TRIAL))
+        return glob.glob(f'{glob.escape(beginning)}*-{glob.escape(self._restore)}')
 
     # -- disks ---------------------------------------------------------------------------------
 
@@ -236,6 +260,7 @@ class Part:
 
     def end(self) -> None:
         """Drop marks and memory, for good: once the end is on record nobody comes back to them."""
+        self.drop_trial()
         if self._folder:
             for what in FILES:
                 durable.drop(self._at(what))
@@ -252,7 +277,7 @@ class Part:
     def touched(self) -> bool:
         """Whether anything of the restore is here, by names."""
         return any(placed.touched for placed in self.replaced) or (bool(self._folder) and any(
-            os.path.lexists(self._at(what)) for what in FILES))
+            os.path.lexists(self._at(what)) for what in FILES)) or bool(self._of_trial())
 
     def _at(self, what):
         return os.path.join(self._folder, before(self.spec.id, what) + self._restore)

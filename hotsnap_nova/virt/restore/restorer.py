@@ -23,7 +23,7 @@ from hotsnap_nova import exception
 from hotsnap_nova.virt import definitions, guest, records
 from hotsnap_nova.virt.checks import obstacles, room
 from hotsnap_nova.virt.definition import cut, merging
-from hotsnap_nova.virt.restore import clocks, exporting, keeping, parts, telling
+from hotsnap_nova.virt.restore import clocks, exporting, keeping, parts, telling, trial
 
 LOG = log.getLogger(__name__)
 
@@ -52,12 +52,16 @@ class Restorer(keeping.Keeper):
     :ivar effort: how disks are copied
     :ivar reserve_bytes: what is to stay free in the store, and beside disks
     :ivar store_path: the folder of the store; None: it is none
+    :ivar tries_loads: whether members are loaded on trial before any is stopped
+    :ivar trial_reserve_bytes: of the host's memory, what is to stay free meanwhile
     """
 
     definitions = definitions.Definitions()
     effort = records.ALL_EFFORT
     reserve_bytes = 0
     store_path: str | None = None
+    tries_loads = False
+    trial_reserve_bytes = 0
     export = staticmethod(exporting.export)
 
     def restore_check(self, work: records.RestoreWork) -> records.Verdict:
@@ -84,9 +88,11 @@ class Restorer(keeping.Keeper):
                         tell: Tell = _untold) -> records.RestoreOutcome:
         """Place the disks and memory of the cut beside the domains'; they run on.
 
-        Its notes say which files a swap must find again.
+        Then each member is loaded on trial, beside itself, if that is wanted; see `trial`. Its
+        notes say which files a swap must find again.
 
         :param tell: called with (done_bytes, total_bytes); what it raises ends it soon
+        :raises Refused: a member would not wake here
         """
         prepared = []
         for member in _ours(work):
@@ -100,7 +106,21 @@ class Restorer(keeping.Keeper):
                 self.effort)
             done += part.needed_bytes()
             tell(done, total)
+        if self.tries_loads:
+            for part in prepared:
+                self._load_on_trial(part, lambda: tell(total, total))
         return records.RestoreOutcome(notes={'members': noted})
+
+    def _load_on_trial(self, part, tell):
+        if part.swapped:    # then that was proved, and more
+            return
+        reason = trial.load(
+            part, self._merged(part, self._wanted(self._member(part.spec), part.member)),
+            self._libvirt, trial.Spare(self.trial_reserve_bytes, self.reserve_bytes), self.files,
+            tell)
+        if reason:
+            LOG.warning('%(member)s is restored without a load on trial: %(reason)s',
+                        {'member': part.spec, 'reason': reason})
 
     def restore_stop(self, work: records.RestoreWork) -> records.RestoreOutcome:
         """Return when every old member here is proved stopped.
@@ -186,13 +206,19 @@ class Restorer(keeping.Keeper):
         """Start a member at the cut; its disks are there, and locked as long as it takes."""
         self.definitions.starting(found.uuid)
         today = self._wanted(found, part.member)
-        xml = merging.merged(cut.xml(part.member), today)
-        part.require_paths(xml)
+        xml = self._merged(part, today)
         if today != found.xml(live=False):
             self._define(xml, part.member)
         part.mark(parts.LOADED, part.spec.id)
         found.load(part.memory(), xml)
         held.close()
+
+    @staticmethod
+    def _merged(part, today):
+        """What it is started with; see `definition`."""
+        xml = merging.merged(cut.xml(part.member), today)
+        part.require_paths(xml)
+        return xml
 
     @staticmethod
     def _require_unwritten(part):
@@ -303,6 +329,8 @@ class Restorer(keeping.Keeper):
         return records.RestoreOutcome()
 
     def _undo(self, part, withdrawn):
+        trial.end(part.spec, self._libvirt)
+        part.drop_trial()
         found = self._found(part.member)
         state = found.state() if found else guest.State('gone')
         if _is_ours(part, state) and not withdrawn:

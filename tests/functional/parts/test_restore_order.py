@@ -6,6 +6,7 @@ import subprocess
 import threading
 import types
 
+import libvirt
 import pytest
 
 from hotsnap_nova import exception
@@ -57,6 +58,18 @@ class Guest:
         self.told('set_clock')
 
 
+class Libvirt:
+    """Knows of no load on trial."""
+
+    def lookupByUUIDString(self, _name):
+        unknown = libvirt.libvirtError('no such domain')
+        unknown.err = (libvirt.VIR_ERR_NO_DOMAIN, 0, '', 2, '', '', '', -1, -1)
+        raise unknown
+
+    def lookupByName(self, name):
+        return self.lookupByUUIDString(name)
+
+
 WORK = records.RestoreWork('s1', 'r1', (
     records.RestoreMember(records.MemberSpec('a', 'a'), '', {}),))
 
@@ -66,6 +79,7 @@ def make(tmp_path, monkeypatch):
     """A guest in a state, and an engine that knows it alone."""
     def make(state):
         made, engine = Guest(tmp_path, state), restorer.Restorer()
+        engine._libvirt = Libvirt
         if state == 'at the cut':
             (tmp_path / f'a.hotsnap-{parts.LOADED}-r1').write_text('a')
         monkeypatch.setattr(engine, '_member', lambda _spec: made, raising=False)

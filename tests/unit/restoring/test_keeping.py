@@ -45,6 +45,16 @@ def test_marks_stay_for_they_may_be_on_record_elsewhere(tmp_path, leave):
     assert set(os.listdir(tmp_path)) == {'disk.raw', *marks}
 
 
+def test_what_a_load_on_trial_left_goes_after_a_day(tmp_path, leave):
+    old = leave('a.hotsnap-trial-disk-vda-r1'), leave('a.hotsnap-trial-memory-r1')
+    kept = [leave('a.hotsnap-trial-memory-r2', age_hours=23), leave('b.hotsnap-trial-memory-r1')]
+
+    assert Keeper(tmp_path).drop_expired() == old
+
+    assert sorted(os.listdir(tmp_path)) == sorted(
+        ['disk.raw', *(os.path.basename(path) for path in kept)])
+
+
 @pytest.mark.parametrize('what', parts.MADE_AGAIN)
 def test_what_is_there_again_of_an_ended_restore_goes_after_a_day(tmp_path, leave, what):
     old = leave(f'a.hotsnap-{what}-r1'), leave(f'a.hotsnap-{what}-r2.new')
