@@ -324,7 +324,7 @@ def test_a_libvirt_that_dies_meanwhile_costs_the_restore_alone(member, engine, s
             standing.clear()
             member.lab.kill9_libvirtd()
 
-    with pytest.raises((exception.HostUnreachable, exception.Refused)):
+    with pytest.raises(exception.HostUnreachable):
         engine.restore_prepare(member.work, tell)
 
 
@@ -370,3 +370,24 @@ def test_without_room_for_both_it_is_not_tried_and_that_is_said(
     (said,) = caplog.messages
     assert said.startswith('web is restored without a load on trial: ')
     assert ' are needed' in said
+
+
+# --- through the command, by which it is on ---
+
+
+def test_a_restore_that_would_fail_after_the_stop_stops_nobody(member, hotsnap):
+    running = types.SimpleNamespace(domain_name=member.domain.name())
+    made = hotsnap.create('cut', [running])
+    assert made.status == 0, made.errors
+    born = member.pid
+
+    with upgraded_rom(member):
+        refused = hotsnap.run('snapshot', 'restore', 'cut')
+
+    assert refused.status == 1
+    assert 'load of migration failed' in refused.errors
+    assert (member.pid, member.domain.state()[0]) == (born, libvirt.VIR_DOMAIN_RUNNING)
+    assert (member.trials(), member.beside()) == ([], [])
+    restored = hotsnap.run('snapshot', 'restore', 'cut')
+    assert restored.status == 0, restored.errors
+    assert member.pid != born
