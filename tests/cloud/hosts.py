@@ -28,7 +28,8 @@ def start(cloud: Cloud, host: str) -> None:
         (folder / name).mkdir(parents=True)
     folder.chmod(0o755)
     (folder / 'etc/qemu.conf').write_text(enclosure.QEMU_CONF)
-    (folder / 'etc/libvirtd.conf').write_text(enclosure.LIBVIRTD_CONF)
+    (folder / 'etc/libvirtd.conf').write_text(
+        enclosure.LIBVIRTD_CONF + (_over_tcp(cloud) if is_remote(cloud, host) else ''))
     power_on(cloud, host)
 
 
@@ -42,7 +43,8 @@ def power_on(cloud: Cloud, host: str) -> None:
     inside = processes(cloud, host)
     inside.wait_until_answering()
     name = f'libvirtd-{host}'
-    inside.start(name, 'libvirtd', '--pid-file', '/run/libvirtd.pid')
+    inside.start(name, 'libvirtd', '--pid-file', '/run/libvirtd.pid',
+                 *(['--listen'] if is_remote(cloud, host) else []))
     inside.wait(name, 'no answer', lambda: Host(cloud, host).answers())
 
 
@@ -61,6 +63,16 @@ def processes(cloud: Cloud, host: str) -> supervised.Supervisor:
     """The supervisor of what runs on the host."""
     return supervised.Supervisor(_control(cloud, host), cloud.settings.host_folder(host),
                                  cloud.settings.logs)
+
+
+def is_remote(cloud: Cloud, host: str) -> bool:
+    """Whether Nova reaches its libvirtd over TCP, as Kolla-Ansible has it on all hosts."""
+    return host == cloud.settings.hosts[-1]
+
+
+def tcp_uri(cloud: Cloud) -> str:
+    """Where Nova does."""
+    return f'qemu+tcp://127.0.0.1:{cloud.settings.ports["libvirt"]}/system'
 
 
 def uri(cloud: Cloud, host: str) -> str:
@@ -92,6 +104,15 @@ class Host:
             return self._socket.exists() and enclosure.works(self.connection)
         except libvirt.libvirtError:
             return False
+
+
+def _over_tcp(cloud):
+    return f'''listen_tls = 0
+listen_tcp = 1
+listen_addr = "127.0.0.1"
+tcp_port = "{cloud.settings.ports['libvirt']}"
+auth_tcp = "none"
+'''
 
 
 def _control(cloud: Cloud, host: str) -> pathlib.Path:

@@ -35,7 +35,9 @@ def upload(cloud: Cloud) -> None:
         initramfs = _upload(connection, 'lab-initramfs', boot.initramfs, 'ari', 'ari')
         _upload(connection, IMAGE, _folder(cloud) / 'disk.raw', 'raw', 'bare',
                 kernel_id=kernel.id, ramdisk_id=initramfs.id,
-                os_command_line=' '.join(specification.KERNEL_WORDS))
+                os_command_line=' '.join(specification.KERNEL_WORDS),
+                # The guest's kernel has no driver for the AHCI of a q35.
+                hw_cdrom_bus='scsi', hw_scsi_model='virtio-scsi')
         # Its owner alone may ask for addresses in it.
         owner = connection.identity.find_project('demo', ignore_missing=False).id
         network = connection.network.create_network(

@@ -97,8 +97,11 @@ def configure_host(cloud: Cloud, host: str, stock: bool, home: str = sys.prefix)
             'reserved_host_memory_mb': 0, 'graceful_shutdown_timeout': 10,
             'initial_cpu_allocation_ratio': 16.0},
         'oslo_concurrency': {'lock_path': folder / 'lock'},
-        'libvirt': {'virt_type': 'qemu', 'cpu_mode': 'none', 'images_type': 'default',
-                    'hw_machine_type': 'x86_64=pc'},
+        'libvirt': {'virt_type': 'qemu', 'cpu_mode': 'host-model', 'images_type': 'default',
+                    'hw_machine_type': 'x86_64=q35', 'num_pcie_ports': 16,
+                    **({'connection_uri': hosts.tcp_uri(cloud)} if hosts.is_remote(cloud, host)
+                       else {})},
+        'serial_console': {'enabled': True, 'port_range': cloud.settings.console_ports(host)},
         **{name: {'helper_command': helper} for name in _PRIVILEGED},
     }
     if not stock:

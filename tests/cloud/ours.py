@@ -4,7 +4,7 @@
 import pathlib
 import re
 
-from tests.cloud import files
+from tests.cloud import files, hosts
 from tests.cloud.processes import CloudError
 from tests.cloud.services import Cloud
 
@@ -20,10 +20,11 @@ _PIPELINES = 2
 def host_sections(cloud: Cloud, host: str) -> dict[str, dict]:
     """What nova.conf of one compute host has more of."""
     folder = cloud.settings.host_folder(host)
+    local = {'local_uri': 'qemu:///system'} if hosts.is_remote(cloud, host) else {}
     return {'DEFAULT': {'compute_driver': 'hotsnap.HotSnapLibvirtDriver'},
             'hotsnap': {'store_path': cloud.settings.folder / 'snapshots',
                         'state_path': folder / 'hotsnap',
-                        'lock_path': folder / 'run/hotsnap'}}
+                        'lock_path': folder / 'run/hotsnap', **local}}
 
 
 def with_filter(paste: str) -> str:

@@ -17,10 +17,13 @@ from tests.cloud.processes import CloudError
 FOLDER_VARIABLE = 'HOTSNAP_CLOUD_DIR'
 _STATE = 'state.json'
 _PORTS = ('database', 'broker', 'broker-peers', 'epmd', 'keystone', 'glance', 'placement',
-          'neutron', 'nova')
+          'neutron', 'nova', 'libvirt')
 _USERS = ('admin', 'demo', 'database', 'broker', 'glance', 'placement', 'neutron', 'nova')
 #: Below what kernels hand to outgoing connections, so that none of these takes a port of ours.
 _PORT_RANGE = range(20000, 32000)
+_CONSOLES = range(10000, 20000)
+_CONSOLES_A_HOST = 50
+_CLOUDS = len(_CONSOLES) // (2 * _CONSOLES_A_HOST)
 _SOCKET_PATH_BYTES = 107
 _LONGEST_SOCKET = 'hosts/a/run/libvirt/virtqemud-admin-sock.mon'
 
@@ -56,6 +59,13 @@ class Settings:
         """The compute hosts' names; each host's network link has the same."""
         digest = hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:4]
         return tuple(f'hs{digest}-{letter}' for letter in 'ab')
+
+    def console_ports(self, host: str) -> str:
+        """Those of a host's serial consoles: Nova thinks that it has the machine for itself."""
+        digest = hashlib.sha256(os.fsencode(self.folder)).digest()
+        first = (_CONSOLES.start + digest[0] % _CLOUDS * 2 * _CONSOLES_A_HOST
+                 + self.hosts.index(host) * _CONSOLES_A_HOST)
+        return f'{first}:{first + _CONSOLES_A_HOST - 1}'
 
     def host_folder(self, host: str) -> pathlib.Path:
         return self.folder / 'hosts' / host[-1]

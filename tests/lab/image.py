@@ -24,8 +24,8 @@ _COMPILE = ('gcc', '-static', '-O2', '-Wall', '-Wextra', '-Werror', '-pthread')
 # Order matters: each needs only what stands before it.
 _MODULES = ('virtio_ring', 'virtio', 'virtio_pci_legacy_dev', 'virtio_pci_modern_dev',
             'virtio_pci', 'failover', 'net_failover', 'virtio_net', 'virtio_blk')
-_CONFIG_DRIVE_MODULES = ('scsi_common', 'scsi_mod', 'libata', 'ata_piix', 'cdrom', 'sr_mod',
-                         'isofs')
+_CONFIG_DRIVE_MODULES = ('scsi_common', 'scsi_mod', 'libata', 'ata_piix', 'virtio_scsi', 'cdrom',
+                         'sr_mod', 'isofs')
 
 
 class ImageError(Exception):
