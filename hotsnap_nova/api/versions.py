@@ -7,12 +7,13 @@ Version history; the first number grows when a client of the old one breaks:
 * 1.1  a check says what each finding ``rules_out``, and whether a snapshot would be ``restorable``
 * 1.2  a restore takes ``drop_internal_snapshots``, and ``keep_present``: its ``result`` has the
        snapshot's id under ``kept_present``
+* 1.3  a restore's ``result`` has ``warnings``, where there are any
 """
 
 from nova.api.openstack import common, wsgi
 
 MIN_VERSION = '1.0'
-VERSION = '1.2'
+VERSION = '1.3'
 
 
 class VersionController(wsgi.Controller):

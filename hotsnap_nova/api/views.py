@@ -67,7 +67,16 @@ def _action(action, hosts, hidden):
     if not hosts:    # members may have been on others by then
         hidden = {*hidden, *action.get('hosts', ())}
     return {key: action[key] for key in _ACTION} | {
-        'error': _error(action['error'], hosts, hidden)}
+        'error': _error(action['error'], hosts, hidden),
+        'result': _result(action['result'], hosts, hidden)}
+
+
+def _result(result, hosts, hidden):
+    if not result or 'warnings' not in result:
+        return result
+    return {**result, 'warnings': [
+        _with_host(_told(each, hosts, {each['host'], *hidden}), each, hosts)
+        for each in result['warnings']]}
 
 
 def _member(member, hosts):
@@ -76,9 +85,15 @@ def _member(member, hosts):
 
 
 def _finding(each, hosts):
-    cause = each['cause'] if hosts else words.for_users(each['cause'], [each['host']])
-    shown = {'server_id': each['member'], 'server_name': each['name'], 'device': each['device'],
-             'cause': cause, 'remedy': each['remedy'], 'rules_out': each['rules_out'],
-             'refuses': 'snapshot' in each['rules_out'],
-             'gates': [name for name in each['rules_out'] if name in rpcapi.GATES]}
+    shown = _told(each, hosts, [each['host']]) | {
+        'rules_out': each['rules_out'],
+        'refuses': 'snapshot' in each['rules_out'],
+        'gates': [name for name in each['rules_out'] if name in rpcapi.GATES]}
     return _with_host(shown, each, hosts)
+
+
+def _told(each, hosts, hidden):
+    """What a finding, or a warning of a restore, says of whom."""
+    cause = each['cause'] if hosts else words.for_users(each['cause'], hidden)
+    return {'server_id': each['member'], 'server_name': each['name'], 'device': each['device'],
+            'cause': cause, 'remedy': each['remedy']}

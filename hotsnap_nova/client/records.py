@@ -44,6 +44,11 @@ class Action:
     result: dict | None = None
     error: Error | None = None
 
+    @property
+    def warnings(self) -> 'tuple[Finding, ...]':
+        """What to know of a restore that has not failed; of the group, without a server's id."""
+        return tuple(_known(Finding, each) for each in (self.result or {}).get('warnings', ()))
+
 
 @dataclasses.dataclass(frozen=True)
 class Snapshot:

@@ -12,7 +12,7 @@ from importlib import metadata
 from cliff import app, commandmanager
 
 from hotsnap_nova import conf, exception, terminal
-from hotsnap_nova.cmd import check, snapshot
+from hotsnap_nova.cmd import check, snapshot, view
 
 #: What to do about an error whose message does not say so already.
 REMEDIES = {
@@ -136,6 +136,12 @@ class Shell(app.App):
     def complain(self, error: Exception) -> None:
         """Print that line on stderr."""
         self.stderr.write(f'hotsnap: {self.explain(error)}\n')
+
+    def warn(self, warnings) -> None:
+        """Print what a restore warns of on stderr: see `view.warned`."""
+        for each in warnings:
+            line = ' '.join(view.warned(each).split())
+            self.stderr.write(terminal.escaped(f'hotsnap: {line}\n'))
 
     def _override(self, config):
         given = self.options

@@ -108,10 +108,11 @@ class Restore(base.OfOne, base.Command):
         with (self.app.open_services() as services, interrupts.Interrupts() as wish,
               progress.open_progress(self.app.stderr, base.is_quiet(self.app)) as bars):
             snapshots = services.open()
-            snapshots.restore(args.snapshot, args.paused, bars.watch,
-                              is_unwanted=lambda: wish.come,
-                              drop_internal_snapshots=args.drop_internal_snapshots,
-                              present=args.keep_present and self._present(args, snapshots))
+            warnings = snapshots.restore(
+                args.snapshot, args.paused, bars.watch, is_unwanted=lambda: wish.come,
+                drop_internal_snapshots=args.drop_internal_snapshots,
+                present=args.keep_present and self._present(args, snapshots))
+        self.app.warn(warnings)
 
     def _present(self, args, snapshots):
         found = snapshots.get(args.snapshot)

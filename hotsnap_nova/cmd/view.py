@@ -15,6 +15,8 @@ def detailed(row, machine: bool) -> tuple[tuple, tuple]:
     if row.error_code:
         shown['error'] = ({key: getattr(row, f'error_{key}') or '' for key in _ERROR}
                           if machine else error(row))
+    if warnings := warnings_of(row):
+        shown['warnings'] = warnings if machine else '\n'.join(map(warned, warnings))
     members = [_member(each) for each in row.members]
     shown['members'] = members if machine else '\n'.join(map(_line, members))
     return tuple(shown), tuple(shown.values())
@@ -26,6 +28,17 @@ def error(row) -> str:
                    row.error_member or '')
     where = ', '.join(each for each in (culprit, row.error_code) if each)
     return f'{row.error_message or "failed"} ({where})'
+
+
+def warnings_of(row) -> list[dict]:
+    """What the last restore warns of: {member, name, host, device, cause, remedy} each."""
+    return list(((row.last_action and row.last_action['result']) or {}).get('warnings', ()))
+
+
+def warned(warning: dict) -> str:
+    """One of these in one line."""
+    return f'warning: {warning["name"]}, {warning["device"]}: {warning["cause"]}' + (
+        f'. Remedy: {warning["remedy"]}.' if warning['remedy'] else '.')
 
 
 def time(value) -> str:

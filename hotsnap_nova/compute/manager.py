@@ -83,12 +83,13 @@ class ComputeManager:
             return self._restores.serve(request)
         return self._participants.serve(request)
 
-    def check_restore(self, restore: str, share: restore_messages.Share) -> None:
-        """Nothing, where this host can restore its share; touches nothing.
+    def check_restore(self, restore: str, share: restore_messages.Share
+                      ) -> tuple[restore_messages.MemberWarning, ...]:
+        """What to know of a share that this host can restore; touches nothing.
 
         :raises HotsnapError: what stands in the way
         """
-        self._restores.check(restore, share)
+        return self._restores.check(restore, share)
 
     def withdraw(self, member_id: str, why: str) -> None:
         """A guest's owner needs it: snapshots and restores that have it are given up.

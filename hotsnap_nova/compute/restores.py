@@ -122,12 +122,13 @@ class Restores:
         self._runner.receive(order)
         return self._call.answer
 
-    def check(self, restore: str, share: restores.Share) -> None:
-        """Nothing, where this host can restore its share; touches nothing.
+    def check(self, restore: str,
+              share: restores.Share) -> tuple[restores.MemberWarning, ...]:
+        """What to know of a share that this host can restore; touches nothing.
 
         :raises HotsnapError: what stands in the way
         """
-        self._steps.check(restore, share)
+        return self._warnings(self._steps.check(restore, share))
 
     def withdraw(self, member_id: str, cause: messages.Cause) -> None:
         """Return when no restore is at work on this guest, and none will be any more.
@@ -230,7 +231,7 @@ class Restores:
                 command.restore, command.step,
                 tuple(restores.MemberFault(fault.member, runner.cause_of(fault.error, self._host))
                       for fault in done.faults),
-                json.dumps(done.notes) if done.notes else '')
+                json.dumps(done.notes) if done.notes else '', self._warnings(done.warnings))
         except Exception as exc:
             if not isinstance(exc, exception.HotsnapError):
                 LOG.exception('Restore %s: %s failed', command.restore, command.step)
@@ -242,6 +243,9 @@ class Restores:
             if self._closing:
                 return    # what was interrupted has not failed: it is done again
         self._runner.receive(outcome)
+
+    def _warnings(self, findings):
+        return tuple(translate.warning(each, self._host) for each in findings)
 
     def _do(self, command, at_work):
         """Do the step. Members stand still by now: a libvirt or an owner that is away is asked

@@ -115,16 +115,19 @@ class ComputeApi:
         return _decoded(host, answer)
 
     def check_restore(self, host: str, restore: str, share: restores.Share,
-                      timeout_s: float) -> None:
-        """Nothing, where the host can restore its share; it touches nothing.
+                      timeout_s: float) -> tuple[restores.MemberWarning, ...]:
+        """What to know of a share that the host can restore; it touches nothing.
 
-        :raises HostUnreachable: it has not said so in time
+        Older hosts have nothing to say then.
+
+        :raises HostUnreachable: it has not answered in time
         :raises HostTooOld: it knows no restore of this kind
         :raises HotsnapError: what stands in the way
         """
         self._must_speak(host, _RESTORE_VERSION, 'check_restore')
-        self._ask(host, 'check_restore', None, timeout_s, version=_RESTORE_VERSION,
-                  restore=restore, share=wire.encode(share))
+        told = self._ask(host, 'check_restore', None, timeout_s, version=_RESTORE_VERSION,
+                         restore=restore, share=wire.encode(share))
+        return tuple(_decoded(host, each) for each in told or ())
 
     def order(self, order: restores.Order, timeout_s: float) -> restores.OrderAnswer | None:
         """The answer to an order, which is carried out in the background: ask again.

@@ -51,8 +51,8 @@ class Steps:
         self._claims = claims.Claims(domain_locks)
         self._owner = guests_owner
 
-    def check(self, restore: str, share: restores.Share) -> None:
-        """Nothing, where the share can be restored; touches nothing.
+    def check(self, restore: str, share: restores.Share) -> tuple[records.Finding, ...]:
+        """What its user should know of a share that can be restored; touches nothing.
 
         :raises HotsnapError: what stands in the way
         """
@@ -61,6 +61,7 @@ class Steps:
             if finding.refuses:
                 raise exception.Refused(member=finding.member, device=finding.device,
                                         cause=finding.cause, remedy=finding.remedy)
+        return verdict.findings
 
     def do(self, command: commands.CarryOut, withdrawn: Collection[str],
            hasten: threading.Event, tell: Tell,

@@ -5,6 +5,7 @@ import dataclasses
 import json
 
 from hotsnap_nova.protocol import messages
+from hotsnap_nova.protocol.restore import messages as restores
 from hotsnap_nova.virt import records
 
 
@@ -38,6 +39,11 @@ def finding(each: records.Finding) -> dict:
         'id': each.member.id, 'member': str(each.member),
         'gates': [name for name in each.rules_out if name in (*records.GATES, records.MARKER)],
         'refuses': records.SNAPSHOT in each.rules_out}
+
+
+def warning(each: records.Finding, host: str) -> restores.MemberWarning:
+    """A finding that refuses nothing, of a restore."""
+    return restores.MemberWarning(each.member.id, each.device, each.cause, each.remedy, host)
 
 
 def cut(record: records.CutRecord) -> messages.MemberCut:

@@ -105,7 +105,7 @@ class ConductorManager:
             context, membership.Group(found.group_id, found.group_name, found.project_id, tuple(
                 servers[each.member_id] for each in found.members)), keep_present)
         _must_be_in_time(ends)
-        self._snapshots.check_restore(
+        planned = self._snapshots.check_restore(
             planned, min(_CHECK_S, ends - _SPARE_S - time.monotonic()))
         _must_be_in_time(ends)
         request_id = caller['request_id'] or ''

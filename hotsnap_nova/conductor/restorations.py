@@ -11,6 +11,12 @@ from hotsnap_nova.protocol import causes, messages, wire
 from hotsnap_nova.protocol.restore import commands, durable
 from hotsnap_nova.protocol.restore import messages as restores
 
+#: Of a restore's action: see `warnings`.
+WARNINGS = 'warnings'
+#: A row has room for so many.
+_MOST_WARNINGS = 100
+_GROUP = 'the group'
+
 
 def planned(found, restore_id: str, limits: durable.RestoreLimits, paused: bool = False,
             places: Mapping[str, str] | None = None,
@@ -69,12 +75,12 @@ def names(found) -> dict[str, str]:
 def begun(row: durable.Restore, request_id: str) -> dict:
     """Columns with which a restore begins."""
     return _begins(row) | {'abort_request': None} | actions.begun(
-        'restore', request_id, hosts(row))
+        'restore', request_id, hosts(row), _warned(row) or None)
 
 
 def begun_after(row: durable.Restore, action: dict) -> dict:
     """Likewise, of one whose action was begun before: it may have been aborted meanwhile."""
-    return _begins(row) | actions.goes_on(action)
+    return _begins(row) | actions.goes_on(action, **_warned(row))
 
 
 def hosts(row: durable.Restore) -> tuple[str, ...]:
@@ -112,11 +118,38 @@ def resolved(row: durable.Restore, write: commands.Resolve, action: dict | None,
     """
     row = dataclasses.replace(
         row, generation=write.generation + 1, resolution=write.resolution, closed=write.closed,
-        cause=write.cause, faults=write.faults, absent=write.absent)
+        cause=write.cause, faults=write.faults, absent=write.absent,
+        warnings=write.warnings)
     if not write.closed:
         return {'restore': _dump(row), 'phase': str(row.resolution)}
+    result = dict((action and action['result']) or {})
+    result.pop(WARNINGS, None)
+    if row.resolution is durable.Resolution.RESUME:    # else nothing came of what they warn of
+        result |= _warned(row)
     return {'status': rows.AVAILABLE, 'phase': 'closed', 'restore': None} | actions.ended(
-        action, failure(row, called, untold), action and action['result'])
+        action, failure(row, called, untold), result or None)
+
+
+def warnings(action: dict | None) -> tuple[dict, ...]:
+    """What a row's `last_action` warns of: {member, name, host, device, cause, remedy} each.
+
+    Without a member it is of the group.
+    """
+    return tuple(((action and action['result']) or {}).get(WARNINGS, ()))
+
+
+def _warned(row):
+    """What there is to warn of, as the result of an action has it."""
+    called = {member.id: member.name for _host, share in row.hosts for member in share.members}
+    told = [{'member': each.member, 'name': called.get(each.member) or each.member or _GROUP,
+             'host': each.host, 'device': each.device, 'cause': each.cause, 'remedy': each.remedy}
+            for each in row.warnings]
+    told.sort(key=lambda each: each['name'])
+    if more := told[_MOST_WARNINGS:]:
+        told = [*told[:_MOST_WARNINGS], {
+            'member': '', 'name': _GROUP, 'host': '', 'device': 'guest',
+            'cause': f'{len(more)} more warnings have no room here', 'remedy': ''}]
+    return {WARNINGS: told} if told else {}
 
 
 def failure(row: durable.Restore, called: Mapping[str, str],

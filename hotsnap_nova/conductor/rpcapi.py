@@ -21,8 +21,12 @@ A snapshot travels as a dictionary of these keys; more may come::
     last_action                            None or {name, status, started_at,
                                            finished_at, request_id, error, result, hosts}:
                                            name 'restore' or 'verify', status ACTION_STATUSES,
-                                           result of verify {files, size_bytes}, hosts those
-                                           that its error may name
+                                           result of verify {files, size_bytes}, of restore
+                                           kept_present, the id of the snapshot made before it,
+                                           and warnings, where there are any: of each {member,
+                                           name, host, device, cause, remedy}, of the group
+                                           with '' as member; hosts those that its error may
+                                           name
     members                                of each {id, name, host, pause_ms, wait_ms, hold_ms,
                                            size_bytes, done_bytes, total_bytes}; None where
                                            not known yet

@@ -199,15 +199,17 @@ class Snapshots(recovery.Recovery):
                                     places, context,
                                     drop_internal_snapshots=drop_internal_snapshots)
 
-    def check_restore(self, planned: restores.Restore, timeout_s: float) -> None:
-        """Nothing, where every host can restore its share; touches nothing.
+    def check_restore(self, planned: restores.Restore, timeout_s: float) -> restores.Restore:
+        """With what hosts warn of, where each can restore its share; touches nothing.
 
         :raises HostUnreachable: one has not said so in time
         :raises HotsnapError: what stands in the way
         """
         shares = dict(planned.hosts)
-        fanout.each(shares, lambda host: self._compute.check_restore(
+        told = fanout.each(shares, lambda host: self._compute.check_restore(
             host, planned.restore, shares[host], timeout_s))
+        return dataclasses.replace(planned, warnings=tuple(
+            each for host in sorted(told) for each in told[host]))
 
     def begin_restore(self, found, planned: restores.Restore, request_id: str = '',
                       watcher: work.Watcher | None = None) -> None:
@@ -255,10 +257,10 @@ class Snapshots(recovery.Recovery):
             # As things are by now: while the present was kept others may have been restored.
             errands.must_be_published(self._database, self._database.get(kept))
             look_again()
-            self.check_restore(planned, _CHECK_S)
+            now = self.check_restore(planned, _CHECK_S)
             must_be_wanted()
-            self._begin_restore(found, planned, generation,
-                                restorations.begun_after(planned, begun['last_action']), watcher)
+            self._begin_restore(found, now, generation,
+                                restorations.begun_after(now, begun['last_action']), watcher)
         waiting = keeping.Keeping(found.id, generation, kept, self._database, owner,
                                   self._lease_s, begun['last_action'], begin, self._give_up,
                                   watcher)
@@ -279,8 +281,10 @@ class Snapshots(recovery.Recovery):
     def restore(self, name: str, paused: bool = False, watcher: work.Watcher | None = None,
                 is_unwanted: Callable[[], bool] = lambda: False,
                 drop_internal_snapshots: bool = False,
-                present: requests.CreateRequest | None = None) -> None:
+                present: requests.CreateRequest | None = None) -> tuple[dict, ...]:
         """Bring all members back to the cut; returns when they run, or with ``paused`` stand.
+
+        What it returns is to be known, though nothing failed: see `restorations.warnings`.
 
         :param is_unwanted: asked now and then whether to give up
         :param drop_internal_snapshots: see `restorations.options`
@@ -294,7 +298,7 @@ class Snapshots(recovery.Recovery):
         errands.must_not_be_owed(self._database, found)
         planned = self.plan_restore(found, paused,
                                     drop_internal_snapshots=drop_internal_snapshots)
-        self.check_restore(planned, _CHECK_S)
+        planned = self.check_restore(planned, _CHECK_S)
         if present:
             self.begin_restore_keeping(
                 found, planned, present, watcher=watcher,
@@ -307,7 +311,9 @@ class Snapshots(recovery.Recovery):
                 aborted = True
                 with contextlib.suppress(exception.SnapshotBusy):    # too late
                     self.abort(found.id, 'the user')
-        _must_have_ended(self._database.get(found.id))
+        found = self._database.get(found.id)
+        _must_have_ended(found)
+        return restorations.warnings(found.last_action)
 
     # -- what nobody is to end any more --------------------------------------------------------
 

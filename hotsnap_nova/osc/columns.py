@@ -28,8 +28,9 @@ class ActionColumn(columns.FormattableColumn):
         action = self._value
         if not action:
             return ''
-        return f'{action.name} {action.status}' + (
-            f': {action.error.message} ({action.error.code})' if action.error else '')
+        return '\n'.join((f'{action.name} {action.status}' + (
+            f': {action.error.message} ({action.error.code})' if action.error else ''),
+            *map(warned, action.warnings)))
 
     def machine_readable(self):
         return _plain(self._value)
@@ -66,6 +67,12 @@ def detailed(snapshot) -> tuple[tuple, tuple]:
     shown['last_action'] = ActionColumn(snapshot.last_action)
     shown['members'] = MembersColumn(snapshot.members)
     return tuple(shown), tuple(shown.values())
+
+
+def warned(warning) -> str:
+    """A line of what a restore warns of."""
+    return f'warning: {warning.server_name}, {warning.device}: {warning.cause}' + (
+        f'. Remedy: {warning.remedy}.' if warning.remedy else '.')
 
 
 def _ruled_out(finding):

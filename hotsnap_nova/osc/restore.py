@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """``openstack server group snapshot restore``"""
 
-from hotsnap_nova.osc import arguments, command, progress
+from hotsnap_nova import terminal
+from hotsnap_nova.osc import arguments, columns, command, progress
 
 
 class RestoreSnapshot(command.Command):
@@ -30,5 +31,7 @@ class RestoreSnapshot(command.Command):
         snapshots.restore(snapshot.id, parsed_args.ignore_new_members,
                           parsed_args.drop_internal_snapshots, parsed_args.keep_present)
         if parsed_args.wait:
-            snapshots.wait_until_acted(
+            snapshot = snapshots.wait_until_acted(
                 snapshot.id, watch=progress.teller(self.app, snapshot.name))
+            for each in snapshot.last_action.warnings if snapshot.last_action else ():
+                self.app.stderr.write(terminal.escaped(columns.warned(each)) + '\n')

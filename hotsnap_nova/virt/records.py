@@ -298,7 +298,9 @@ class RestoreOutcome:
     """How a step of a restore ended.
 
     :ivar notes: to be kept durably and handed to each later step; None: as they were
+    :ivar warnings: what whoever restores should know, though nothing failed
     """
 
     faults: tuple[RestoreFault, ...] = ()
     notes: dict | None = dataclasses.field(default=None, hash=False)
+    warnings: tuple[Finding, ...] = ()

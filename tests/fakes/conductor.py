@@ -23,6 +23,7 @@ class Conductor:
     :ivar faults: method → what it raises, ``faults_left`` times in all; None: always
     :ivar verdict: of ``check``; None: the first member rules out a gate
     :ivar fail_next: {code, message, member, host}: what the next work begun ends with
+    :ivar warnings: what restores warn of, as `rpcapi` tells it
     :ivar contexts: of each call
     """
 
@@ -35,6 +36,7 @@ class Conductor:
         self.faults_left = None
         self.verdict = None
         self.fail_next = None
+        self.warnings = []
         self.contexts = []
         self.calls = []
         self.snapshots = {}
@@ -119,12 +121,13 @@ class Conductor:
         if set(now) - then and not ignore_new_members:
             raise rpcapi.MembersAdded(members=', '.join(sorted(
                 name for member, name in now.items() if member not in then)))
+        result = {'warnings': self.warnings} if self.warnings else {}
         if keep_present is None:
             found['status'] = 'restoring'
-            self._act(context, found, 'restore', ('stop', 'start', 'resume'), None)
+            self._act(context, found, 'restore', ('stop', 'start', 'resume'), result or None)
         else:
             self._act(context, found, 'restore', ('restore', 'stop', 'start', 'resume'),
-                      {'kept_present': str(uuid.uuid4())})
+                      {'kept_present': str(uuid.uuid4())} | result)
 
     @rpc.answers
     def verify(self, context, *, snapshot):

@@ -151,6 +151,7 @@ class Engine(restorer.Restorer):
     def __init__(self, world, pause_ms=5.0):
         self.world = world
         self.faults = {}
+        self.warns = {}
         self.calls = []
         self.discarded = []
         self.pause_ms = pause_ms

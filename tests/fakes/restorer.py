@@ -26,6 +26,7 @@ class Restorer:
 
     Besides whole steps, ``faults`` knows moments inside them, which get the name of a guest:
     ``stop_member``, ``swap``, ``load``, ``let_run`` (it is on record that it runs), ``boot``.
+    ``warns`` has what a step warns of, by its name and by a guest's: device, cause, remedy each.
     """
 
     def restore_check(self, work):
@@ -34,7 +35,8 @@ class Restorer:
             here = {guest['id'] for guest in guests.values() if guest['defined']}
         return records.Verdict(('restore',), tuple(
             records.Finding(member.spec, 'guest', 'its domain is not defined here', 'define it')
-            for member in work.members if member.spec.id not in here))
+            for member in work.members if member.spec.id not in here)
+            + self._warned('restore_check', work))
 
     def restore_prepare(self, work, tell=_untold):
         self._begin('restore_prepare', work)
@@ -49,7 +51,8 @@ class Restorer:
                 noted[member.spec.id] = {'old': files['disk'],
                                          'new': files.get(f'new-{work.restore_id}')}
         tell(len(work.members), len(work.members))
-        return records.RestoreOutcome(notes={'disks': noted})
+        return records.RestoreOutcome(notes={'disks': noted},
+                                      warnings=self._warned('restore_prepare', work))
 
     def restore_stop(self, work):
         self._begin('restore_stop', work)
@@ -72,7 +75,7 @@ class Restorer:
         for number, member in enumerate(ours):
             tell(number, len(ours))
             self._load(member, work)
-        return records.RestoreOutcome()
+        return records.RestoreOutcome(warnings=self._warned('restore_start', work))
 
     def _swap(self, spec, guest, work):
         files, restore_id = guest['files'], work.restore_id
@@ -124,7 +127,8 @@ class Restorer:
                     faults.append(_left(member.spec, 'it has died at the cut'))
                 elif not work.paused:
                     guest['state'] = 'running'
-        return records.RestoreOutcome(tuple(faults))
+        return records.RestoreOutcome(tuple(faults),
+                                      warnings=self._warned('restore_resume', work))
 
     def _stands(self, member, work):
         """Whether a member is to be let run: it was loaded from the cut, perhaps just now."""
@@ -224,6 +228,12 @@ class Restorer:
             for guest in self._there(work))
 
     # -- inside --------------------------------------------------------------------------------
+
+    def _warned(self, step, work):
+        """What `warns` has of a step, as findings."""
+        return tuple(records.Finding(member.spec, *words, ())
+                     for member in _ours(work)
+                     for words in self.warns.get(step, {}).get(self._name(member), ()))
 
     def _moment(self, which, member):
         self._begin(which, self._name(member))

@@ -67,6 +67,10 @@ class SamplesTest(base.ApiTestCase):
         self.ask('snapshot-list-detail', 'GET', f'{SNAPSHOTS}/detail?status=error&limit=1')
         self.ask('snapshot-check', 'POST', f'/os-server-groups/{group}/snapshot-check',
                  {'snapshot_check': {'gate': 'auto'}})
+        self.conductor.warnings = [{
+            'member': made['members'][0]['id'], 'name': 'web-1', 'host': 'host1',
+            'device': 'clock', 'cause': 'it lags by 3:12:05: the guest has no agent',
+            'remedy': 'have it set in the guest'}]
         for action, body in (('verify', None), ('restore', {
                 'ignore_new_members': True, 'keep_present': 'before-restore'})):
             self.ask(f'snapshot-{action}', 'POST', one + '/action', {action: body}, 202)

@@ -397,6 +397,23 @@ class ChangeTest(base.ApiTestCase):
         shown = self.api.get(f'{SNAPSHOTS}/{made["id"]}').json()['server_group_snapshot']
         assert uuid.UUID(shown['last_action']['result']['kept_present'])
 
+    def test_what_a_restore_warns_of_names_hosts_and_paths_to_admins_alone(self):
+        made = self.make_available()
+        web = made['members'][0]
+        self.conductor.warnings = [{
+            'member': web['id'], 'name': web['name'], 'host': 'host1', 'device': 'guest',
+            'cause': 'no trial load: host1 has no room in /var/lib/x', 'remedy': 'make room'}]
+        self.act(made, restore=None)
+
+        (told,), (to_admin,) = (
+            user.get(f'{SNAPSHOTS}/{made["id"]}').json()['server_group_snapshot'][
+                'last_action']['result']['warnings'] for user in (self.api, self.admin))
+
+        assert told == {
+            'server_id': web['id'], 'server_name': web['name'], 'device': 'guest',
+            'cause': 'no trial load: a host has no room in a path', 'remedy': 'make room'}
+        assert to_admin == told | {'cause': self.conductor.warnings[0]['cause'], 'host': 'host1'}
+
     def test_a_restore_that_keeps_the_present_needs_both_rules(self):
         made = self.make_available()
         for rule in ('create', 'restore'):

@@ -258,6 +258,22 @@ class OscTest(osc.OscTestCase):
             'restoring', 'stopping the old members', 'starting, paused', 'resuming',
             'available')]
 
+    def test_restore_wait_and_show_tell_what_it_warns_of(self):
+        made = self.make_available(name='nightly')
+        web = next(iter(made['members']))
+        self.conductor.warnings = [{
+            'member': web['id'], 'name': web['name'], 'host': 'host1', 'device': 'clock',
+            'cause': 'it lags by 3 s \x1b[2J', 'remedy': 'have it set'}]
+
+        ran = self.snapshot('restore', 'nightly', '--wait', '-q')
+
+        told = f'warning: {web["name"]}, clock: it lags by 3 s \\x1b[2J. Remedy: have it set.'
+        assert (ran.status, ran.out, ran.err.splitlines()) == (0, '', [told])
+        assert told in self.snapshot('show', 'nightly', '-c', 'last_action').out
+        (warning,) = self.snapshot('show', 'nightly', '-f', 'json').json[
+            'last_action']['result']['warnings']
+        assert (warning['server_id'], warning['device']) == (web['id'], 'clock')
+
     def test_restore_may_keep_the_present_first(self):
         self.make_available(name='nightly')
 

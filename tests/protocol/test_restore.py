@@ -19,8 +19,10 @@ from hotsnap_nova.protocol.restore.durable import (
     Status,
 )
 from hotsnap_nova.protocol.restore.messages import (
+    BEFORE_DECISION,
     AbortRestore,
     MemberFault,
+    MemberWarning,
     Order,
     OrderDone,
     OrderRefused,
@@ -45,6 +47,7 @@ class Host:
     def __init__(self, machine=None):
         self.machine = machine or RestoreParticipant(RestoreHostState("h"))
         self.fails, self.faults, self.keeps_ends = set(), (), True
+        self.warns = {}
         self.carried_out, self.journal = [], []
 
     def told(self, message):
@@ -71,7 +74,8 @@ class Host:
         self.carried_out.append(command.step)
         if command.step in self.fails:
             return both.CommandFailed(command, BROKEN)
-        return do.CarriedOut(command.restore, command.step, self.faults)
+        return do.CarriedOut(command.restore, command.step, self.faults,
+                             warnings=self.warns.get(command.step, ()))
 
     def restarted(self):
         """The host after its process died, and what was left to do at once."""
@@ -384,6 +388,33 @@ def test_a_fault_of_one_member_keeps_nobody_else():
     (write,) = machine.receive(OrderDone("r", "i", Step.RESUME), 0)
 
     assert (write.closed, write.resolution, write.faults) == (True, Resolution.RESUME, (fault,))
+
+
+def test_what_a_host_warns_of_is_told_with_all_that_follows_and_by_its_next_process():
+    host = Host()
+    skipped = MemberWarning("web", "guest", "no trial", "make room", "h")
+    late = MemberWarning("db", "clock", "it lags", "have it set", "h")
+    host.warns = {Step.PREPARE: (skipped,), Step.START: (skipped,), Step.RESUME: (late,)}
+
+    answers = [host.told(order(step)) for step in (*BEFORE_DECISION, Step.RESUME)]
+    again = host.restarted()[0].told(order(Step.RESUME))
+
+    assert [each.warnings for each in answers] == [(skipped,)] * 3 + [(skipped, late)]
+    assert again == answers[-1]
+
+
+def test_a_coordinator_keeps_what_hosts_warn_of_once_and_beside_what_it_knew():
+    known, late, other = (MemberWarning(*each) for each in (
+        ("web", "vda", "it has grown"), ("db", "clock", "it lags"), ("web", "clock", "it lags")))
+    machine, _ = coordinator(resolution=Resolution.RESUME, warnings=(known,))
+    machine.receive(do.Resolved("r", 1), 0)
+
+    machine.receive(OrderDone("r", "h", Step.RESUME, warnings=(late, known)), 0)
+    (write,) = machine.receive(OrderDone("r", "i", Step.RESUME, warnings=(other,)), 0)
+
+    assert write.warnings == (known, late, other)
+    machine.receive(do.Resolved("r", 2), 0)
+    assert machine.state.row.warnings == write.warnings
 
 
 def test_a_host_that_is_away_after_the_decision_is_left_an_errand():

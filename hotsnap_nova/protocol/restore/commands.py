@@ -17,6 +17,7 @@ from hotsnap_nova.protocol.messages import Cause, MemberProgress
 from hotsnap_nova.protocol.restore.durable import Resolution, RestoreEnded, RestorePart
 from hotsnap_nova.protocol.restore.messages import (
     MemberFault,
+    MemberWarning,
     Order,
     OrderAnswer,
     Share,
@@ -50,6 +51,7 @@ class Resolve:
     cause: Cause | None = None
     faults: tuple[MemberFault, ...] = ()
     absent: tuple[str, ...] = ()
+    warnings: tuple[MemberWarning, ...] = ()
 
 
 @_frozen
@@ -152,6 +154,7 @@ class CarriedOut:
     step: Step
     faults: tuple[MemberFault, ...] = ()
     notes: str = ""
+    warnings: tuple[MemberWarning, ...] = ()
 
 
 @_frozen

@@ -31,6 +31,7 @@ from hotsnap_nova.protocol.restore.messages import (
     BEFORE_DECISION,
     AbortRestore,
     MemberFault,
+    MemberWarning,
     Order,
     OrderDone,
     OrderRefused,
@@ -73,6 +74,7 @@ class CoordinatorState:
     cause: Cause | None = None
     faults: tuple[MemberFault, ...] = ()
     absent: tuple[str, ...] = ()
+    warnings: tuple[MemberWarning, ...] = ()
 
 
 class RestoreCoordinator:
@@ -84,15 +86,16 @@ class RestoreCoordinator:
     @classmethod
     def begin(cls, row: Restore, now: int):
         """(machine, commands) of a restore whose row was just written: nobody has heard of it."""
-        machine = cls(CoordinatorState(row, Phase.PREPARE))
+        machine = cls(CoordinatorState(row, Phase.PREPARE, warnings=row.warnings))
         return machine, machine._enter(Phase.PREPARE, now)
 
     @classmethod
     def resume(cls, row: Restore, _now: int):
         """(machine, commands) that go on from the row; what is undecided there is undone."""
         state = CoordinatorState(
-            row, Phase.CLOSED, cause=row.cause, faults=row.faults, absent=row.absent
-        )
+            row, Phase.CLOSED, cause=row.cause, faults=row.faults, absent=row.absent,
+            warnings=row.warnings,
+        )  # fmt: skip
         machine = cls(state)
         if row.closed:
             return machine, []
@@ -158,7 +161,10 @@ class RestoreCoordinator:
         if answer.step != s.phase:
             return []
         waiting = tuple(other for other in s.waiting if other is not call)
-        self.state = _replace(s, waiting=waiting, faults=(*s.faults, *answer.faults))
+        self.state = _replace(
+            s, waiting=waiting, faults=(*s.faults, *answer.faults),
+            warnings=tuple(dict.fromkeys((*s.warnings, *answer.warnings))),
+        )  # fmt: skip
         if waiting:
             return []
         if s.phase not in ABORTABLE:
@@ -195,6 +201,7 @@ class RestoreCoordinator:
         write = do.Resolve(
             s.row.restore, s.row.generation, resolution, closed, s.cause,
             tuple(sorted(s.faults, key=lambda fault: fault.member)), tuple(sorted(s.absent)),
+            s.warnings,
         )  # fmt: skip
         self.state = _replace(
             s, phase=Phase.DECIDE, waiting=(), deadline_ns=None, write=write, write_again_ns=None
@@ -208,6 +215,7 @@ class RestoreCoordinator:
         row = _replace(
             self.state.row, generation=outcome.generation, resolution=write.resolution,
             closed=write.closed, cause=write.cause, faults=write.faults, absent=write.absent,
+            warnings=write.warnings,
         )  # fmt: skip
         self.state = _replace(self.state, row=row, write=None, write_again_ns=None)
         if write.closed:

@@ -5,7 +5,7 @@ import dataclasses
 import enum
 
 from hotsnap_nova.protocol.messages import Cause, MemberProgress
-from hotsnap_nova.protocol.restore.messages import MemberFault, Share, Step
+from hotsnap_nova.protocol.restore.messages import MemberFault, MemberWarning, Share, Step
 
 _frozen = dataclasses.dataclass(frozen=True, slots=True)
 
@@ -37,7 +37,10 @@ class RestoreLimits:
 
 @_frozen
 class Restore:
-    """The row of a restore. ``hosts`` says who brings back what; fixed when it begins."""
+    """The row of a restore. ``hosts`` says who brings back what; fixed when it begins.
+
+    ``warnings``: of the check that preceded it, and what hosts have said since.
+    """
 
     restore: str
     snapshot: str
@@ -49,6 +52,7 @@ class Restore:
     cause: Cause | None = None
     faults: tuple[MemberFault, ...] = ()
     absent: tuple[str, ...] = ()  # hosts that were left an errand
+    warnings: tuple[MemberWarning, ...] = ()
 
 
 class Status(enum.StrEnum):
@@ -75,6 +79,7 @@ class RestorePart:
     trouble: str = ""
     notes: str = ""  # what the engine wants to be told again, carried unread
     progress: tuple[MemberProgress, ...] = ()
+    warnings: tuple[MemberWarning, ...] = ()  # of all steps so far
 
 
 @_frozen
@@ -84,3 +89,4 @@ class RestoreEnded:
     restore: str
     step: Step
     faults: tuple[MemberFault, ...] = ()
+    warnings: tuple[MemberWarning, ...] = ()

@@ -56,6 +56,20 @@ class MemberFault:
 
 
 @_frozen
+class MemberWarning:
+    """What whoever restores should know of a member, though nothing failed.
+
+    ``member`` is empty where it is of the group; ``cause`` and ``remedy`` are words.
+    """
+
+    member: str
+    device: str
+    cause: str
+    remedy: str = ""
+    host: str = ""
+
+
+@_frozen
 class Order:
     """Complete in itself: the host may never have heard of the restore."""
 
@@ -67,12 +81,16 @@ class Order:
 
 @_frozen
 class OrderDone:
-    """``faults`` are of members that a decision could not be carried out for."""
+    """``faults`` are of members that a decision could not be carried out for.
+
+    ``warnings``: all that there were on this host by then, those of earlier steps included.
+    """
 
     restore: str
     host: str
     step: Step
     faults: tuple[MemberFault, ...] = ()
+    warnings: tuple[MemberWarning, ...] = ()
 
 
 @_frozen

@@ -150,7 +150,7 @@ class RestoreParticipant:
             return [self._refuse(part.restore, Cause("decided", f"{part.step} was ordered"))]
         at, wanted = BEFORE_DECISION.index(part.step), BEFORE_DECISION.index(step)
         if wanted < at or (wanted == at and part.status is Status.DONE):
-            return [do.ReplyToOrder(OrderDone(part.restore, self.state.host, step))]
+            return [self._answer(part, step)]
         if part.status is Status.WORKING:
             return [self._working(part)]
         if wanted == at or (wanted == at + 1 and part.status is Status.DONE):
@@ -196,7 +196,10 @@ class RestoreParticipant:
         part = self.state.part(outcome.restore)
         if part is None or part.status is not Status.WORKING or part.step is not outcome.step:
             return []
-        part = _replace(part, notes=outcome.notes or part.notes)
+        part = _replace(
+            part, notes=outcome.notes or part.notes,
+            warnings=tuple(dict.fromkeys((*part.warnings, *outcome.warnings))),
+        )  # fmt: skip
         match part.step:
             case Step.RESUME | Step.UNDO:  # on record before anything else, or a repeat might
                 # resume again, or find nothing any more of what it has to tell
@@ -239,12 +242,13 @@ class RestoreParticipant:
             return []
         if part.then:  # the decision came while this was being written
             return self._begin(part, part.then)
-        part = self._put(
-            _replace(part, status=command.part.status, notes=command.part.notes, progress=())
-        )
+        part = self._put(_replace(
+            part, status=command.part.status, notes=command.part.notes,
+            warnings=command.part.warnings, progress=(),
+        ))  # fmt: skip
         if part.refusal:
             return [self._refuse(part.restore, part.refusal)]
-        return [do.ReplyToOrder(OrderDone(part.restore, self.state.host, part.step))]
+        return [self._answer(part, part.step)]
 
     def _not_journaled(self, command, cause):
         part = self.state.part(command.restore)
@@ -295,15 +299,23 @@ class RestoreParticipant:
     def _end(self, part):
         """All is done, and only that is to be put on record, however often it fails."""
         part = self._put(_replace(part, status=Status.DONE, progress=(), trouble=""))
-        end = RestoreEnded(part.restore, _DECISION_OF[part.step], part.faults)
+        end = RestoreEnded(part.restore, _DECISION_OF[part.step], part.faults, part.warnings)
         return [do.JournalOrder(part.restore, None, end)]
 
     def _put(self, part):
         self.state = self.state.with_part(part)
         return part
 
+    def _answer(self, part, step):
+        """That a step before the decision is done."""
+        return do.ReplyToOrder(OrderDone(
+            part.restore, self.state.host, step, warnings=part.warnings
+        ))  # fmt: skip
+
     def _done(self, end):
-        return do.ReplyToOrder(OrderDone(end.restore, self.state.host, end.step, end.faults))
+        return do.ReplyToOrder(OrderDone(
+            end.restore, self.state.host, end.step, end.faults, end.warnings
+        ))  # fmt: skip
 
     def _working(self, part):
         # Coordinators of earlier versions know of no `CLEAR`.

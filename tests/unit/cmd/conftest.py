@@ -70,6 +70,7 @@ class Hotsnap:
         self.engines = []
         self.save_s = 0.0
         self.faults = {}
+        self.warns = {}
 
     def __call__(self, *args):
         """Run the real shell in this process."""
@@ -114,6 +115,7 @@ class Hotsnap:
     def _open_engine(self, uri, keep_hours):
         engine = Engine(self.world)
         engine.save_s, engine.faults = self.save_s, dict(self.faults)
+        engine.warns = self.warns
         self.engines.append(engine)
         return engine
 

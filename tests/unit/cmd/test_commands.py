@@ -130,6 +130,22 @@ def test_restore_of_a_group_whose_present_cannot_be_kept_fails(hotsnap):
     assert 'nothing was restored' in ran.err
 
 
+def test_what_a_restore_warns_of_is_a_line_each_and_shown_afterwards(hotsnap):
+    hotsnap.create()
+    hotsnap.warns['restore_resume'] = {
+        'b': [('clock', 'it lags by 3.2 s \x1b[2J', 'have it set')], 'a': [('vda', 'grown', '')]}
+
+    ran = hotsnap('snapshot', 'restore', 'one')
+
+    assert (ran.status, ran.out) == (0, '')
+    assert ran.err.splitlines() == [
+        'hotsnap: warning: a, vda: grown.',
+        'hotsnap: warning: b, clock: it lags by 3.2 s \\x1b[2J. Remedy: have it set.']
+    assert [(each['name'], each['device']) for each in hotsnap.show()['warnings']] == [
+        ('a', 'vda'), ('b', 'clock')]
+    assert 'warning: a, vda: grown.' in hotsnap('snapshot', 'show', 'one').out
+
+
 def test_restore_paused_leaves_them_at_the_cut(hotsnap):
     hotsnap.create()
 

@@ -246,6 +246,15 @@ def test_a_check_touches_nothing(cluster, host, share):
     assert is_free(host)
 
 
+def test_a_check_tells_what_its_user_should_know(cluster, host, share):
+    host.engine.warns['restore_check'] = {'b': [('vda', 'it has grown', 'grow it again')]}
+
+    told = cluster.compute.check_restore('h1', ID, share, 30)
+
+    (b,) = (each.id for each in share.members if each.name == 'Shop b')
+    assert told == (orders.MemberWarning(b, 'vda', 'it has grown', 'grow it again', 'h1'),)
+
+
 def test_a_check_says_what_stands_in_the_way(cluster, host, share):
     with cluster.world.open() as guests:
         del guests['b']

@@ -14,6 +14,7 @@ from hotsnap_nova.protocol.restore import messages as restores
 from tests.fakes import cluster as clusters
 
 SHARE = restores.Share('s1', (messages.Member('a', 'a'),))
+WARNING = restores.MemberWarning('a', 'vda', 'it has grown', 'grow it again', 'h1')
 ORDER = restores.Order('r1', 'h1', restores.Step.UNDO, SHARE)
 
 
@@ -34,6 +35,10 @@ class Host:
     def receive(self, _context, request):
         self.heard.append(wire.decode(request))
         return self.answers['receive']
+
+    @rpc.answers
+    def check_restore(self, _context, task, restore, share):
+        return self.answers['check_restore']
 
     @rpc.answers
     def delete(self, _context, snapshot):
@@ -101,6 +106,17 @@ def test_an_order_for_a_host_that_hears_of_nothing_urgent_says_that_it_is_too_ol
         api.order(ORDER, 0.1)
 
     assert old.heard == []
+
+
+@pytest.mark.parametrize(('result', 'told'), [
+    (None, ()),
+    ([wire.encode(WARNING) | {'said_by': 'a newer one'}], (WARNING,))],
+    ids=['an older host', 'a newer host'])
+def test_a_host_that_can_restore_its_share_says_what_it_warns_of_if_it_can(
+        transport, serve, result, told):
+    serve(Host()).answers['check_restore'] = {'done': True, 'result': result, 'progress': [0, 0]}
+
+    assert rpcapi.ComputeApi(transport).check_restore('h1', 'r1', SHARE, 10) == told
 
 
 def test_a_pin_keeps_what_is_newer_from_every_host(transport, serve):

@@ -6,9 +6,9 @@ import dataclasses
 import pytest
 
 from hotsnap_nova import exception
-from hotsnap_nova.conductor import restorations
+from hotsnap_nova.conductor import actions, restorations
 from hotsnap_nova.protocol import messages
-from hotsnap_nova.protocol.restore import durable
+from hotsnap_nova.protocol.restore import commands, durable
 from hotsnap_nova.protocol.restore import messages as restores
 
 ROW = durable.Restore('r1', 's1', tuple(
@@ -30,6 +30,38 @@ def test_members_of_a_host_that_is_away_are_named(resolution, code, told):
     assert (error.code, error.kwargs['host']) == (code, 'h2' if code != 'timeout' else None)
     assert told in str(error)
     assert 'web' not in str(error)
+
+
+def ended(row, resolution, result=None):
+    """The result that an action has at the end of a restore."""
+    action = actions.begun('restore', 'req-1', result=result)['last_action']
+    write = commands.Resolve('r1', 0, resolution, True, warnings=row.warnings)
+    return restorations.resolved(row, write, action, CALLED)['last_action']['result']
+
+
+def test_a_row_tells_what_a_restore_warns_of_until_it_is_undone():
+    row = dataclasses.replace(ROW, absent=(), warnings=(
+        restores.MemberWarning('b', 'clock', 'it lags', 'have it set', 'h2'),
+        restores.MemberWarning('', 'guest', 'of all', host='h1')))
+    kept = {'kept_present': 's0'}
+
+    (of_b, of_all) = begun = restorations.begun(row, 'req-1')['last_action']['result']['warnings']
+
+    assert of_b == {'member': 'b', 'name': 'instance-b', 'host': 'h2', 'device': 'clock',
+                    'cause': 'it lags', 'remedy': 'have it set'}
+    assert (of_all['member'], of_all['name']) == ('', 'the group')
+    assert ended(row, durable.Resolution.RESUME, kept) == kept | {'warnings': begun}
+    assert ended(row, durable.Resolution.UNDO, kept | {'warnings': begun}) == kept
+
+
+def test_a_row_has_room_for_many_warnings_and_says_how_many_it_leaves_out():
+    row = dataclasses.replace(ROW, warnings=tuple(
+        restores.MemberWarning('b', f'vd{number}', 'it has grown') for number in range(250)))
+
+    *most, last = restorations.begun(row, '')['last_action']['result']['warnings']
+
+    assert [each['device'] for each in most] == [f'vd{number}' for number in range(len(most))]
+    assert last['cause'].startswith(f'{250 - len(most)} more warnings')
 
 
 @pytest.mark.parametrize('resolution', [durable.Resolution.RESUME, durable.Resolution.UNDO])

@@ -95,6 +95,45 @@ def test_all_members_run_on_the_disks_of_the_cut(cluster):
     assert is_over(cluster)
 
 
+def warn(cluster):
+    """Have the check warn of one member, and two steps of another; the devices, in that order."""
+    cluster.hosts['h1'].engine.warns = {'restore_check': {'a': [('vda', 'it has grown', '')]}}
+    cluster.hosts['h2'].engine.warns = {
+        'restore_start': {'c': [('guest', 'no trial load', 'make room')]},
+        'restore_resume': {'c': [('clock', 'it lags', 'have it set')]}}
+    return ['vda', 'guest', 'clock']
+
+
+@pytest.mark.parametrize('present', [None, 'before'], ids=['plain', 'keeping the present'])
+def test_what_a_check_and_steps_warn_of_is_the_answer_and_stays_in_the_row(cluster, present):
+    cluster.create()
+    devices = warn(cluster)
+
+    told = cluster.snapshots.restore('nightly', present=present and cluster.request(present))
+
+    action = cluster.snapshots.get('nightly').last_action
+    assert [each['device'] for each in told] == devices
+    assert [(each['name'], each['host']) for each in told] == [('a', 'h1'), *[('c', 'h2')] * 2]
+    assert (action['status'], action['result']['warnings']) == ('done', list(told))
+
+
+def test_what_is_warned_of_is_told_where_a_member_was_left_and_not_of_what_was_undone(cluster):
+    cluster.create()
+    devices = warn(cluster)
+    engine = cluster.hosts['h1'].engine
+    results = {}
+    for step, fault in (
+            ('restore_stop', exception.HypervisorError(member='a', reason='it hangs')),
+            ('let_run', lambda name: name == 'a' and cluster.world.kill('a'))):
+        engine.faults = {step: fault}
+        with pytest.raises(exception.HotsnapError):
+            cluster.snapshots.restore('nightly')
+        results[step] = cluster.snapshots.get('nightly').last_action['result']
+
+    assert results['restore_stop'] is None
+    assert [each['device'] for each in results['let_run']['warnings']] == devices
+
+
 def rewritten(host, snapshot, change):
     """Another host, which can write to the store, too, changes a manifest and its digest."""
     path = pathlib.Path(f'{host.store.root}/{snapshot}/{base.MANIFEST}')
