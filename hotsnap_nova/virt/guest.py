@@ -314,13 +314,20 @@ class Guest:
         with self._translated('restore'):
             self._connection.restoreFlags(save_image, xml, libvirt.VIR_DOMAIN_SAVE_PAUSED)
 
-    def set_clock(self, seconds: int) -> bool:
-        """Whether the guest's agent set its clock."""
-        try:
-            self._domain.setTime({'seconds': seconds, 'nseconds': 0})
-        except libvirt.libvirtError:
-            return False
-        return True
+    def set_clock(self, wall_ns: int) -> None:
+        """Have the guest's agent set its clock, in ns since 1970, however long that takes.
+
+        :raises HypervisorError: it does not say that it has
+        """
+        seconds, nseconds = divmod(wall_ns, 1_000_000_000)
+        with self._translated('guest-set-time'):
+            self._domain.setTime({'seconds': seconds, 'nseconds': nseconds})
+
+    def clock_ns(self) -> int:
+        """The guest's clock, in ns since 1970, by its agent, however long that takes."""
+        with self._translated('guest-get-time'):
+            told = self._domain.getTime()
+        return told['seconds'] * 1_000_000_000 + told['nseconds']
 
     def frozen(self) -> bool:
         """Whether the guest's agent says that file systems are frozen.

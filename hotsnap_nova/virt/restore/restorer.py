@@ -14,6 +14,7 @@ happened to a member before a loss of power, the marks of `parts`.
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable
 
@@ -230,33 +231,38 @@ class Restorer(keeping.Keeper):
     # -- after it ------------------------------------------------------------------------------
 
     def restore_resume(self, work: records.RestoreWork) -> records.RestoreOutcome:
-        """Let all members run, together; set clocks where an agent answers.
+        """Let all members run, together; set clocks where an agent answers, else warn of them.
 
         One that died at the cut is loaded again. One that ran before is its owner's, whatever
         became of it. What cannot be done for a member keeps no other.
 
         :raises HostUnreachable: libvirt is away, and nothing can be judged; to be tried again
         """
-        told, standing = telling.Told(), []
+        told, standing, run, warnings = telling.Told(), [], [], []
 
         def mark(part):
             found = self._member(part.spec)
             if self._stands(part, found):
                 part.mark_resumed()
                 standing.append((part, found))
+            elif part.marked(parts.RESUMED):    # whoever let it run has died, perhaps at once
+                run.append(clocks.Running(part.member, found, at_once=False))
 
         def let_run(each):
-            with told.of(each[0]):
-                _let_run(*each)
+            part, found = each
+            with told.of(part):
+                _let_run(part, found)
+                run.append(clocks.Running(part.member, found))
 
         def let_all_run():
-            ready = list(standing)
-            standing.clear()
             if not work.paused:
-                _together(let_run, ready)
-                clocks.set_all([found for _part, found in ready])
+                _together(let_run, standing)
+                warnings.extend(clocks.set_all(run))
+            standing.clear()
+            run.clear()
         told.each(self._parts(work), mark, let_all_run)
-        return told.outcome()
+        return dataclasses.replace(told.outcome(),
+                                   warnings=clocks.STAND if work.paused else tuple(warnings))
 
     def _stands(self, part, found):
         """Whether a member stands at the cut and is to be let run; it is loaded again if it died.

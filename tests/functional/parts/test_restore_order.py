@@ -2,8 +2,10 @@
 """What a restore has on the disk before it touches a guest, and whom it does not wait for."""
 
 import contextlib
+import dataclasses
 import subprocess
 import threading
+import time
 import types
 
 import libvirt
@@ -38,7 +40,8 @@ class Guest:
     def xml(self, live=True):
         return f"""<domain><devices><disk type='file' device='disk'><driver type='raw'/>
             <source file='{self._folder}/disk.raw'/><target dev='vda'/></disk><channel>
-            <target type='virtio' name='org.qemu.guest_agent.0'/></channel></devices></domain>"""
+            <target type='virtio' name='org.qemu.guest_agent.0' state='connected'/></channel>
+            </devices></domain>"""
 
     full_xml = xml
 
@@ -54,8 +57,11 @@ class Guest:
         self.told('boot')
         self.is_ = 'running'
 
-    def set_clock(self, _seconds):
+    def set_clock(self, _wall_ns):
         self.told('set_clock')
+
+    def clock_ns(self):
+        return time.time_ns()
 
 
 class Libvirt:
@@ -116,7 +122,33 @@ def test_an_agent_that_never_answers_is_not_waited_for(make, monkeypatch):
     assert asked.is_set()
     assert not answered.is_set()
     assert (member.is_, outcome.faults) == ('running', ())
+    (warning,) = outcome.warnings
+    assert (warning.member.id, warning.device, warning.refuses) == ('a', 'clock', False)
     answers.set()
+
+
+def test_where_members_are_left_standing_their_clocks_are_too_and_that_is_said(make):
+    member, engine = make('at the cut')
+    told = []
+    member.told = told.append
+
+    outcome = engine.restore_resume(dataclasses.replace(WORK, paused=True))
+
+    assert told == []
+    (warning,) = outcome.warnings
+    assert (warning.member.id, warning.device, warning.refuses) == ('', 'clock', False)
+
+
+def test_the_clock_of_a_guest_that_a_dead_process_let_run_is_set_by_the_next(make, tmp_path):
+    member, engine = make('at the cut')
+    (tmp_path / f'a.hotsnap-{parts.RESUMED}-r1').write_text('r1')
+    member.is_, told = 'running', []
+    member.told = told.append
+
+    outcome = engine.restore_resume(WORK)
+
+    assert told == ['set_clock']
+    assert (outcome.faults, outcome.warnings) == ((), ())
 
 
 def test_what_nobody_expected_of_a_member_keeps_no_other(make, tmp_path, monkeypatch):
