@@ -12,6 +12,7 @@ export DATA_DIR=$TOP/data STACK_USER=stack NOVA_DIR=$TOP/nova NOVA_BIN_DIR=$TOP/
 export NOVA_CONF_DIR=$TOP/etc/nova
 export NOVA_CONF=$NOVA_CONF_DIR/nova.conf NOVA_CPU_CONF=$NOVA_CONF_DIR/nova-cpu.conf
 export HOTSNAP_TMPFILES_CONF=$TOP/etc/tmpfiles.d/hotsnap.conf
+export SYSTEMD_DIR=$TOP/etc/systemd/system
 export NOVA_API_PASTE_INI=$NOVA_CONF_DIR/api-paste.ini
 
 call() { printf '%s\n' "$*" >>"$CALLS"; }
@@ -36,7 +37,7 @@ enable_service() {
 
 # Nobody is root here, and the kernel's settings are the machine's.
 sudo() {
-    if [[ $1 == sysctl ]]; then
+    if [[ $1 == sysctl || $1 == systemctl ]]; then
         call "$@"
     else
         "$@"

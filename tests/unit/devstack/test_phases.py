@@ -4,6 +4,7 @@
 import configparser
 import os
 import pathlib
+import re
 import subprocess
 
 import pytest
@@ -51,6 +52,7 @@ class DevStack:
         (top / 'nova' / 'nova' / 'virt').mkdir(parents=True)
         (top / 'bin').mkdir()
         (top / 'etc' / 'tmpfiles.d').mkdir()
+        (top / 'etc' / 'systemd' / 'system').mkdir(parents=True)
         for name in ('nova-hotsnap-manage', 'nova-hotsnap-conductor'):
             command = top / 'bin' / name
             command.write_text(f'#!/bin/sh\necho {name} "$@" >>"$CALLS"\n')
@@ -137,6 +139,36 @@ def test_locks_are_where_the_command_looks_for_them_and_after_a_boot_too(all_in_
     assert (all_in_one.top / 'etc/tmpfiles.d/hotsnap.conf').read_text() == (
         f'd {locks} 0700 stack -\n')
     assert shown.read_text() == ours.sample_default
+
+
+def test_the_guardian_outlives_a_stop_of_nova_compute_here_as_in_the_operators_guide(all_in_one):
+    """By systemd.kill(5): only `process` leaves alone what is no main process of the unit."""
+    guide = configparser.ConfigParser(interpolation=None)
+    guide.optionxform = str
+    guide.read_string(next(
+        block for block in re.findall(r'```ini\n(.+?)```', (ROOT / 'doc/operator.md').read_text(),
+                                      re.DOTALL)
+        if block.startswith('# /etc/systemd/system/nova-compute.service.d/')))
+    unit = configparser.ConfigParser()
+    unit.optionxform = str
+
+    calls = all_in_one.run(*STACK)
+
+    unit.read(all_in_one.top / 'etc/systemd/system/devstack@n-cpu.service.d/hotsnap.conf')
+    assert unit['Service']['KillMode'] == guide['Service']['KillMode'] == 'process'
+    assert '``KillMode=process``' in (ROOT / 'devstack/README.rst').read_text()
+    assert 'systemctl daemon-reload' in calls
+
+
+def test_clean_leaves_drop_ins_of_others(all_in_one):
+    others = all_in_one.top / 'etc/systemd/system/devstack@n-cpu.service.d/others.conf'
+    all_in_one.run(*STACK)
+    others.write_text('[Service]\nNice=5\n')
+
+    all_in_one.run('clean')
+
+    assert all_in_one.status == 0, all_in_one.errors
+    assert [each.name for each in others.parent.iterdir()] == ['others.conf']
 
 
 def test_the_drivers_file_is_where_the_plugin_looks_for_it():
@@ -251,6 +283,7 @@ def test_clean_leaves_nova_as_it_was(all_in_one, installed):
     assert not (all_in_one.top / 'nova/nova/virt/hotsnap').exists()
     assert not (all_in_one.top / 'data/hotsnap').exists()
     assert not (all_in_one.top / 'run/hotsnap').exists()
+    assert not any((all_in_one.top / 'etc/systemd/system').iterdir())
 
 
 def test_clean_leaves_a_driver_alone_that_is_not_ours(all_in_one):
