@@ -12,13 +12,14 @@ import oslo_messaging
 
 from hotsnap_nova import exception, rpc
 from hotsnap_nova.compute import manager, tasks, translate
+from hotsnap_nova.compute import proofs as word
 from hotsnap_nova.protocol import wire
 from hotsnap_nova.protocol.restore import messages as restores
 from hotsnap_nova.storage import manifest as manifests
 from hotsnap_nova.virt import records
 
 #: What this end serves; `rpcapi` asks for as little of it as it needs.
-VERSION = '1.3'
+VERSION = '1.4'
 
 
 class Endpoint:
@@ -82,13 +83,17 @@ class Endpoint:
                                again=True)
 
     @rpc.answers
-    def verify(self, _context, task, snapshot):
+    def verify(self, _context, task, snapshot, members=(), proofs=None):
         def verify(tell):
+            manifest = self._store.load(snapshot)
+            word.must_name(manifest, members)
+            word.must_hold(manifest, proofs or {})
             # Hosts that share a store see the same: each proves what it saved.
-            mine = {member['id'] for member in manifests.kept_members(self._store.load(snapshot))
-                    if member['host'] == self._host}
+            mine = set(members) or {member['id'] for member in manifests.kept_members(manifest)
+                                    if member['host'] == self._host}
             found = self._store.verify(
-                snapshot, lambda _member, _file, done, total: tell(done, total), mine or None)
+                snapshot, lambda _member, _file, done, total: tell(done, total), mine or None,
+                manifest)
             return dataclasses.asdict(found)
         return self._tasks.ask(task, verify)
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether what a store says of a snapshot is what its hosts told the coordinator of it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from hotsnap_nova import exception, measurements
 from hotsnap_nova.storage import base
@@ -22,3 +22,16 @@ def must_hold(manifest: dict, proofs: Mapping[str, str]) -> None:
             raise exception.SnapshotDamaged(
                 snapshot=manifest['snapshot_id'], member=member['id'], file=base.MANIFEST,
                 reason='it says of this member what was not said when the snapshot was made')
+
+
+def must_name(manifest: dict, members: Iterable[str]) -> None:
+    """Return where the store that the manifest came from keeps all these.
+
+    :param members: ids
+    :raises SnapshotDamaged: names the first that it does not keep
+    """
+    missing = set(members) - {member['id'] for member in manifests.kept_members(manifest)}
+    if missing:
+        raise exception.SnapshotDamaged(
+            snapshot=manifest['snapshot_id'], member=min(missing), file=base.MANIFEST,
+            reason='the host saved this member, and its store does not name it')

@@ -11,6 +11,8 @@ Version history:
        verify is; parts and forget. restore is no more: its orders of steps came from conductors
        up to 1.2, which are upgraded before the hosts. Nor is export: a host
        writes where one who sits at it tells it
+* 1.4  verify takes ``members`` and ``proofs``, the coordinator's word; an older host goes by its
+       store's
 
 A call is sent with the least version that has it, so that an older host answers
 it; what only newer hosts know is sent where ``ping`` found them, or as pinned.
@@ -20,7 +22,7 @@ import contextlib
 import math
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 from oslo_log import log as logging
 
@@ -38,6 +40,7 @@ _URGENT_VERSION = '1.2'
 _RESTORE_VERSION = '1.3'
 _DELETE_VERSION = '1.3'
 _PARTS_VERSION = '1.3'
+_PROOFS_VERSION = '1.4'
 _URGENT = (messages.Record, messages.Release, messages.Discard)
 
 _PING_S = 5.0
@@ -162,8 +165,17 @@ class ComputeApi:
                                  snapshot=snapshot)
         return self._client.call(host, 'delete', timeout_s or _OLD_DELETE_S, snapshot=snapshot)
 
-    def verify(self, host: str, snapshot: str, tell: Tell | None = None) -> dict:
-        """``{'files', 'size_bytes'}``, proved. As long as reading everything takes."""
+    def verify(self, host: str, snapshot: str, tell: Tell | None = None,
+               members: Iterable[str] = (), proofs: Mapping[str, str] | None = None) -> dict:
+        """``{'files', 'size_bytes'}``, proved. As long as reading everything takes.
+
+        :param members: ids of those that the host must have kept; none: those that its store names
+        :param proofs: `measurements.proof` by member's id, of what the store says of them
+        """
+        if members and not self._is_pinned_below(_PROOFS_VERSION):
+            with contextlib.suppress(exception.HostTooOld):
+                return self._ask(host, 'verify', tell, version=_PROOFS_VERSION, snapshot=snapshot,
+                                 members=sorted(members), proofs=dict(proofs or {}))
         return self._ask(host, 'verify', tell, snapshot=snapshot)
 
     def parts(self, host: str) -> list[dict]:

@@ -152,9 +152,7 @@ class Snapshots(recovery.Recovery):
 
         :raises SnapshotDamaged, ManifestDamaged: names what is not
         """
-        found = self._available(name)
-        return verifying.summed(fanout.each(hosts_of(found), lambda host: self._compute.verify(
-            host, found.id, tell)))
+        return verifying.verified(self._available(name), self._compute, tell)
 
     def begin_verify(self, found, request_id: str) -> None:
         """Have a verification go on; the row tells its end.
@@ -166,8 +164,8 @@ class Snapshots(recovery.Recovery):
         generation = self._database.compare_and_swap(
             found.id, found.generation, **begun, abort_request=None, lease=(owner, self._lease_s))
         self._start(verifying.Verifying(
-            found.id, hosts_of(found), self._database, self._compute, owner, self._lease_s,
-            begun['last_action'], generation))
+            found, self._database, self._compute, owner, self._lease_s, begun['last_action'],
+            generation))
 
     def begin_delete(self, found, force: bool = False) -> None:
         """Have hosts remove a snapshot; the row goes with the last of them, or by force at once.

@@ -2,24 +2,25 @@
 """One snapshot, read whole and compared with what was written."""
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable
 
 from hotsnap_nova import exception
-from hotsnap_nova.conductor import fanout, work
+from hotsnap_nova.conductor import fanout, restorations, work
 from hotsnap_nova.protocol import messages
 
 
 class Verifying(work.Work):
     """Verifies a snapshot; its row tells how that ended.
 
-    :param action: the row's `last_action`, ended with it
+    :param found: the row
+    :param action: its `last_action`, ended with it
     :param generation: of the row
     """
 
-    def __init__(self, snapshot: str, hosts: Iterable[str], database, compute, owner: str,
-                 lease_s: float, action: dict, generation: int):
-        super().__init__(snapshot, database, owner, lease_s)
-        self._hosts = tuple(hosts)
+    def __init__(self, found, database, compute, owner: str, lease_s: float, action: dict,
+                 generation: int):
+        super().__init__(found.id, database, owner, lease_s)
+        self._row = found
         self._compute = compute
         self._action = action
         self._generation = generation
@@ -28,7 +29,7 @@ class Verifying(work.Work):
         self._result = None
         self._error: Exception | None = None
         self._reading = threading.Thread(target=self._read, daemon=True,
-                                         name=f'hotsnap-verify-{snapshot[:8]}')
+                                         name=f'hotsnap-verify-{found.id[:8]}')
 
     def abort(self, cause: messages.Cause) -> None:
         with self._news:
@@ -55,8 +56,7 @@ class Verifying(work.Work):
 
     def _read(self):
         try:
-            self._result = summed(fanout.each(self._hosts, lambda host: self._compute.verify(
-                host, self.snapshot, self._must_be_wanted)))
+            self._result = verified(self._row, self._compute, self._must_be_wanted)
         except Exception as exc:
             self._error = exc
         with self._news:
@@ -68,6 +68,20 @@ class Verifying(work.Work):
             raise exception.Aborted(who='its user')
 
 
-def summed(done: dict[str, dict]) -> dict:
-    """What hosts found, in all."""
+def verified(found, compute, tell: Callable[[int, int], None] | None = None) -> dict:
+    """``{'files', 'size_bytes'}`` of what hosts have proved, in all.
+
+    Which members there are, and their digests, is the row's word; a store's where the row, of an
+    older version, has not kept it.
+
+    :param found: the row
+    :raises SnapshotDamaged, ManifestDamaged: names what is not as it was written
+    """
+    by_host: dict[str, list[str]] = {}
+    for each in found.members:
+        by_host.setdefault(each.host, []).append(each.member_id)
+    proofs = restorations.proofs(found)
+    done = fanout.each(tuple(sorted(by_host)), lambda host: compute.verify(
+        host, found.id, tell, by_host[host],
+        {each: proofs[each] for each in by_host[host] if each in proofs}))
     return {key: sum(each[key] for each in done.values()) for key in ('files', 'size_bytes')}

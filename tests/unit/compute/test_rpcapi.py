@@ -45,6 +45,11 @@ class Host:
         self.heard.append(snapshot)
         return True
 
+    @rpc.answers
+    def verify(self, _context, task, snapshot, **more):
+        self.heard.append((snapshot, more))
+        return {'done': True, 'result': {'files': 1, 'size_bytes': 2}}
+
 
 @pytest.fixture
 def transport():
@@ -134,6 +139,17 @@ def test_a_pin_keeps_what_is_newer_from_every_host(transport, serve):
     assert api.delete('h1', 's1')
 
     assert new.heard == ['s1']
+
+
+@pytest.mark.parametrize(('version', 'told'), [
+    ('1.3', {}), ('1.4', {'members': ['a', 'b'], 'proofs': {'a': '1:x'}})])
+def test_a_host_that_knows_no_proofs_verifies_by_its_own_manifest(transport, serve, version, told):
+    host = serve(Host(version))
+
+    found = rpcapi.ComputeApi(transport).verify('h1', 's1', None, ['b', 'a'], {'a': '1:x'})
+
+    assert found == {'files': 1, 'size_bytes': 2}
+    assert host.heard == [('s1', told)]
 
 
 def test_an_old_host_deletes_in_one_call(transport, serve):

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """A verification's end is told once, by whoever the row belongs to."""
 
+import pathlib
 import threading
 
+import blake3
 import pytest
 
 from hotsnap_nova import exception
 from hotsnap_nova.conductor import snapshots
+from hotsnap_nova.storage import base
+from hotsnap_nova.storage import manifest as manifests
 from tests.fakes import cluster as clusters
 
 
@@ -106,3 +110,58 @@ def test_an_abort_ends_a_verification_that_hangs(cluster, mine, standing):
     assert mine.wait(row.id, 30)
     clusters.until(lambda: cluster.database.get(row.id).action_status == 'failed')
     assert cluster.database.get(row.id).last_action['error']['code'] == 'aborted'
+
+
+def rewritten(host, row, change):
+    """Somebody else who can write to a host's store changes a manifest, and its digest."""
+    path = pathlib.Path(f'{host.store.root}/{row.id}/{base.MANIFEST}')
+    told = manifests.load(path.read_bytes(), row.id)
+    change(told, path.parent)
+    path.write_bytes(manifests.dump(told))
+
+
+def with_another_disk(told, folder):
+    """A disk of another content, whose digest is in the manifest."""
+    member = told['members'][0]
+    content = b'mine'
+    (folder / member['id'] / 'vda.qcow2').write_bytes(content)
+    for file in member['files']:
+        if file['name'] == 'vda.qcow2':
+            file |= {'size_bytes': len(content), 'blake3': blake3.blake3(content).hexdigest()}
+
+
+def without_a_member(told, folder):
+    """As though its files had never been there."""
+    lost = told['members'].pop(0)
+    if 'kept_here' in told:
+        told['kept_here'].remove(lost['id'])
+    for file in (folder / lost['id']).iterdir():
+        file.unlink()
+    (folder / lost['id']).rmdir()
+
+
+FORGED = [(with_another_disk, 'not said when the snapshot was made'),
+          (without_a_member, 'its store does not name it')]
+
+
+@pytest.mark.parametrize(('forge', 'reason'), FORGED, ids=['content', 'member'])
+def test_digests_and_members_are_the_databases_and_not_what_a_store_says(cluster, forge, reason):
+    row = cluster.create()
+    rewritten(cluster.hosts['h1'], row, forge)
+
+    with pytest.raises(exception.SnapshotDamaged, match=reason):
+        cluster.snapshots.verify('nightly')
+
+    cluster.snapshots.begin_verify(cluster.database.get(row.id), 'req-1')
+    assert cluster.snapshots.wait(row.id, 60)
+    action = cluster.database.get(row.id).last_action
+    assert (action['status'], action['error']['code']) == ('failed', 'snapshot_damaged')
+
+
+def test_where_the_database_has_no_digests_the_manifests_are_believed(cluster):
+    row = cluster.create()
+    cluster.database.update_members(row.id, {each.member_id: {'detail': {}}
+                                             for each in row.members})
+    rewritten(cluster.hosts['h1'], row, with_another_disk)
+
+    assert cluster.snapshots.verify('nightly')['files'] == 9
