@@ -111,15 +111,17 @@ OPTIONS = (
     cfg.IntOpt(
         'io_limit_mib_s', default=0, min=0,
         help='MiB a second that a host copies of disks for one snapshot or restore, and reads to '
-             'compute digests, beside what guests themselves make necessary. Memory is not '
-             'limited: guests wait for it. 0: no limit. Set it where guests feel that others are '
-             'saved or verified, and save_timeout_s so that there is time. A restore is bound by '
-             'both, too: it copies and verifies no faster, and has no longer.'),
+             'compute digests, beside what guests themselves make necessary. Memory that is '
+             'saved is not limited, for its guest waits; what a restore unpacks of it is. 0: no '
+             'limit. Set it where guests feel that others are saved or verified, and '
+             'save_timeout_s so that there is time. A restore is bound by both, too: it copies '
+             'and verifies no faster, and has no longer.'),
     cfg.BoolOpt(
         'direct_io', default=False,
         help='Copy disks and compute digests past the page cache, whose content guests and others '
-             'have use for. The file systems of the store and of disks must know O_DIRECT. Change '
-             'it where hosts have little memory to spare.'),
+             'have use for; memory that a restore unpacks is taken out of it again. libvirt reads '
+             'memory through it all the same. The file systems of the store and of disks must '
+             'know O_DIRECT. Change it where hosts have little memory to spare.'),
     cfg.IntOpt(
         'reserve_mib', default=64, min=0,
         help='MiB that are to stay free in the store when a snapshot has been taken, and on the '

@@ -12,17 +12,15 @@ import errno
 import fcntl
 import mmap
 import os
-import time
 from collections.abc import Callable
 
 import blake3
 
+from hotsnap_nova import pace
+
 CHUNK_BYTES = 1 << 20
 #: What direct reads are multiples of.
 _BLOCK_BYTES = 4096
-#: What was read too slowly for so long may be caught up with, no more: a store that stood for an
-#: hour is not read for another without any limit.
-_CREDIT_S = 1.0
 _ZEROS = bytes(CHUNK_BYTES)
 
 
@@ -51,7 +49,7 @@ def file_digest(fd: int, on_bytes: Callable[[int], None] | None = None,
     hasher = blake3.blake3()
     buffer = mmap.mmap(-1, CHUNK_BYTES)    # aligned, as direct reading wants
     view = memoryview(buffer)
-    position, pace = 0, _Pace(reading.limit_bytes_s)
+    position, paced = 0, pace.Pace(reading.limit_bytes_s)
     with _direct(fd) if reading.direct else contextlib.nullcontext():
         for start, end in _data_extents(fd):
             _feed_zeros(hasher, start - position, on_bytes)
@@ -64,25 +62,11 @@ def file_digest(fd: int, on_bytes: Callable[[int], None] | None = None,
                     break    # cut short under our hands: the digest will tell
                 hasher.update(view[:count])
                 position += count
-                pace.spend(count)
+                paced.spend(count)
                 if on_bytes:
                     on_bytes(count)
     _feed_zeros(hasher, os.fstat(fd).st_size - position, on_bytes)
     return hasher.hexdigest()
-
-
-class _Pace:
-    """Rests until what was read has taken as long as it should have, the reading included."""
-
-    def __init__(self, limit_bytes_s):
-        self._limit_bytes_s = limit_bytes_s
-        self._free_at = time.monotonic()
-
-    def spend(self, count):
-        if self._limit_bytes_s:
-            now = time.monotonic()
-            self._free_at = max(self._free_at, now - _CREDIT_S) + count / self._limit_bytes_s
-            time.sleep(max(0.0, self._free_at - now))
 
 
 @contextlib.contextmanager

@@ -69,7 +69,7 @@ class Work:
 
 @dataclasses.dataclass(frozen=True)
 class Effort:
-    """How disks are copied.
+    """How disks are copied, and memory that was compressed is unpacked.
 
     :ivar limit_bytes_s: of one snapshot or restore on this host, of all members together; 0: none
     :ivar direct: past the page cache

@@ -20,12 +20,10 @@ import os
 import tempfile
 from collections.abc import Callable
 
-import zstandard
-
 from hotsnap_nova import exception
 from hotsnap_nova.virt import domain, files, records
 from hotsnap_nova.virt.definition import cut
-from hotsnap_nova.virt.restore import durable, imagelock, replacement
+from hotsnap_nova.virt.restore import durable, imagelock, replacement, unpacking
 
 MEMORY, STOPPED, LOADED, READY, RESUMED = 'memory', 'stopped', 'loaded', 'ready', 'resumed'
 TRIAL = 'trial'
@@ -90,23 +88,22 @@ class Part:
                            effort)
             done += os.path.getsize(source)
             tell(done)
-        self.memory(lambda _bytes: tell(done))
+        self.memory(lambda _bytes: tell(done), effort)
         if not self.marked(RESUMED):
             self.mark(READY, self._restore)
         return {'folder': self._folder,
                 'disks': {target: placed.noted()
                           for target, (_source, placed) in self._disks.items()}}
 
-    def memory(self, tell: Callable[[int], None] = lambda _bytes: None) -> str:
+    def memory(self, tell: Callable[[int], None] = lambda _bytes: None,
+               effort: records.Effort = records.ALL_EFFORT) -> str:
         """Where the memory of the cut is, as libvirt wants it. Repeatable."""
         plain = f'{self.member.folder}/memory.save'
         if not os.path.exists(self._packed):
             return plain
         unpacked = self._at(MEMORY)
         if not os.path.exists(unpacked):
-            with open(self._packed, 'rb') as packed, \
-                    zstandard.ZstdDecompressor().stream_reader(packed) as source:
-                durable.write(unpacked, source, tell)
+            unpacking.unpack(self._packed, unpacked, tell, effort)
         return unpacked
 
     @property

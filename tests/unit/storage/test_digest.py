@@ -7,6 +7,7 @@ import time
 import blake3
 import pytest
 
+from hotsnap_nova import pace
 from hotsnap_nova.storage import digest
 
 MIB = 1 << 20
@@ -80,7 +81,7 @@ def test_a_limit_is_kept_to_and_holes_count_for_nothing(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(('takes_s', 'in_all_s'), [
     ([0.25] * 8, 4.0),                            # it reads while it would rest
-    ([10] + [0] * 7, 10 + 4 - digest._CREDIT_S),  # what stood is caught up with, a little
+    ([10] + [0] * 7, 10 + 4 - pace.CREDIT_S),  # what stood is caught up with, a little
     ([0.75] * 8, 6.0)])                           # what is slow by itself is no slower
 def test_a_limit_is_a_rate_in_which_reading_counts(tmp_path, monkeypatch, takes_s, in_all_s):
     (tmp_path / 'f').write_bytes(os.urandom(8 * MIB))
