@@ -65,18 +65,25 @@ def test_shared_memory_of_a_memfd_is_fine(lab):
         assert told(lab, guest) == []
 
 
-def test_qemus_own_user_is_the_one_who_must_be_able_to_protect_memory(lab, monkeypatch):
-    """Root, who asks, can; and so can QEMU's user by the device that libvirt gives it."""
+def test_qemus_own_user_is_the_one_who_must_be_able_to_protect_memory(
+        lab, tmp_path, monkeypatch):
+    """Root, who asks, can; and so can QEMU's user by the device that libvirt gives it unasked."""
     may = pathlib.Path('/proc/sys/vm/unprivileged_userfaultfd').read_text().strip() == '1'
     monkeypatch.setattr(enclosure, 'QEMU_CONF', enclosure.QEMU_CONF
                         + 'cgroup_device_acl = ["/dev/null", "/dev/zero", "/dev/urandom"]')
 
     with Bare(lab, more=LIBVIRT_QEMU) as guest:
         by_device = told(lab, guest)
+        device = os.stat(f'/proc/{guest.pid}/root/dev/userfaultfd')
+        qemus_user = os.stat(f'/proc/{guest.pid}').st_uid
+        made = Hotsnap(lab.uri, tmp_path).run(
+            'snapshot', 'create', 'one', '--domain', guest.name, '--wait', *PATIENT)
     with Lab() as strict, Bare(strict, more=LIBVIRT_QEMU) as guest:
         without = told(strict, guest)
 
     assert by_device == []
+    assert device.st_uid == qemus_user != 0
+    assert made.status == 0, made.errors
     assert without == [] if may else only(without, 'memory', ('snapshot',), 'userfaultfd')
 
 
