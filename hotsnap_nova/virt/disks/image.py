@@ -25,6 +25,8 @@ _MAGIC = b'QFI\xfb'
 #: From version 3 on: what a reader must know, by bit; bit 2: the data are in another file.
 _INCOMPATIBLE = struct.Struct('>72xQ')
 _DATA_FILE = 1 << 2
+#: How large the disk is.
+_SIZE = struct.Struct('>24xQ')
 
 
 #: A name of QEMU's that is no path: ``json:{…}``, ``nbd://…``
@@ -85,6 +87,33 @@ def chain(path: str, form: str) -> tuple[str, ...]:
             path = path.removeprefix('file:')    # as QEMU does
         form = described.get('backing-filename-format', '')
     return tuple(below)
+
+
+def is_set_aside(path: str, cut: str) -> bool:
+    """Whether a file has room of which nothing was written yet: its disk was preallocated.
+
+    One that is written whole looks the same whether it was or not, and needs nothing of it. (A
+    sparse image that grows may have some such room, too, but is not as large as its disk: XFS sets
+    a little aside beyond the end.)
+
+    :param cut: a qcow2 image of the same disk, which tells how large that is
+    """
+    try:
+        with open(cut, 'rb') as file:
+            (size_bytes,) = _SIZE.unpack(file.read(_SIZE.size))
+        with open(path, 'rb') as file:
+            status, data_bytes = os.fstat(file.fileno()), 0
+            if not 0 < size_bytes <= status.st_size:
+                return False
+            end = 0
+            with contextlib.suppress(OSError):    # no more data
+                while True:
+                    start = os.lseek(file.fileno(), end, os.SEEK_DATA)
+                    end = os.lseek(file.fileno(), start, os.SEEK_HOLE)
+                    data_bytes += end - start
+            return status.st_blocks * 512 - data_bytes > size_bytes >> 6
+    except (OSError, struct.error):    # it is gone, or another's: nothing is known of it
+        return False
 
 
 #: What to do about a `kept_fault`.

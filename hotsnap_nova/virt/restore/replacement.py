@@ -98,9 +98,11 @@ class Replacement:
 
     def _convert(self, source, tell, effort):
         require_alone(self._member, self.path, source)
+        options = _options(effort)
+        if image.is_set_aside(self.path, source):
+            options += ['-o', 'preallocation=falloc']
         with subprocess.Popen(
-                ['qemu-img', 'convert', '-q', *_options(effort), '-O', self.form, _alone(source),
-                 self.new],
+                ['qemu-img', 'convert', '-q', *options, '-O', self.form, _alone(source), self.new],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                 text=True, umask=0o077) as made:
             try:

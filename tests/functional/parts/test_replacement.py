@@ -145,6 +145,23 @@ def test_a_disk_is_put_back_with_as_much_effort_as_configured(
     assert pathlib.Path(placed.new).read_bytes()[:1] == b'\xcc'
 
 
+@pytest.mark.parametrize('form', ['raw', 'qcow2'])
+@pytest.mark.parametrize('preallocation', ['falloc', 'off'])
+def test_a_disk_is_set_aside_as_its_predecessor_was(tmp_path, form, preallocation):
+    source, path = tmp_path / 'cut.qcow2', tmp_path / 'disk'
+    for made, *how in ((source, 'qcow2'), (path, form, '-o', f'preallocation={preallocation}')):
+        subprocess.run(['qemu-img', 'create', '-q', '-f', *how, made, '64M'], check=True)
+    subprocess.run(['qemu-io', '-f', 'qcow2', '-c', 'write -P 1 30M 1M', source], check=True,
+                   capture_output=True)
+    placed = replacement.Replacement('guest', str(path), form, 'r1')
+
+    placed.prepare(str(source))
+
+    assert (os.stat(placed.new).st_blocks * 512 >= 64 << 20) == (preallocation == 'falloc')
+    assert subprocess.run(['qemu-img', 'compare', '-f', 'qcow2', '-F', form, source, placed.new],
+                          capture_output=True, check=False).returncode == 0
+
+
 def test_a_copy_is_private_while_it_is_made(image, source):
     image.unlink()    # nothing to take the mode from
     make(image).prepare(source)
