@@ -5,6 +5,8 @@ from hotsnap_nova.cmd import base
 
 _FIELDS = ('id', 'name', 'description', 'status', 'phase', 'gate', 'epoch', 'created_at',
            'skew_ms')
+#: What counts packets; QEMU does not.
+_COUNTS = 'host kernel'
 _ERROR = ('code', 'message', 'member', 'host')
 
 
@@ -68,9 +70,11 @@ def _line(member):
         if member[key] is not None)
     lines = [f'{member["name"]} on {member["host"]}: {measured or "not cut"}']
     if member['carried_by']:
-        counts = ', '.join(f'{count} {word}' for word, count in member['packets'].items())
-        asked = '; a packet asked for its cut' if member['asked_by_mark'] else ''
-        lines.append(f'  gate carried by the {member["carried_by"]}: packets {counts}{asked}')
+        told = f'  gate carried by the {member["carried_by"]}'
+        if member['carried_by'] == _COUNTS:
+            told += ': packets ' + ', '.join(
+                f'{count} {word}' for word, count in member['packets'].items())
+        lines.append(told + ('; a packet asked for its cut' if member['asked_by_mark'] else ''))
     if not member['files'] and member['total_bytes']:
         lines.append(f'  saved {base.size(member["done_bytes"])} of at most '
                      f'{base.size(member["total_bytes"])}')

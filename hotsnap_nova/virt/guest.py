@@ -375,7 +375,8 @@ def load(connection, save_image: str, member: records.MemberSpec) -> None:
     try:
         connection.restoreFlags(save_image, None, libvirt.VIR_DOMAIN_SAVE_PAUSED)
     except libvirt.libvirtError as exc:
-        if exc.get_error_domain() in (libvirt.VIR_FROM_RPC, libvirt.VIR_FROM_REMOTE):
+        if (exc.get_error_domain() in (libvirt.VIR_FROM_RPC, libvirt.VIR_FROM_REMOTE)
+                or not connection.isAlive()):
             raise exception.HostUnreachable(host='libvirt', reason=str(exc)) from exc
         raise exception.HypervisorError(member=member, reason=str(exc)) from exc
 

@@ -117,14 +117,21 @@ def abandoned(running: guest.Guest, tag: str | None = None) -> None:
 
     :param tag: a snapshot whose descriptors may be there though no node is
     """
-    leftover = survey(running)
-    if leftover is None:
-        return
+    with contextlib.ExitStack() as go_on:    # whatever cannot be looked at
+        go_on.callback(_let_go_on, running)
+        leftover = survey(running)
+        if leftover is None:
+            go_on.pop_all()
+            return
+    for each in sorted({*leftover.snapshot_tag.split(','), tag or ''}):
+        member(running, each)
+
+
+def _let_go_on(running):
+    """Open its gates in QEMU, and resume it where it stands without anybody's reason."""
     gate.open_all(running.monitor, gate.leftovers(running.monitor))
     if running.state().ours:
         running.monitor.cont()
-    for each in sorted({*leftover.snapshot_tag.split(','), tag or ''}):
-        member(running, each)
 
 
 def survey(running: guest.Guest) -> records.Leftover | None:

@@ -108,6 +108,11 @@ def test_a_tap_stays_one_and_leads_nowhere(kind):
     assert nic.find('source') is None
 
 
+def test_a_nic_that_a_process_of_its_own_serves_leads_nowhere(made):
+    assert [nic.get('type') for nic in ET.fromstring(made).iterfind('devices/interface')] == [
+        'ethernet', 'null']
+
+
 def test_what_is_served_by_spice_alone_has_one_without_a_port():
     made = ET.fromstring(aside.of(
         DOMAIN.replace('<lease>', "<redirdev bus='usb' type='spicevmc'/><lease>"), MEMBER, DISKS))
@@ -125,6 +130,10 @@ def test_such_a_guest_can_stand_beside_itself():
     ('<cputune>', '<memoryBacking><hugepages/></memoryBacking><cputune>', 'huge pages'),
     ('<cputune>', '<memoryBacking><locked/></memoryBacking><cputune>', 'locked'),
     ('<cputune>', "<numatune><memory nodeset='0'/></numatune><cputune>", 'NUMA'),
+    ('<cputune>', "<seclabel type='static'><label>a</label></seclabel><cputune>", 'label'),
+    ('<nvram ', "<varstore path='/var/1'/><nvram ", 'variables'),
+    ('<cputune>', "<q:commandline xmlns:q='http://libvirt.org/schemas/domain/qemu/1.0'/><cputune>",
+     'options'),
     ("dev='vda'", "dev='vdb'", 'its disk vdb is not one of the snapshot'),
     ("interface type='user'", "interface type='mcast'", 'a NIC of type mcast'),
     ('<lease>', "<pstore backend='acpi-erst'><path>/erst</path></pstore><lease>",

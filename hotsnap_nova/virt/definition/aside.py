@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A guest's definition for a second QEMU beside its own: its hardware, and nothing that is its.
 
-No name, port, socket, file that it writes, network or place on the host is shared. What a guest
-sees is the same, so that its memory finds it; where that cannot be had twice, `obstacle` says so.
+No name, port, socket, file that it writes, network or place on the host is shared, but files that
+both only read. What a guest sees is the same, so that its memory finds it; where that cannot be
+had twice, `obstacle` says so.
 """
 
 import uuid
@@ -12,6 +13,7 @@ from hotsnap_nova.virt.definition import merging, table
 from hotsnap_nova.virt.memory import saveimage
 
 _NAME = 'hotsnap-trial-'
+_QEMU = 'http://libvirt.org/schemas/domain/qemu/1.0'
 _NAMESPACE = uuid.UUID('5d0f7b54-8f0e-5b0c-9d53-7c1f7e0c6a11')
 #: Who it is, and what the host has set aside or limited for it alone.
 _ITS_OWN = ('title', 'description', 'metadata', 'resource', 'cputune', 'blkiotune', 'memtune',
@@ -22,10 +24,13 @@ _TAPS = ('bridge', 'direct', 'ethernet', 'network')
 _OF_NICS = ('mac', 'model', 'driver', 'mtu', 'teaming', 'address', 'alias', 'boot', 'rom', 'acpi')
 _PORTS = ('serial', 'parallel', 'console', 'channel')
 _OF_PORTS = ('target', 'address', 'alias', 'acpi')
-#: Memory that there may be only once.
+#: What there may be only once, by path.
 _SCARCE = {'memoryBacking/hugepages': 'its memory is in huge pages',
            'memoryBacking/locked': 'its memory is locked',
-           'numatune': 'its memory is bound to NUMA nodes'}
+           'numatune': 'its memory is bound to NUMA nodes',
+           'os/varstore': 'the variables of its firmware are in a file of its own',
+           "seclabel[@type='static']": 'its security label is its alone',
+           f'{{{_QEMU}}}commandline': 'QEMU is given options that libvirt does not know'}
 #: Files that are only read, and disks, of which `of` gives it others.
 _SHARED = ('devices/emulator', 'devices/disk')
 
@@ -103,8 +108,10 @@ def _name(root, member_id):
 
 def _lead_nowhere(devices):
     for nic in devices.findall('interface'):
-        _become(nic, {'type': 'ethernet' if nic.get('type') in _TAPS else nic.get('type')},
-                _OF_NICS)
+        kind = 'ethernet' if nic.get('type') in _TAPS else nic.get('type')
+        if nic.find("backend[@type='passt']") is not None:    # a process of its own, and a socket
+            kind = 'null'
+        _become(nic, {'type': kind}, _OF_NICS)
     for kind in _PORTS:
         for port in devices.findall(kind):
             _become(port, {'type': 'null'}, _OF_PORTS)

@@ -107,21 +107,27 @@ class Restorer(keeping.Keeper):
                 self.effort)
             done += part.needed_bytes()
             tell(done, total)
+        warnings = ()
         if self.tries_loads:
             for part in prepared:
-                self._load_on_trial(part, lambda: tell(total, total))
-        return records.RestoreOutcome(notes={'members': noted})
+                warnings += self._load_on_trial(part, lambda: tell(total, total))
+        return records.RestoreOutcome(notes={'members': noted}, warnings=warnings)
 
     def _load_on_trial(self, part, tell):
         if part.swapped:    # then that was proved, and more
-            return
+            return ()
         reason = trial.load(
             part, self._merged(part, self._wanted(self._member(part.spec), part.member)),
             self._libvirt, trial.Spare(self.trial_reserve_bytes, self.reserve_bytes), self.files,
             tell)
-        if reason:
-            LOG.warning('%(member)s is restored without a load on trial: %(reason)s',
-                        {'member': part.spec, 'reason': reason})
+        if not reason:
+            return ()
+        LOG.warning('%(member)s is restored without a load on trial: %(reason)s',
+                    {'member': part.spec, 'reason': reason})
+        return (records.Finding(
+            part.spec, 'memory',
+            f'it was not loaded on trial before anything was stopped: {reason}',
+            'where it does not wake, the restore is undone', ()),)
 
     def restore_stop(self, work: records.RestoreWork) -> records.RestoreOutcome:
         """Return when every old member here is proved stopped.

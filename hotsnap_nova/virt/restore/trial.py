@@ -14,9 +14,13 @@ import dataclasses
 import errno
 import os
 import subprocess
+import threading
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+
+import libvirt
+from oslo_log import log
 
 from hotsnap_nova import exception
 from hotsnap_nova.virt import domain, files, guest, records
@@ -26,7 +30,13 @@ from hotsnap_nova.virt.disks import image
 from hotsnap_nova.virt.memory import saveimage
 from hotsnap_nova.virt.restore import parts
 
+LOG = log.getLogger(__name__)
+
 _LOOK_S = 0.1
+#: How long a QEMU that is to end may take to; one that hangs in the kernel does not.
+_END_S = 60.0
+#: One at a time has what the host has to spare.
+_ONE = threading.Lock()
 #: How long one may take: so long, and longer the more memory it has.
 _PATIENCE_S, _BYTES_S = 120.0, 16 << 20
 #: What QEMU has beside its guest's memory.
@@ -35,7 +45,12 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _WHAT = 'a load on trial'
 #: QEMU's own words libvirt does not hand on.
 _REMEDY = ('libvirt\'s log of the domain %s has QEMU\'s words; undo what was changed on the host '
-           'since the snapshot: QEMU, firmware, option ROMs')
+           'since the snapshot: QEMU, firmware, option ROMs. [hotsnap] trial_load = false in this '
+           'host\'s nova.conf restores without asking')
+#: What a second QEMU may lack where the member itself would not.
+_BESIDE = frozenset({libvirt.VIR_ERR_NO_MEMORY, libvirt.VIR_ERR_RESOURCE_BUSY,
+                     libvirt.VIR_ERR_HOOK_SCRIPT_FAILED})
+_BESIDE_WORDS = tuple(map(os.strerror, (errno.ENOMEM, errno.EBUSY, errno.EPERM)))
 
 Tell = Callable[[], None]
 
@@ -56,6 +71,8 @@ def load(part: parts.Part, xml: str, connect: Callable, spare: Spare, privileged
          tell: Tell) -> str:
     """Return when a member has woken beside itself, and that is gone again. Repeatable.
 
+    One at a time in a process, so that two are not promised the same memory.
+
     :param xml: with which it will be started
     :param connect: gives a libvirt connection that works
     :param tell: called now and then; what it raises ends it soon
@@ -63,6 +80,15 @@ def load(part: parts.Part, xml: str, connect: Callable, spare: Spare, privileged
     :raises exception.Refused: it does not wake here
     :raises exception.HostUnreachable: libvirt has gone away
     """
+    while not _ONE.acquire(timeout=_LOOK_S):
+        tell()
+    try:
+        return _load(part, xml, connect, spare, privileged, tell)
+    finally:
+        _ONE.release()
+
+
+def _load(part, xml, connect, spare, privileged, tell):
     end(part.spec, connect)
     part.drop_trial()
     try:
@@ -139,6 +165,8 @@ def _variables(part, xml, privileged):
     source = found.find('source')
     today = (found.text or '').strip() or ('' if source is None else source.get('file', ''))
     form = found.get('format', 'raw')
+    if not today:    # libvirt makes it of the template, as Nova leaves it to
+        today, form = found.get('template', ''), found.get('templateFormat', 'raw')
     try:
         size = (os.stat(today).st_size if form == 'raw'
                 else image.describe(today, form)['virtual-size'])
@@ -169,22 +197,51 @@ def _lend(placed, path, privileged):
 
 def _wake(part, path, connect, tell, patience_s):
     deadline = time.monotonic() + patience_s
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        loading = pool.submit(guest.load, connect(), path, part.spec)
-        try:
-            while not concurrent.futures.wait([loading], _LOOK_S).done:
-                tell()
-                if time.monotonic() > deadline:
-                    raise _refused(part, f'it has not been loaded after {patience_s:.0f} s')
-            loading.result()
-        except exception.HypervisorError as exc:
-            raise _refused(part, ' '.join(exc.kwargs['reason'].split())) from exc
-        finally:
-            while not loading.done():    # which ends it
-                with contextlib.suppress(exception.HotsnapError):
-                    end(part.spec, connect)
-                concurrent.futures.wait([loading], _LOOK_S)
+    loading = _begun(lambda: guest.load(connect(), path, part.spec))
+    try:
+        while not concurrent.futures.wait([loading], _LOOK_S).done:
+            tell()
+            if time.monotonic() > deadline:
+                raise _refused(part, f'it has not been loaded after {patience_s:.0f} s')
+        loading.result()
+    except exception.HypervisorError as exc:
+        words = ' '.join(exc.kwargs['reason'].split())
+        if _is_of_two(exc.__cause__, words):
+            raise _Untried(f'a second QEMU is not to be had: {words}') from exc
+        raise _refused(part, words) from exc
+    finally:
+        _end_loading(part, loading, connect)
     _require_awake(part, connect)
+
+
+def _begun(load):
+    """What becomes of it; nobody has to wait for its thread."""
+    loading = concurrent.futures.Future()
+
+    def run():
+        try:
+            loading.set_result(load())
+        except BaseException as exc:
+            loading.set_exception(exc)
+    threading.Thread(target=run, daemon=True, name='hotsnap-trial').start()
+    return loading
+
+
+def _end_loading(part, loading, connect):
+    deadline = time.monotonic() + _END_S
+    while not loading.done():
+        with contextlib.suppress(exception.HotsnapError):
+            end(part.spec, connect)
+        concurrent.futures.wait([loading], _LOOK_S)
+        if not loading.done() and time.monotonic() > deadline:
+            raise exception.HostUnreachable(host='libvirt', reason=(
+                f'the domain {aside.name_of(part.spec.id)} does not end'))
+
+
+def _is_of_two(error, words):
+    """Whether it failed because there was another beside it, and not for what it is."""
+    code = error.get_error_code() if isinstance(error, libvirt.libvirtError) else None
+    return code in _BESIDE or any(each in words for each in _BESIDE_WORDS)
 
 
 def _require_awake(part, connect):
@@ -197,6 +254,8 @@ def _require_awake(part, connect):
 
 
 def _refused(part, words):
+    LOG.warning('%(member)s does not wake on trial: %(words)s',    # what ends it may fail, too
+                {'member': part.spec, 'words': words})
     return exception.Refused(
         member=part.spec, device='memory', remedy=_REMEDY % aside.name_of(part.spec.id),
         cause=f'a load on trial did not bring it up here, and nothing was stopped: {words}')

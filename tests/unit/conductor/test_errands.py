@@ -80,7 +80,7 @@ def test_a_deletion_that_hangs_for_long_is_shown_with_its_reason(cluster, monkey
     store = cluster.hosts['h2'].store
     real = store.delete
     monkeypatch.setattr(store, 'delete', lambda snapshot: (goes_on.wait(60), real(snapshot)))
-    monkeypatch.setattr(errands, '_ATTEMPT_S', 0.1)
+    monkeypatch.setattr(errands, '_ATTEMPT_S', 1.0)
     deletion.begin(cluster.database, row)
     seen = []
 
