@@ -42,7 +42,6 @@ def test_bad_input_is_told_in_one_sentence_and_changes_nothing(connection, group
         for words, told in (
                 (('create', empty.id), 'no members'),
                 (('create', 'nobody-knows-it'), 'nobody-knows-it'),
-                (('create', group.id, '--gate', 'marker'), 'marker'),
                 (('restore', 'nobody-knows-it'), 'nobody-knows-it')):
             with pytest.raises(CommandFailed) as failure:
                 snapshots.run(*words)
