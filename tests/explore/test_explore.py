@@ -62,7 +62,9 @@ def test_every_world_keeps_the_promises_and_can_become_quiet(story):
 
 @pytest.mark.parametrize("fault", ["lapses", "failures"])
 def test_a_forged_mark_breaks_nothing_where_marks_are_answered_from_record_on(fault):
-    rules = Rules(Build(engine=EngineOfOurs()), atomic=False)
+    # Where commands fail, no message comes while a host works: there are many times more worlds
+    # with both.
+    rules = Rules(Build(engine=EngineOfOurs()), atomic=fault == "failures")
     budget = Budget(forgeries=1, timeouts=0, **{fault: 1})
 
     found = explore(rules, rules.begin(new_world(MARKER, 2, 1, budget)))
