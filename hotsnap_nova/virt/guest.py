@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import json
 import threading
-import xml.etree.ElementTree as ET
 
 import libvirt
 import libvirt_qemu
@@ -447,8 +446,7 @@ def host_cpu(connection) -> dict:
     What libvirt does not tell is empty.
     """
     try:
-        # Libvirt's own words.
-        found = ET.fromstring(connection.getCapabilities()).find('./host/cpu')  # noqa: S314
+        found = domain.parsed(connection.getCapabilities()).find('./host/cpu')
     except libvirt.libvirtError:
         return {}
     if found is None:

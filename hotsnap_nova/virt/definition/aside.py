@@ -9,6 +9,7 @@ had twice, `obstacle` says so.
 import uuid
 import xml.etree.ElementTree as ET
 
+from hotsnap_nova.virt import domain
 from hotsnap_nova.virt.definition import merging, table
 from hotsnap_nova.virt.memory import saveimage
 
@@ -57,7 +58,7 @@ def of(xml: str, member_id: str, disks: dict[str, str], nvram: str = '') -> str:
     :param disks: paths of its writable disks here, qcow2, by target
     :param nvram: path of its firmware's variables here, if it has any
     """
-    root = ET.fromstring(saveimage.with_sources(  # noqa: S314 - libvirt's own words, or Nova's
+    root = domain.parsed(saveimage.with_sources(
         xml, {target: (path, 'qcow2') for target, path in disks.items()}))
     _name(root, member_id)
     for path in _ITS_OWN:
@@ -80,7 +81,7 @@ def obstacle(xml: str, disks: dict[str, str]) -> str:
     :param xml: of the guest, as it is to be started
     :param disks: see `of`
     """
-    root = ET.fromstring(xml)  # noqa: S314 - libvirt's own words, or Nova's
+    root = domain.parsed(xml)
     for path, words in _SCARCE.items():
         if root.find(path) is not None:
             return words
@@ -91,7 +92,7 @@ def obstacle(xml: str, disks: dict[str, str]) -> str:
     for nic in root.iterfind('devices/interface'):
         if nic.get('type') not in (*_TAPS, 'user', 'null'):
             return f'a NIC of type {nic.get("type")} leads to one guest alone'
-    left = ET.fromstring(of(xml, '', disks))  # noqa: S314 - as above
+    left = domain.parsed(of(xml, '', disks))
     return next(filter(None, (_in_use(device) for device in left.find('devices')
                               if f'devices/{device.tag}' not in _SHARED)), '')
 

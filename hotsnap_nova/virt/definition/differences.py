@@ -2,9 +2,9 @@
 """What was changed on purpose since a cut, so that its guest cannot wake here."""
 
 import re
-import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 
+from hotsnap_nova.virt import domain
 from hotsnap_nova.virt.definition import pairing, table
 
 #: What libvirt makes of a machine type without a version.
@@ -24,7 +24,7 @@ def differences(cut_xml: str, today_xml: str) -> Iterator[tuple[str, str, str]]:
     :param cut_xml: of the guest when it ran
     :param today_xml: as it is defined now; both as the same libvirt words them
     """
-    cut, today = ET.fromstring(cut_xml), ET.fromstring(today_xml)  # noqa: S314 - libvirt's own
+    cut, today = domain.parsed(cut_xml), domain.parsed(today_xml)
     yield from _element('', '', cut, today)
 
 

@@ -6,6 +6,7 @@ import copy
 import io
 import xml.etree.ElementTree as ET
 
+from hotsnap_nova.virt import domain
 from hotsnap_nova.virt.definition import pairing, table
 
 #: What QEMU serves by SPICE alone. QXL is not among it: with VNC it has a server of its own within
@@ -31,11 +32,11 @@ def merged(cut_xml: str, today_xml: str) -> str:
 
 
 def _parsed(text):
-    # Libvirt's own words, or Nova's.
-    for _event, (prefix, uri) in ET.iterparse(io.StringIO(text), ['start-ns']):  # noqa: S314
+    for _event, (prefix, uri) in ET.iterparse(    # noqa: S314 - for the reason of domain.parsed
+            io.StringIO(text), ['start-ns']):
         with contextlib.suppress(ValueError):    # ns0, of those that know no better
             ET.register_namespace(prefix, uri)    # what is written is called as it was
-    return ET.fromstring(text)  # noqa: S314 - libvirt's own words, or Nova's
+    return domain.parsed(text)
 
 
 def _element(path, cut, today, orphan=False):

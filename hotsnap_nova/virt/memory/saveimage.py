@@ -20,6 +20,7 @@ from collections.abc import Callable
 import zstandard
 
 from hotsnap_nova import exception
+from hotsnap_nova.virt import domain
 
 MAGIC_PARTIAL = b'LibvirtQemudPart'
 MAGIC_WHOLE = b'LibvirtQemudSave'
@@ -72,7 +73,7 @@ def cookie_of(live_xml: str) -> str:
 
     :param live_xml: of the running guest, as it is, not as it may migrate
     """
-    root = ET.fromstring(live_xml)  # noqa: S314 - libvirt's own words
+    root = domain.parsed(live_xml)
     cookie = ET.Element('cookie')
     cookie.extend(root.findall('./cpu'))
     # libvirt's word for: no NIC of this guest is served by the slirp inside QEMU.
@@ -83,7 +84,7 @@ def cookie_of(live_xml: str) -> str:
 
 def cpu_of(cookie: str) -> str:
     """The CPU in a cookie; '' where there is none."""
-    found = ET.fromstring(cookie).find('./cpu') if cookie else None  # noqa: S314 - libvirt's words
+    found = domain.parsed(cookie).find('./cpu') if cookie else None
     return '' if found is None else ET.tostring(found, encoding='unicode')
 
 
@@ -148,7 +149,7 @@ def with_sources(xml: str, sources: dict[str, tuple[str, str]]) -> str:
     :param sources: target device → (path, driver type); disks it does not name
         stay as they are
     """
-    root = ET.fromstring(xml)  # noqa: S314 - libvirt wrote it, or we did
+    root = domain.parsed(xml)
     for disk in root.iterfind('./devices/disk'):
         target = disk.find('target').get('dev')
         if target not in sources:
@@ -172,7 +173,7 @@ def archived(xml: str, snapshot_id: str) -> str:
     A restored guest has today's passwords. Who starts an exported one gives it new ones: not
     none, or its console would be anybody's.
     """
-    root = ET.fromstring(xml)  # noqa: S314 - libvirt wrote it, or we did
+    root = domain.parsed(xml)
     sources = {}
     for disk in root.iterfind('./devices/disk'):
         target = disk.find('target').get('dev')
