@@ -5,14 +5,13 @@ import contextlib
 import ctypes
 import os
 import pathlib
-import signal
 
 import pytest
 
 from hotsnap_nova.virt import host
 from tests.fakes import cluster as clusters
-from tests.functional.command import Hotsnap, stands_still, until
-from tests.functional.witness import Witness
+from tests.functional import devices
+from tests.functional.command import Hotsnap, until
 from tests.lab import GuestSpec, Lab
 
 #: Between the first member's cut and the turn of the second: many messages.
@@ -25,29 +24,10 @@ def addresses(guests):
             for word in ('--address', f'{mac}={",".join(ips)}')]
 
 
-def at_devices(lab):
-    """What there is of ours at the guests' devices."""
-    return [line for line in lab.run_inside('tc', 'filter', 'show').splitlines()
-            if 'hotsnap' in line] + [
-        line for name in devices(lab) for way in ('ingress', 'egress')
-        for line in lab.run_inside('tc', 'filter', 'show', 'dev', name, way).splitlines()
-        if 'hotsnap' in line]
-
-
-def devices(lab, ours=False):
-    names = [line.split(':')[1].strip() for line in lab.run_inside(
-        'ip', '-o', 'link', 'show', 'type', 'tun').splitlines()]
-    return [name for name in names if name.startswith('hsg') is ours]
-
-
 @pytest.fixture
 def user(shared_lab, tmp_path):
-    """Where the guests' devices are, as a compute host's service is."""
-    made = Hotsnap(shared_lab.uri, tmp_path, enter=shared_lab.enter)
-    yield made
-    for pid in made.processes():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    with devices.user_beside(shared_lab, tmp_path) as made:
+        yield made
 
 
 def check(user, guests, *words):
@@ -72,49 +52,31 @@ def test_what_stands_in_its_way_is_told_and_what_does_not_is_possible(
 
 
 def test_guests_whose_packets_were_marked_are_left_as_they_were(shared_lab, user, pair):
-    witness = Witness(pair)
-    before = shared_lab.run_inside('tc', 'qdisc', 'show')
+    with devices.left_as_they_were(shared_lab, pair):
+        created = user.create('whole', pair, '--gate', 'marker', *addresses(pair))
 
-    created = user.create('whole', pair, '--gate', 'marker', *addresses(pair))
-
-    assert created.status == 0, created.errors
-    assert user.show('whole')['gate'] == 'marker'
-    assert '  gate carried by the host kernel: packets ' in user.run(
-        'snapshot', 'show', 'whole').output
-    assert {each['carried_by'] for each in user.show('whole')['members']} == {'host kernel'}
-    assert at_devices(shared_lab) == devices(shared_lab, ours=True) == []
-    assert shared_lab.run_inside('tc', 'qdisc', 'show') == before
-    assert witness.left() == []
-    assert witness.harmed() == []
+        assert created.status == 0, created.errors
+        assert user.show('whole')['gate'] == 'marker'
+        assert '  gate carried by the host kernel: packets ' in user.run(
+            'snapshot', 'show', 'whole').output
+        assert {each['carried_by'] for each in user.show('whole')['members']} == {'host kernel'}
     assert until(lambda: not user.processes()), user.processes()
 
 
 def test_they_are_free_though_everything_of_ours_was_killed_and_recovered_whole(
         shared_lab, user, pair):
     """The first is past its cut and marks; the second's gate is armed."""
-    witness = Witness(pair)
-    before = shared_lab.run_inside('tc', 'qdisc', 'show')
     words = user.creating('doomed', pair, '--gate', 'marker', '--max-hold-ms', '4000',
                           *addresses(pair))
 
-    with user.start(*words, program=('tests.functional.dying', 'between', 'SIGSTOP')) as running:
-        assert until(lambda: stands_still(running.pid), 120)
-        for pid in user.processes():
-            os.kill(pid, signal.SIGKILL)
-        running.wait(30)
+    with devices.left_as_they_were(shared_lab, pair) as witness:
+        devices.killed_between(user, words)
 
-    # The devices of those who died go with them, a moment later.
-    assert until(lambda: not devices(shared_lab, ours=True))
-    assert len(at_devices(shared_lab)) == 4    # both ways of both
-    assert witness.harmed(messages=5) == []
-
-    recovered = user.run('recover', '-f', 'json')
-
-    assert recovered.status == 0, recovered.errors
-    assert at_devices(shared_lab) == []
-    assert shared_lab.run_inside('tc', 'qdisc', 'show') == before
-    assert witness.left() == []
-    assert witness.harmed() == []
+        # The devices of those who died go with them, a moment later.
+        assert until(lambda: not devices.taps(shared_lab, ours=True))
+        assert len(devices.at_devices(shared_lab)) == 4    # both ways of both
+        assert witness.harmed(messages=5) == []
+        devices.recover(user)
 
 
 # --- two hosts ---
@@ -175,5 +137,5 @@ def test_on_two_hosts_a_packet_asks_for_the_cut_of_a_member_and_the_cut_is_consi
     for guest in group:
         guest.domain.resume()
     assert group.wait_messages(30) == []
-    assert at_devices(lab) == devices(lab, ours=True) == []
+    assert devices.at_devices(lab) == devices.taps(lab, ours=True) == []
     assert not list(pathlib.Path(hosts.folder).glob('store/.drafts/*/*/*/*'))
