@@ -21,6 +21,12 @@ def escaped(text: str) -> str:
     return _CONTROLS.sub(lambda found: found[0].encode('unicode_escape').decode(), text)
 
 
+def warning(name: str, device: str, cause: str, remedy: str) -> str:
+    """What a restore warns of, in one line."""
+    text = f'warning: {name}, {device}: {cause}' + (f'. Remedy: {remedy}.' if remedy else '.')
+    return escaped(' '.join(text.split()))
+
+
 class OfRows:
     """Beside cliff's Lister: its rows are escaped."""
 

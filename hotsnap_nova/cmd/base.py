@@ -3,7 +3,6 @@
 
 import argparse
 import ipaddress
-import re
 import sys
 
 from cliff import command, lister, show
@@ -13,7 +12,6 @@ from hotsnap_nova.cmd import interrupts
 
 FAILED = 1
 INTERRUPTED = 130
-_MAC = re.compile(r'[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}')
 _UNITS = ('KiB', 'MiB', 'GiB', 'TiB')
 
 
@@ -80,10 +78,11 @@ def addresses(args) -> tuple[tuple[str, tuple[str, ...]], ...]:
 
     :raises InvalidValue:
     """
+    from oslo_utils import netutils
     found = []
     for each in args.address:
         mac, _, ips = each.partition('=')
-        if not _MAC.fullmatch(mac):
+        if not netutils.is_valid_mac(mac):
             raise exception.InvalidValue(name='address', reason=f'{each} is no MAC=IP[,IP]...')
         try:
             known = tuple(str(ipaddress.ip_address(ip)) for ip in ips.split(','))

@@ -140,8 +140,7 @@ class Shell(app.App):
     def warn(self, warnings) -> None:
         """Print what a restore warns of on stderr: see `view.warned`."""
         for each in warnings:
-            line = ' '.join(view.warned(each).split())
-            self.stderr.write(terminal.escaped(f'hotsnap: {line}\n'))
+            self.stderr.write(f'hotsnap: {view.warned(each)}\n')
 
     def _override(self, config):
         given = self.options

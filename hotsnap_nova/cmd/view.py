@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is shown of a snapshot."""
 
+from hotsnap_nova import terminal
 from hotsnap_nova.cmd import base
 
 _FIELDS = ('id', 'name', 'description', 'status', 'phase', 'gate', 'epoch', 'created_at',
@@ -39,8 +40,7 @@ def warnings_of(row) -> list[dict]:
 
 def warned(warning: dict) -> str:
     """One of these in one line."""
-    return f'warning: {warning["name"]}, {warning["device"]}: {warning["cause"]}' + (
-        f'. Remedy: {warning["remedy"]}.' if warning['remedy'] else '.')
+    return terminal.warning(*(warning[key] for key in ('name', 'device', 'cause', 'remedy')))
 
 
 def time(value) -> str:

@@ -15,6 +15,7 @@ Each may be repeated, in this process or in the next one. The locks are let go o
 on record.
 """
 
+import concurrent.futures
 import dataclasses
 import json
 import os
@@ -23,7 +24,7 @@ from collections.abc import Callable, Collection, Iterable
 
 from oslo_log import log as logging
 
-from hotsnap_nova import exception
+from hotsnap_nova import exception, unwaited
 from hotsnap_nova.compute import claims, locks, orders, owner, proofs, translate
 from hotsnap_nova.protocol import messages
 from hotsnap_nova.protocol.restore import commands
@@ -253,22 +254,10 @@ def _abandonable(hasten, read):
 
     :raises Aborted: it is still at it, and its result is dropped
     """
-    ended = []
-
-    def run():
-        try:
-            ended.append((read(), None))
-        except Exception as exc:
-            ended.append((None, exc))
-        done.set()
-    done = threading.Event()
-    threading.Thread(target=run, daemon=True, name='hotsnap-restore-read').start()
-    while not done.wait(0.1):
+    reading = unwaited.begin(read, 'hotsnap-restore-read')
+    while not concurrent.futures.wait([reading], 0.1).done:
         _must_be_of_use(hasten)
-    found, error = ended[0]
-    if error:
-        raise error
-    return found
+    return reading.result()
 
 
 def _work(restore, share, members, withdrawn=(), notes=''):

@@ -93,10 +93,9 @@ class CreateRequest:
         if self.gate not in GATES:
             raise exception.InvalidValue(name='gate', reason=f'{self.gate} is none of '
                                          f'{", ".join(GATES[:-1])}')
-        if self.gate == MARKER and (len(set(self.marker_dscp)) < 2 or not all(
-                0 < each < 64 for each in self.marker_dscp)):
+        if self.gate == MARKER and len(set(self.marker_dscp)) < max(2, len(self.marker_dscp)):
             raise exception.InvalidValue(
-                name='marker_dscp', reason='name two code points or more, of 1 to 63, for marks: '
+                name='marker_dscp', reason='name two code points or more for marks, each once: '
                 'two snapshots in turn must not have the same')
         if self.disk not in DISKS:
             raise exception.InvalidValue(name='disk', reason=f'{self.disk} is not possible yet; '

@@ -2,6 +2,7 @@
 """Between the protocol's row of a restore and the database's, and what is told of its end."""
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Mapping
 
@@ -13,8 +14,8 @@ from hotsnap_nova.protocol.restore import messages as restores
 
 #: Of a restore's action: see `warnings`.
 WARNINGS = 'warnings'
-#: A row has room for so many.
-_MOST_WARNINGS = 100
+#: A row has room for so much of them, as JSON; all of them are with the restore.
+_WARNINGS_BYTES = 32 << 10
 _GROUP = 'the group'
 
 
@@ -145,10 +146,12 @@ def _warned(row):
              'host': each.host, 'device': each.device, 'cause': each.cause, 'remedy': each.remedy}
             for each in row.warnings]
     told.sort(key=lambda each: each['name'])
-    if more := told[_MOST_WARNINGS:]:
-        told = [*told[:_MOST_WARNINGS], {
+    sizes = itertools.accumulate(len(json.dumps(each)) for each in told)
+    count = sum(size <= _WARNINGS_BYTES for size in sizes)
+    if more := len(told) - count:
+        told = [*told[:count], {
             'member': '', 'name': _GROUP, 'host': '', 'device': 'guest',
-            'cause': f'{len(more)} more warnings have no room here', 'remedy': ''}]
+            'cause': f'{more} more warnings have no room here', 'remedy': ''}]
     return {WARNINGS: told} if told else {}
 
 

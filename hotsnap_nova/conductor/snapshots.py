@@ -373,11 +373,6 @@ def _as_of_1_3(finding, request):
     finding.setdefault('rules_out', finding['gates'] or [requests.SNAPSHOT])
 
 
-def hosts_of(found) -> tuple[str, ...]:
-    """Hosts that keep a part of a snapshot."""
-    return tuple(sorted({member.host for member in found.members}))
-
-
 def goes_on(found) -> bool:
     """Whether some coordinator is at a snapshot, or has to be."""
     return (found.status in (rows.CREATING, rows.RESTORING) or not found.closed

@@ -81,7 +81,7 @@ def verified(found, compute, tell: Callable[[int, int], None] | None = None) -> 
     for each in found.members:
         by_host.setdefault(each.host, []).append(each.member_id)
     proofs = restorations.proofs(found)
-    done = fanout.each(tuple(sorted(by_host)), lambda host: compute.verify(
+    done = fanout.each(sorted(by_host), lambda host: compute.verify(
         host, found.id, tell, by_host[host],
         {each: proofs[each] for each in by_host[host] if each in proofs}))
     return {key: sum(each[key] for each in done.values()) for key in ('files', 'size_bytes')}

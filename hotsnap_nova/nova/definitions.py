@@ -66,7 +66,8 @@ class Definitions(definitions.Definitions):
 
     def dscp_policies(self, member_id):
         context, instance = _instance(member_id)
-        ports = {vif['id']: vif['address'].lower() for vif in instance.get_network_info()}
+        ports = {vif['id']: vif['address'].lower() for vif in instance.get_network_info()
+                 if vif['address']}
         try:
             client = neutron.get_client(context, admin=True)
             return tuple((mac, policy) for port, mac in ports.items()
@@ -112,7 +113,8 @@ def _said(exc):
 def _dscp_policies(client, port):
     """Names of those that mark; a port's own policy, or its network's."""
     found = client.show_port(port)['port']
-    for policy_id in filter(None, map(found.get, ('qos_policy_id', 'qos_network_policy_id'))):
+    # As Neutron has it: that of the network counts for ports without one.
+    if policy_id := found.get('qos_policy_id') or found.get('qos_network_policy_id'):
         policy = client.show_qos_policy(policy_id)['policy']
         if any(rule['type'] == 'dscp_marking' for rule in policy['rules']):
             yield policy['name']

@@ -6,6 +6,8 @@ import dataclasses
 from cliff import columns
 from osc_lib.cli import format_columns
 
+from hotsnap_nova import terminal
+
 _SHOWN = ('id', 'name', 'description', 'status', 'phase', 'server_group_id', 'server_group_name',
           'project_id', 'user_id', 'gate', 'disk', 'epoch', 'skew_ms', 'created_at', 'updated_at',
           'request_id')
@@ -71,8 +73,7 @@ def detailed(snapshot) -> tuple[tuple, tuple]:
 
 def warned(warning) -> str:
     """A line of what a restore warns of."""
-    return f'warning: {warning.server_name}, {warning.device}: {warning.cause}' + (
-        f'. Remedy: {warning.remedy}.' if warning.remedy else '.')
+    return terminal.warning(warning.server_name, warning.device, warning.cause, warning.remedy)
 
 
 def _ruled_out(finding):

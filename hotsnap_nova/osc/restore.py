@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """``openstack server group snapshot restore``"""
 
-from hotsnap_nova import terminal
 from hotsnap_nova.osc import arguments, columns, command, progress
 
 
@@ -34,4 +33,4 @@ class RestoreSnapshot(command.Command):
             snapshot = snapshots.wait_until_acted(
                 snapshot.id, watch=progress.teller(self.app, snapshot.name))
             for each in snapshot.last_action.warnings if snapshot.last_action else ():
-                self.app.stderr.write(terminal.escaped(columns.warned(each)) + '\n')
+                self.app.stderr.write(columns.warned(each) + '\n')

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import blake3
 
-from hotsnap_nova import pace
+from hotsnap_nova import pace, sparse
 
 CHUNK_BYTES = 1 << 20
 #: What direct reads are multiples of.
@@ -51,7 +51,7 @@ def file_digest(fd: int, on_bytes: Callable[[int], None] | None = None,
     view = memoryview(buffer)
     position, paced = 0, pace.Pace(reading.limit_bytes_s)
     with _direct(fd) if reading.direct else contextlib.nullcontext():
-        for start, end in _data_extents(fd):
+        for start, end in sparse.data_extents(fd):
             _feed_zeros(hasher, start - position, on_bytes)
             os.lseek(fd, start, os.SEEK_SET)
             position = start
@@ -104,17 +104,3 @@ def _feed_zeros(hasher, count: int, on_bytes) -> None:
         count -= step
         if on_bytes:
             on_bytes(step)
-
-
-def _data_extents(fd: int):
-    """(start, end) of each stretch the file system holds data for, in order."""
-    position, size = 0, os.fstat(fd).st_size
-    while position < size:
-        try:
-            start = os.lseek(fd, position, os.SEEK_DATA)
-        except OSError as exc:
-            if exc.errno == errno.ENXIO:    # a hole up to the end
-                return
-            raise
-        position = min(os.lseek(fd, start, os.SEEK_HOLE), size)
-        yield start, position

@@ -172,7 +172,7 @@ class Guest:
             raise self._error(doing, exc) from exc
 
     def _error(self, doing, exc):
-        if not self.connected():
+        if _gone(self._connection, exc):
             return exception.HostUnreachable(
                 host='libvirt', reason=f'{self.spec}, {doing}: {exc}')
         return exception.HypervisorError(member=self.spec, reason=f'{doing}: {exc}')
@@ -189,10 +189,7 @@ class Guest:
 
     def connected(self) -> bool:
         """Whether its libvirt is still the one it was found with."""
-        try:
-            return bool(self._connection.isAlive())
-        except libvirt.libvirtError:
-            return False
+        return _lives(self._connection)
 
     def state(self) -> State:
         """Whether it runs; ``gone`` where its domain no longer exists."""
@@ -365,6 +362,19 @@ def define(connection, xml: str, member: records.MemberSpec) -> None:
         raise exception.HypervisorError(member=member, reason=f'definition: {exc}') from exc
 
 
+def _lives(connection):
+    try:
+        return bool(connection.isAlive())
+    except libvirt.libvirtError:
+        return False
+
+
+def _gone(connection, exc):
+    """Whether it failed because libvirt went; the connection may not have noticed yet."""
+    return (exc.get_error_domain() in (libvirt.VIR_FROM_RPC, libvirt.VIR_FROM_REMOTE)
+            or not _lives(connection))
+
+
 def load(connection, save_image: str, member: records.MemberSpec) -> None:
     """Start what a save image itself defines; it stands there, see `State.loaded`.
 
@@ -374,8 +384,7 @@ def load(connection, save_image: str, member: records.MemberSpec) -> None:
     try:
         connection.restoreFlags(save_image, None, libvirt.VIR_DOMAIN_SAVE_PAUSED)
     except libvirt.libvirtError as exc:
-        if (exc.get_error_domain() in (libvirt.VIR_FROM_RPC, libvirt.VIR_FROM_REMOTE)
-                or not connection.isAlive()):
+        if _gone(connection, exc):
             raise exception.HostUnreachable(host='libvirt', reason=str(exc)) from exc
         raise exception.HypervisorError(member=member, reason=str(exc)) from exc
 

@@ -117,21 +117,14 @@ def abandoned(running: guest.Guest, tag: str | None = None) -> None:
 
     :param tag: a snapshot whose descriptors may be there though no node is
     """
-    with contextlib.ExitStack() as go_on:    # whatever cannot be looked at
-        go_on.callback(_let_go_on, running)
-        leftover = survey(running)
-        if leftover is None:
-            go_on.pop_all()
-            return
-    for each in sorted({*leftover.snapshot_tag.split(','), tag or ''}):
-        member(running, each)
-
-
-def _let_go_on(running):
-    """Open its gates in QEMU, and resume it where it stands without anybody's reason."""
+    leftover = survey(running)
+    if leftover is None:
+        return
     gate.open_all(running.monitor, gate.leftovers(running.monitor))
     if running.state().ours:
         running.monitor.cont()
+    for each in sorted({*leftover.snapshot_tag.split(','), tag or ''}):
+        member(running, each)
 
 
 def survey(running: guest.Guest) -> records.Leftover | None:
@@ -146,14 +139,18 @@ def survey(running: guest.Guest) -> records.Leftover | None:
     if gates := gate.leftovers(qemu):
         what.append('gates')
         tags |= {gate.tag_of(name) for name in gates}
-    for _device, names in _kernel_gates(running):
-        what.append('gates in the host kernel')
-        tags |= {gate.tag_of_kernel(name) for name in names}
     if qemu.background_snapshot():
         what.append('background-snapshot capability')
     if claim := qemu.bandwidth_claim():
         what.append('migration bandwidth')
         tags.add(claim)
+    try:
+        for _device, names in _kernel_gates(running):
+            what.append('gates in the host kernel')
+            tags |= {gate.tag_of_kernel(name) for name in names}
+    except exception.HotsnapError:    # `member` tries again, after all else, and says so
+        if not what:
+            raise
     if not what:
         return None
     return records.Leftover(running.uuid, running.name, ','.join(sorted(tags)), tuple(what))

@@ -20,8 +20,7 @@ DELAY_S = 0.3
 
 def addresses(guests):
     """What the command is told of them."""
-    return [word for guest in guests for mac, ips in guest.addresses.items()
-            for word in ('--address', f'{mac}={",".join(ips)}')]
+    return [word for guest in guests for word in guest.address_words]
 
 
 @pytest.fixture

@@ -75,6 +75,12 @@ class Guest:
         return found
 
     @property
+    def address_words(self) -> tuple[str, ...]:
+        """What the command is told of them, where packets are to be marked."""
+        return tuple(word for mac, ips in self.addresses.items() if ips
+                     for word in ('--address', f'{mac}={",".join(ips)}'))
+
+    @property
     def disk_images(self) -> list[tuple[pathlib.Path, str]]:
         """Path and format of each disk of the workload, as the domain has them now."""
         tree = ElementTree.fromstring(self.domain.XMLDesc())

@@ -703,11 +703,12 @@ class TestRestores(ComputeTestCase):
         port = nova_fixtures.NeutronFixture.port_1
         server = self._create_server(name='net', host='compute1', networks=[{'port': port['id']}])
         rules = {'p-1': ['dscp_marking'], 'p-2': ['bandwidth_limit']}
+        found = {}
 
         class Client:
             def show_port(self, port_id):
                 assert port_id == port['id']
-                return {'port': {'qos_policy_id': 'p-2', 'qos_network_policy_id': 'p-1'}}
+                return {'port': found}
 
             def show_qos_policy(self, policy_id):
                 return {'policy': {'name': f'name of {policy_id}', 'rules': [
@@ -717,7 +718,11 @@ class TestRestores(ComputeTestCase):
             raise OSError('no route')
         ask = self.engine.definitions.dscp_policies
         with fixtures.MonkeyPatch('nova.network.neutron.get_client', lambda *_, **__: Client()):
-            assert ask(server['id']) == ((port['mac_address'], 'name of p-1'),)
+            for own, network, told in (('p-1', None, True), (None, 'p-1', True),
+                                       ('p-2', 'p-1', False), (None, None, False)):
+                found.update(qos_policy_id=own, qos_network_policy_id=network)
+                assert ask(server['id']) == (
+                    ((port['mac_address'], 'name of p-1'),) if told else ())
             assert ask(self.server) == ()
         with fixtures.MonkeyPatch('nova.network.neutron.get_client', fail), \
                 pytest.raises(exception.HostUnreachable, match='Neutron.*no route'):

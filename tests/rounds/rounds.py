@@ -178,8 +178,7 @@ class Rounds:
         """What the command has to be told of guests that mark."""
         if gate != MARKER:
             return ()
-        return tuple(word for guest in self.group for mac, ips in guest.addresses.items() if ips
-                     for word in ('--address', f'{mac}={",".join(ips)}'))
+        return tuple(word for guest in self.group for word in guest.address_words)
 
     def mend(self) -> None:
         """Bring back the good state, running.

@@ -94,14 +94,10 @@ def test_a_cut_that_a_mark_asked_for_and_that_failed_is_told_in_its_turn(members
     assert cutting.done == [('b', True)]
 
 
-def test_after_a_failure_no_mark_is_answered_any_more(members):
-    cutting = Cutting(fails='a')
-
-    with pytest.raises(Failed), cuts.Cuts(members, cutting) as taken:
+def test_at_its_end_nobody_waits_for_marks_though_a_cut_has_failed(members):
+    with pytest.raises(Failed), cuts.Cuts(members, Cutting(fails='a')) as taken:
         taken.take(members[0])
-    members[1].ask()
 
-    assert cutting.done == [('a', False)]
     assert not [each for each in threading.enumerate() if each.name.startswith('hotsnap-cut')]
 
 

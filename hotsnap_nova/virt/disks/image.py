@@ -15,6 +15,8 @@ import stat
 import struct
 import subprocess
 
+from hotsnap_nova import sparse
+
 _TIMEOUT_S = 30.0
 #: util-linux's; the limits are those that Nova has for the same program.
 _LIMITED = ('prlimit', '--as=1073741824', '--cpu=30', '--')
@@ -102,15 +104,10 @@ def is_set_aside(path: str, cut: str) -> bool:
         with open(cut, 'rb') as file:
             (size_bytes,) = _SIZE.unpack(file.read(_SIZE.size))
         with open(path, 'rb') as file:
-            status, data_bytes = os.fstat(file.fileno()), 0
+            status = os.fstat(file.fileno())
             if not 0 < size_bytes <= status.st_size:
                 return False
-            end = 0
-            with contextlib.suppress(OSError):    # no more data
-                while True:
-                    start = os.lseek(file.fileno(), end, os.SEEK_DATA)
-                    end = os.lseek(file.fileno(), start, os.SEEK_HOLE)
-                    data_bytes += end - start
+            data_bytes = sum(end - start for start, end in sparse.data_extents(file.fileno()))
             return status.st_blocks * 512 - data_bytes > size_bytes >> 6
     except (OSError, struct.error):    # it is gone, or another's: nothing is known of it
         return False

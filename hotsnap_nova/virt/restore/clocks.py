@@ -6,14 +6,14 @@ sets it by the host's, and is asked what it is then: how long it took to obey is
 attempt. What was read is known but for half the time of the question and its answer.
 """
 
+import concurrent.futures
 import dataclasses
 import datetime
-import threading
 import time
 
 from oslo_log import log
 
-from hotsnap_nova import exception
+from hotsnap_nova import exception, unwaited
 from hotsnap_nova.virt import domain, guest, records
 
 LOG = log.getLogger(__name__)
@@ -40,12 +40,12 @@ STAND = (records.Finding(
 class Running:
     """A member that was let run.
 
-    :ivar at_once: just now; else it was before, by this restore, and it is not known when
+    :ivar ran_ns: when, in ns since 1970; None: a process that died did it, and nobody knows
     """
 
     member: records.RestoreMember
     found: guest.Guest
-    at_once: bool = True
+    ran_ns: int | None = None
 
 
 def set_all(running: list[Running]) -> tuple[records.Finding, ...]:
@@ -53,16 +53,10 @@ def set_all(running: list[Running]) -> tuple[records.Finding, ...]:
 
     Waits for that a moment at the most, and for no agent longer than for another.
     """
-    ran_ns = time.time_ns()
     clocks = [_Clock(each) for each in running]
-    asking = [threading.Thread(target=each.set, daemon=True, name='hotsnap-clock')
-              for each in clocks]
-    for each in asking:
-        each.start()
-    deadline = time.monotonic() + _TIMEOUT_S
-    for each in asking:
-        each.join(max(0.0, deadline - time.monotonic()))
-    findings = tuple(told for each in clocks if (told := each.told(ran_ns)))
+    concurrent.futures.wait([unwaited.begin(each.set, 'hotsnap-clock') for each in clocks],
+                            _TIMEOUT_S)
+    findings = tuple(told for each in clocks if (told := each.told()))
     for each in findings:
         LOG.warning('%(member)s: %(cause)s', {'member': each.member, 'cause': each.cause})
     return findings
@@ -125,19 +119,16 @@ class _Clock:
         lag_ns, doubt_ns = self._lag
         return abs(lag_ns) <= _GOOD_NS + doubt_ns
 
-    def told(self, ran_ns):
-        """What there is to warn of; None where it is set.
-
-        :param ran_ns: when those that were let run at once were
-        """
+    def told(self):
+        """What there is to warn of; None where it is set."""
         cut_ns = self._running.member.facts.get('cut_wall_ns')
         if self._lag:
             if self._is_set():
                 return None
             lag_ns = self._lag[0]
             by = f'{"lags by" if lag_ns > 0 else "is ahead by"} {_span(abs(lag_ns))}'
-        elif cut_ns and self._running.at_once:
-            by = f'lags by {_span(ran_ns - cut_ns)}'
+        elif cut_ns and self._running.ran_ns:
+            by = f'lags by {_span(self._running.ran_ns - cut_ns)}'
         else:
             by = 'lags by what had passed since the cut when it was let run'
         return records.Finding(self._running.member.spec, 'clock', f'its clock {by}: {self._why}',

@@ -244,7 +244,7 @@ class Restorer(keeping.Keeper):
 
         :raises HostUnreachable: libvirt is away, and nothing can be judged; to be tried again
         """
-        told, standing, run, warnings = telling.Told(), [], [], []
+        told, standing, run = telling.Told(), [], []
 
         def mark(part):
             found = self._member(part.spec)
@@ -252,23 +252,21 @@ class Restorer(keeping.Keeper):
                 part.mark_resumed()
                 standing.append((part, found))
             elif part.marked(parts.RESUMED):    # whoever let it run has died, perhaps at once
-                run.append(clocks.Running(part.member, found, at_once=False))
+                run.append(clocks.Running(part.member, found))
 
         def let_run(each):
             part, found = each
             with told.of(part):
                 _let_run(part, found)
-                run.append(clocks.Running(part.member, found))
+                run.append(clocks.Running(part.member, found, time.time_ns()))
 
         def let_all_run():
             if not work.paused:
                 _together(let_run, standing)
-                warnings.extend(clocks.set_all(run))
             standing.clear()
-            run.clear()
         told.each(self._parts(work), mark, let_all_run)
-        return dataclasses.replace(told.outcome(),
-                                   warnings=clocks.STAND if work.paused else tuple(warnings))
+        warnings = clocks.STAND if work.paused else clocks.set_all(run)
+        return dataclasses.replace(told.outcome(), warnings=warnings)
 
     def _stands(self, part, found):
         """Whether a member stands at the cut and is to be let run; it is loaded again if it died.

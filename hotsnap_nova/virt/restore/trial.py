@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import errno
 import os
+import shutil
 import subprocess
 import threading
 import time
@@ -21,7 +22,7 @@ from collections.abc import Callable
 import libvirt
 from oslo_log import log
 
-from hotsnap_nova import exception
+from hotsnap_nova import exception, unwaited
 from hotsnap_nova.virt import domain, files, guest, records
 from hotsnap_nova.virt.checks import memory
 from hotsnap_nova.virt.definition import aside
@@ -144,8 +145,7 @@ def _require_room(part, xml, spare):
         raise _Untried(f'the host has {(free or 0) >> 20} MiB of memory to spare, and '
                        f'{needed >> 20} MiB are needed')
     needed = os.path.getsize(part.memory()) + spare.disk_bytes
-    status = os.statvfs(os.path.dirname(part.on_trial('memory')))
-    if (free := status.f_bavail * status.f_frsize) < needed:
+    if (free := shutil.disk_usage(os.path.dirname(part.on_trial('memory'))).free) < needed:
         raise _Untried(f'{free >> 20} MiB are free beside its disks, and {needed >> 20} MiB are '
                        'needed')
 
@@ -196,7 +196,7 @@ def _lend(placed, path, privileged):
 
 def _wake(part, path, connect, tell, patience_s):
     deadline = time.monotonic() + patience_s
-    loading = _begun(lambda: guest.load(connect(), path, part.spec))
+    loading = unwaited.begin(lambda: guest.load(connect(), path, part.spec), 'hotsnap-trial')
     try:
         while not concurrent.futures.wait([loading], _LOOK_S).done:
             tell()
@@ -211,19 +211,6 @@ def _wake(part, path, connect, tell, patience_s):
     finally:
         _end_loading(part, loading, connect)
     _require_awake(part, connect)
-
-
-def _begun(load):
-    """What becomes of it; nobody has to wait for its thread."""
-    loading = concurrent.futures.Future()
-
-    def run():
-        try:
-            loading.set_result(load())
-        except BaseException as exc:
-            loading.set_exception(exc)
-    threading.Thread(target=run, daemon=True, name='hotsnap-trial').start()
-    return loading
 
 
 def _end_loading(part, loading, connect):

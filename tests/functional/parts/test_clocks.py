@@ -65,12 +65,14 @@ class Hangs(Guest):
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
     monkeypatch.setattr(clocks, '_OPENS_S', 0.1)
+    # No agent is here, and the machine may be busy: what is added up is tested, not how well.
+    monkeypatch.setattr(clocks, '_GOOD_NS', 100 * _MS)
 
 
-def running(found, name='web', ago_ns=_HOUR_NS, at_once=True):
+def running(found, name='web', ago_ns=_HOUR_NS, is_known=True):
     facts = {'cut_wall_ns': time.time_ns() - ago_ns} if ago_ns else {}
     return clocks.Running(records.RestoreMember(records.MemberSpec(name, name), '', facts),
-                          found, at_once)
+                          found, time.time_ns() if is_known else None)
 
 
 @pytest.mark.parametrize('kind', [Guest, SetsItsOwnAlone])
@@ -101,9 +103,9 @@ def test_a_clock_that_nobody_sets_is_said_to_lag_by_how_much_and_why(found, why)
     assert told.cause == f'its clock lags by 1:00:00: {why}'
 
 
-@pytest.mark.parametrize(('ago_ns', 'at_once'), [(None, True), (_HOUR_NS, False)])
-def test_where_it_is_not_known_by_how_much_that_is_said(ago_ns, at_once):
-    (told,) = clocks.set_all([running(Guest(state=''), ago_ns=ago_ns, at_once=at_once)])
+@pytest.mark.parametrize(('ago_ns', 'is_known'), [(None, True), (_HOUR_NS, False)])
+def test_where_it_is_not_known_by_how_much_that_is_said(ago_ns, is_known):
+    (told,) = clocks.set_all([running(Guest(state=''), ago_ns=ago_ns, is_known=is_known)])
 
     assert told.cause.startswith('its clock lags by what had passed since the cut')
 

@@ -75,20 +75,27 @@ def test_a_deletion_that_hangs_is_begun_once_however_often_it_is_asked_for(
     assert cluster.database.errands() == ()
 
 
-def test_a_deletion_that_hangs_for_long_is_shown_with_its_reason(cluster, monkeypatch):
-    row, goes_on = cluster.create(), threading.Event()
-    store = cluster.hosts['h2'].store
+@pytest.fixture
+def lone(tmp_path):
+    """Of one host: no other is slow while this one is waited for."""
+    with clusters.Cluster(tmp_path, {'h2': 'a'}) as made:
+        yield made
+
+
+def test_a_deletion_that_hangs_for_long_is_shown_with_its_reason(lone, monkeypatch):
+    row, goes_on = lone.create(), threading.Event()
+    store = lone.hosts['h2'].store
     real = store.delete
     monkeypatch.setattr(store, 'delete', lambda snapshot: (goes_on.wait(60), real(snapshot)))
-    monkeypatch.setattr(errands, '_ATTEMPT_S', 1.0)
-    deletion.begin(cluster.database, row)
+    monkeypatch.setattr(errands, '_ATTEMPT_S', 0.1)
+    deletion.begin(lone.database, row)
     seen = []
 
     for patience in (5, 0):
         monkeypatch.setattr(errands, '_PATIENT_ATTEMPTS', patience)
         with pytest.raises(exception.HostUnreachable, match='h2.*see whether its store hangs'):
-            cluster.snapshots.errands.run()
-        seen.append(cluster.database.get(row.id))
+            lone.snapshots.errands.run()
+        seen.append(lone.database.get(row.id))
 
     assert [each.status for each in seen] == ['deleting', 'error_deleting']
     assert 'see whether its store hangs' in seen[1].error_message

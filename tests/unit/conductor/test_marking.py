@@ -65,9 +65,10 @@ def test_a_member_that_cannot_mark_is_refused_with_the_cause(cluster):
         cluster.create(gate='marker')
 
 
-def test_without_code_points_nothing_is_touched(cluster):
+@pytest.mark.parametrize('codes', [(), (3,), (3, 3), (3, 7, 3)])
+def test_where_two_in_turn_would_have_the_same_mark_nothing_is_touched(cluster, codes):
     with pytest.raises(exception.InvalidValue, match='marker_dscp'):
-        cluster.create(gate='marker', marker_dscp=())
+        cluster.create(gate='marker', marker_dscp=codes)
 
 
 def test_a_host_of_before_marks_nothing(cluster, monkeypatch):

@@ -2,6 +2,7 @@
 """What is told of a restore that did not bring all members back names them."""
 
 import dataclasses
+import json
 
 import pytest
 
@@ -56,10 +57,12 @@ def test_a_row_tells_what_a_restore_warns_of_until_it_is_undone():
 
 def test_a_row_has_room_for_many_warnings_and_says_how_many_it_leaves_out():
     row = dataclasses.replace(ROW, warnings=tuple(
-        restores.MemberWarning('b', f'vd{number}', 'it has grown') for number in range(250)))
+        restores.MemberWarning('b', f'vd{number}', 'über' * 500) for number in range(250)))
 
-    *most, last = restorations.begun(row, '')['last_action']['result']['warnings']
+    action = restorations.begun(row, '')['last_action']
 
+    assert 30_000 < len(json.dumps(action)) < 60_000
+    *most, last = action['result']['warnings']
     assert [each['device'] for each in most] == [f'vd{number}' for number in range(len(most))]
     assert last['cause'].startswith(f'{250 - len(most)} more warnings')
 
